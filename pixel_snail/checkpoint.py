@@ -1,0 +1,181 @@
+"""Checkpoints in the original's format: what its Saver wrote is read here, and what is written here it reads.
+
+A TensorFlow checkpoint of named tensors:
+
+| tensor | name |
+| --- | --- |
+| parameter | `model/conv2d_0/V`, ... (see nn.variable_names) |
+| its average | the same + `/ExponentialMovingAverage` |
+| Adam's t, steps taken + 1, a float | `Variable` |
+| Adam's v and m of parameter i | `Variable_{2i+1}`, `Variable_{2i+2}` |
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail import nn
+from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam, flatten
+
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+def save(prefix: str, model: keras.Model, optimizer: PolyakAdam) -> None:
+    """Writes a run's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
+
+    They are written aside and the folder renamed, so that there is never half a checkpoint under its name.
+
+    Raises:
+        OSError: no permission, no space, or the folder is there already.
+    """
+    folder, name = os.path.split(prefix)
+    aside = f"{folder}.writing"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.makedirs(aside)
+    tensors = _state(model, optimizer)
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=os.path.join(aside, name),
+            tensor_names=list(tensors),
+            shape_and_slices=[""] * len(tensors),
+            tensors=list(tensors.values()),
+        )
+        for file in os.listdir(aside):
+            with open(os.path.join(aside, file), "rb") as stream:
+                os.fsync(stream.fileno())
+    except tf.errors.OpError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise OSError(error.message) from error
+    os.rename(aside, folder)
+
+
+def find(path: str) -> str:
+    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest below it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if os.path.isdir(path):
+        indices = sorted(Path(path).rglob("*.ckpt.index"), key=lambda file: file.stat().st_mtime)
+        if not indices:
+            raise UserError(f"no checkpoint (*.ckpt.index) below the folder {path}")
+        return str(indices[-1])[: -len(".index")]
+    for ending in (".index", ".data-00000-of-00001"):
+        path = path.removesuffix(ending)
+    if not os.path.exists(f"{path}.index"):
+        raise UserError(f"no checkpoint at {path}: there is no file {path}.index")
+    return path
+
+
+def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
+    """Reads a checkpoint into a built model and, for training to go on, a built optimizer.
+
+    Args:
+        averaged: whether the model gets the averages of the parameters in their place.
+
+    Raises:
+        UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely flag.
+    """
+    reader = _Reader(prefix)
+    names = nn.variable_names(model)
+    shapes = {name: tuple(variable.shape) for name, variable in zip(names, model.trainable_variables, strict=True)}
+    reader.check_network(shapes)
+    # All is read before anything is assigned: an error leaves the model as it was.
+    values = reader.read([name + _AVERAGE if averaged else name for name in names])
+    if optimizer is not None:
+        averages = reader.read([name + _AVERAGE for name in names])
+        (t,) = reader.read(["Variable"])
+        velocity = reader.read([f"Variable_{2 * i + 1}" for i in range(len(names))])
+        momentum = reader.read([f"Variable_{2 * i + 2}" for i in range(len(names))])
+        optimizer.iterations.assign(int(t) - 1)
+        optimizer.average.assign(flatten(averages))
+        optimizer.velocity.assign(flatten(velocity))
+        optimizer.momentum.assign(flatten(momentum))
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        variable.assign(value)
+
+
+def _state(model, optimizer):
+    names = nn.variable_names(model)
+    averages, velocities, momentums = (
+        optimizer.split(vector.value) for vector in (optimizer.average, optimizer.velocity, optimizer.momentum)
+    )
+    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, model.trainable_variables, strict=True)}
+    state |= {name + _AVERAGE: average for name, average in zip(names, averages, strict=True)}
+    state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)
+    for i, (v, m) in enumerate(zip(velocities, momentums, strict=True)):
+        state[f"Variable_{2 * i + 1}"] = v
+        state[f"Variable_{2 * i + 2}"] = m
+    return state
+
+
+class _Reader:
+    """A checkpoint file, its errors told as UserErrors.
+
+    TensorFlow's reader turns a damaged file into an exception of almost any type: all are caught.
+    """
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+        try:
+            self._reader = tf.train.load_checkpoint(prefix)
+            self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
+        except Exception as error:
+            raise UserError(f"can't read the checkpoint {prefix}: {_first_line(error)}") from error
+
+    def read(self, names: list[str]) -> list[np.ndarray]:
+        missing = [name for name in names if name not in self.shapes]
+        if missing:
+            hint = "; --raw evaluates the plain parameters" if missing[0].endswith(_AVERAGE) else ""
+            raise UserError(f"the checkpoint {self.prefix} lacks {len(missing)} tensors, {missing[0]} first{hint}")
+        try:
+            return [self._reader.get_tensor(name) for name in names]
+        except Exception as error:
+            raise UserError(f"the checkpoint {self.prefix} is damaged: {_first_line(error)}") from error
+
+    def check_network(self, expected: dict[str, tuple[int, ...]]) -> None:
+        """Raises UserError if the checkpoint's parameters are not those of the network."""
+        found = {k: v for k, v in self.shapes.items() if k.startswith("model/") and not k.endswith(_AVERAGE)}
+        if found == expected:
+            return
+        if not found:
+            raise UserError(f"the checkpoint {self.prefix} is of another program: it has no variable model/...")
+        differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
+        name = differing[0]
+        raise UserError(
+            f"the checkpoint {self.prefix} is of another network: {name} is {_described(found.get(name))} there and "
+            f"{_described(expected.get(name))} here; probably {_likely_flag(found, expected)} differs"
+        )
+
+
+def _described(shape):
+    return "absent" if shape is None else f"of shape {list(shape)}"
+
+
+def _likely_flag(found, expected):
+    """Which flags most probably make the shapes in `found` those in `expected`."""
+    flags = []
+    stem = next(iter(expected))
+    if stem in found and found[stem] != expected[stem]:
+        flags.append(f"--nr_filters (there {found[stem][-1]}, here {expected[stem][-1]})")
+    kinds_found, kinds_expected = ({name.split("/")[1] for name in names} for names in (found, expected))
+    if any(kind.startswith("conditional") for kind in kinds_found ^ kinds_expected):
+        flags.append("--class_conditional")
+    elif kinds_found != kinds_expected:
+        flags.append("--nr_resnet or --model")
+    else:
+        outputs = list(expected)[-1]
+        if found[outputs] != expected[outputs]:
+            flags.append(f"--nr_logistic_mix (there {found[outputs][0] // 10}, here {expected[outputs][0] // 10})")
+        elif not flags:
+            flags.append("--resnet_nonlinearity or --model")
+    return " and ".join(flags)
+
+
+def _first_line(error):
+    return (str(getattr(error, "message", error)).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,40 @@
+"""The replicas of a run: which devices it computes on."""
+
+import tensorflow as tf
+
+from pixel_snail.errors import UserError
+
+
+def strategy(nr_gpu: int | None = None) -> tf.distribute.Strategy:
+    """One device: the default strategy; several: MirroredStrategy, a copy of the network on each.
+
+    Args:
+        nr_gpu: the number of replicas; by default all GPUs. On a machine without GPUs, that many logical CPU devices,
+            by default one.
+
+    Raises:
+        UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        replicas = len(gpus) if nr_gpu is None else nr_gpu
+        if replicas > len(gpus):
+            raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {len(gpus)} GPUs")
+        names = [f"GPU:{i}" for i in range(replicas)]
+    else:
+        replicas = 1 if nr_gpu is None else nr_gpu
+        _make_logical_cpus(replicas)
+        names = [f"CPU:{i}" for i in range(replicas)]
+    return tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(names)
+
+
+def _make_logical_cpus(number):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
+    except RuntimeError as error:  # TensorFlow has started: its devices can't be changed any more
+        available = len(tf.config.list_logical_devices("CPU"))
+        if available < number:
+            raise UserError(
+                f"--nr_gpu={number}, but TensorFlow runs with {available} logical CPU devices already"
+            ) from error

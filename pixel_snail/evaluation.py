@@ -1,0 +1,157 @@
+"""bits/dim of a checkpoint over a whole test set, and samples from it."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import data
+from pixel_snail import checkpoint, codecs, devices, logistic_mixture, plotting, progress, run_folder, sampling
+from pixel_snail import model as models
+from pixel_snail.errors import UserError
+
+
+def evaluate(flags: argparse.Namespace) -> None:
+    """Does what eval.py's flags say.
+
+    Raises:
+        UserError: files that are missing, broken, of another network, or can't be written.
+    """
+    for path in filter(None, [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]):
+        run_folder.check_writable(path)
+    prefix = checkpoint.find(flags.load_params)
+    strategy = devices.strategy(flags.nr_gpu)
+    data_set = load_data(flags)
+    with strategy.scope():
+        model = build_model(flags, data_set, dropout_p=0.0)
+        checkpoint.load(prefix, model, averaged=not flags.raw)
+
+    def predict(x, h):
+        return model(x, h=h)
+
+    nats = nats_per_image(test_step(strategy, predict, data_set.nr_labels), strategy, data_set.test, flags.batch_size)
+    bits = logistic_mixture.bits_per_dim(nats, data_set.image_shape)
+    result = {
+        "data_set": flags.data_set,
+        "model": flags.model,
+        "load_params": prefix,
+        "averaged": not flags.raw,
+        "images": len(bits),
+        "bits_per_dim": float(bits.mean()),
+        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5),
+        "bits_per_dim_per_image": bits.tolist(),
+        "files_bits_per_dim": codecs.bits_per_dim(data_set.test.images),
+    }
+    print(f"bits/dim: {result['bits_per_dim']:.4f} +- {result['bits_per_dim_stderr']:.4f} (standard error)", flush=True)
+    if flags.json:
+        _write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
+    if flags.nr_samples:
+        images = draw(sampling.sampler(predict), flags, data_set, flags.nr_samples)
+        save_samples(images, flags.save_dir, flags.data_set)
+    print(_table(result))
+
+
+def load_data(flags: argparse.Namespace) -> data.DataSet:
+    """The data set that the flags name.
+
+    Raises:
+        UserError: it is not there, has no labels where they are needed, or is smaller than a batch.
+    """
+    data_set = data.data_sets[flags.data_set](Path(flags.data_dir))
+    if flags.class_conditional and data_set.nr_labels is None:
+        raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
+    for split in (data_set.train, data_set.test):
+        data.check_batch_size(split, flags.batch_size)
+    if not flags.class_conditional:
+        data_set = data_set.without_labels()
+    return data_set
+
+
+def build_model(flags: argparse.Namespace, data_set: data.DataSet, dropout_p: float) -> keras.Model:
+    """The network that the flags name, for the images of the data set."""
+    return models.build(
+        flags.model,
+        data_set.image_shape,
+        data_set.nr_labels,
+        nr_resnet=flags.nr_resnet,
+        nr_filters=flags.nr_filters,
+        nr_logistic_mix=flags.nr_logistic_mix,
+        resnet_nonlinearity=flags.resnet_nonlinearity,
+        dropout_p=dropout_p,
+    )
+
+
+def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Images as the network sees them, in [-1, 1], and their labels one-hot, if it is conditional."""
+    x = (tf.cast(batch["images"], tf.float32) - 127.5) / 127.5
+    return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
+
+
+def test_step(strategy: tf.distribute.Strategy, predict: Callable, nr_labels: int | None) -> Callable:
+    """A function that takes a batch, distributed over the replicas, to the nats of each of its images, in order."""
+
+    def replica_step(batch):
+        x, h = network_inputs(batch, nr_labels)
+        return logistic_mixture.loss_per_image(x, predict(x, h))
+
+    @tf.function
+    def step(batch):
+        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch])), 0)
+
+    return step
+
+
+def nats_per_image(
+    step: Callable, strategy: tf.distribute.Strategy, split: data.Split, batch_size: int, leave: bool = True
+) -> np.ndarray:
+    """The negative log-likelihood in nats of every image of a split, once each, in order, [N].
+
+    Args:
+        step: what `test_step` made.
+        batch_size: images a replica.
+        leave: whether the progress bar stays on the screen.
+    """
+    batches = data.test_batches(split, batch_size * strategy.num_replicas_in_sync)
+    total = len(batches)
+    batches = strategy.experimental_distribute_dataset(batches)
+    bar = progress.bar(batches, desc="evaluating", total=total, leave=leave, unit="batch")
+    nats = [step(batch).numpy() for batch in bar]
+    return np.concatenate(nats)[: len(split)]
+
+
+def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, number: int) -> np.ndarray:
+    """So many images in [-1, 1], [B, H, W, 3]; of a conditional network, of each class in turn."""
+    u_mix, u_logistic = sampling.uniforms(flags.seed, number, data_set.image_shape, flags.nr_logistic_mix)
+    classes = np.arange(number) % (data_set.nr_labels or 1)
+    h = tf.one_hot(classes, data_set.nr_labels) if data_set.nr_labels else None
+    return sampler(u_mix, u_logistic, h)
+
+
+def save_samples(images: np.ndarray, folder: str, data_set: str) -> None:
+    """Writes `<data_set>_samples.png`, a grid, and `.npy`, the images as drawn."""
+    stem = os.path.join(folder, f"{data_set}_samples")
+    _write(f"{stem}.npy", lambda path: np.save(path, images))
+    _write(f"{stem}.png", lambda path: plotting.save_grid(images, path))
+
+
+def _write(path, write):
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        write(path)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror}") from error
+    print(f"wrote {path}")
+
+
+def _table(result):
+    parameters = "averaged" if result["averaged"] else "raw"
+    rows = [f"{result['model']}, {parameters} parameters".ljust(40) + f"{result['bits_per_dim']:8.4f}"]
+    rows[0] += f" +- {result['bits_per_dim_stderr']:.4f}"
+    rows += [f"{name} files".ljust(40) + f"{bits:8.4f}" for name, bits in result["files_bits_per_dim"].items()]
+    title = f"bits/dim on all {result['images']} test images of {result['data_set']}"
+    return "\n".join(["", title, "-" * len(title), *rows, ""])

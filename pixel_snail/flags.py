@@ -1,0 +1,118 @@
+"""The command line that train.py and eval.py share, parsed as the original's argparse parsed its own."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl.flags import argparse_flags
+
+import data
+from pixel_snail import model, nn
+from pixel_snail.errors import UserError
+
+# Prefixes of these resolve as in the original, whatever flags have been added since.
+_ORIGINAL = """
+    --help --data_dir --save_dir --data_set --save_interval --load_params --model --nr_resnet --nr_filters
+    --nr_logistic_mix --resnet_nonlinearity --class_conditional --learning_rate --lr_decay --batch_size
+    --init_batch_size --dropout_p --max_epochs --nr_gpu --polyak_decay --seed
+""".split()
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """An argument parser that tells a mistake in one line and exits with code 2."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        return super().parse_args([_completed(argument) for argument in args], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _completed(argument):
+    name, equals, value = argument.partition("=")
+    meant = [flag for flag in _ORIGINAL if flag.startswith(name)] if name.startswith("--") and name != "--" else []
+    return meant[0] + equals + value if len(meant) == 1 else argument
+
+
+def add_data_flags(parser: Parser) -> None:
+    parser.add_argument("-i", "--data_dir", default="./data", help="where the data sets lie")
+    parser.add_argument(
+        "-d", "--data_set", type=_known("data set", data.data_sets), default="cifar", help=_names(data.data_sets)
+    )
+
+
+def add_model_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--model", type=_known("model", model.specs), default="h12_noup_smallkey", help=_names(model.specs)
+    )
+    parser.add_argument("-q", "--nr_resnet", type=positive_int, default=4, help="residual blocks in each block")
+    parser.add_argument("-n", "--nr_filters", type=positive_int, default=256, help="channels of the feature maps")
+    parser.add_argument("-m", "--nr_logistic_mix", type=positive_int, default=10, help="components of the mixture")
+    parser.add_argument(
+        "-z",
+        "--resnet_nonlinearity",
+        type=_known("resnet_nonlinearity", nn.nonlinearities),
+        default="elu",
+        help=_names(nn.nonlinearities),
+    )
+    parser.add_argument("-c", "--class_conditional", action="store_true", help="condition on the images' labels")
+
+
+def add_run_flags(parser: Parser) -> None:
+    parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images a replica and step")
+    parser.add_argument(
+        "-g", "--nr_gpu", type=positive_int, help="replicas; default: all GPUs (without any, logical CPU devices)"
+    )
+    parser.add_argument("-s", "--seed", type=int, default=42, help="of initialisation, order, dropout and samples")
+
+
+def positive_int(text: str) -> int:
+    """The type of a flag that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def non_negative_int(text: str) -> int:
+    """The type of a flag that counts something which may be absent."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is negative")
+    return number
+
+
+def probability(text: str) -> float:
+    """The type of a flag in [0, 1)."""
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return number
+
+
+def run(main: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> NoReturn:
+    """Calls main(flags) and exits: 2 and one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    try:
+        main(flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _known(kind, registry):
+    def name(text):
+        if text not in registry:
+            raise argparse.ArgumentTypeError(f"unknown {kind} {text!r}; known: {', '.join(sorted(registry))}")
+        return text
+
+    return name
+
+
+def _names(registry):
+    return ", ".join(sorted(registry))

@@ -1,0 +1,111 @@
+"""The discretised mixture of logistics: likelihood and sampling of a pixel, pure functions.
+
+Salimans et al. 2017 (PixelCNN++), section 2. A channel's value x in [-1, 1] stands for one of 256; each has the mass
+that a mixture of K logistic distributions puts on its interval, the outer ones reaching to infinity. The components'
+weights are common to a pixel's three channels; the means of G and B lean on the channels before them.
+
+`l` are the network's outputs: [B, H, W, 10 K], or, for a network with channel-wise outputs, three of
+[B, H, W, 3 K]. `x` are images [B, H, W, 3].
+"""
+
+import numpy as np
+import tensorflow as tf
+
+MIN_LOG_SCALE = -7.0
+
+
+def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor) -> tf.Tensor:
+    """The log-likelihood of each pixel in nats, [B, H, W]."""
+    logits, means, log_scales, coefficients = _split(l)
+    means = means + _shift_by_lower_channels(x[..., None], coefficients)
+    return _mixture_log_prob(x, logits, means, log_scales)
+
+
+def discretized_mix_logistic_log_prob_per_chn(x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor) -> tf.Tensor:
+    """The same where each channel has outputs of its own; all three share the logits of `lr`, as in the original."""
+    logits = tf.split(lr, 3, -1)[0]
+    _, means, log_scales = (
+        tf.stack(part, -2) for part in zip(*(tf.split(l, 3, -1) for l in (lr, lg, lb)), strict=True)
+    )
+    return _mixture_log_prob(x, logits, means, tf.maximum(log_scales, MIN_LOG_SCALE))
+
+
+def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
+    """Minus the log-likelihood of each image in nats, [B]: the sum over its pixels."""
+    if isinstance(outputs, (tuple, list)):
+        log_prob = discretized_mix_logistic_log_prob_per_chn(x, *outputs)
+    else:
+        log_prob = discretized_mix_logistic_log_prob(x, outputs)
+    return -tf.reduce_sum(log_prob, [1, 2])
+
+
+def bits_per_dim(nats, image_shape: tuple[int, ...], images: int = 1):
+    """Nats, summed over `images` images of `image_shape`, as bits per dimension (pixel and channel)."""
+    return nats / (np.log(2.0) * np.prod(image_shape) * images)
+
+
+def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+    """The log mass in nats that a logistic distribution puts on the interval of the 8-bit value x in [-1, 1].
+
+    Where the mass is too small for a difference of sigmoids, it is the density at the interval's centre times its
+    width; every branch is finite everywhere, so that the ones not taken leave no NaN in a gradient.
+    """
+    scale = tf.exp(-log_scale)
+    d = x - mean
+    upper = scale * (d + 1 / 255)
+    lower = scale * (d - 1 / 255)
+    centre = scale * d
+    delta = tf.sigmoid(upper) - tf.sigmoid(lower)
+    density = centre - log_scale - 2 * tf.math.softplus(centre) - np.log(127.5)
+    inner = tf.where(delta > 1e-5, tf.math.log(tf.maximum(delta, 1e-12)), density)
+    below = upper - tf.math.softplus(upper)
+    above = -tf.math.softplus(lower)
+    return tf.where(x < -0.999, below, tf.where(x > 0.999, above, inner))
+
+
+def sample_from_discretized_mix_logistic(l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor) -> tf.Tensor:
+    """Draws pixels, in [-1, 1] and not rounded to 8 bits, as the original does.
+
+    Args:
+        l: [..., 10 K].
+        u_mix: uniform random numbers in (0, 1), [..., K]: they choose the component.
+        u_logistic: the same, [..., 3]: each channel's draw from its logistic.
+
+    Returns:
+        [..., 3]; R, G, B in turn, G and B shifted by what was drawn before them.
+    """
+    logits, means, log_scales, coefficients = _split(l)
+    u_mix, u_logistic = _away_from_0_and_1(u_mix), _away_from_0_and_1(u_logistic)
+    component = tf.argmax(logits - tf.math.log(-tf.math.log(u_mix)), -1)
+    chosen = tf.one_hot(component, logits.shape[-1])[..., None, :]
+    mean, log_scale, coefficient = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales, coefficients))
+    value = mean + tf.exp(log_scale) * (tf.math.log(u_logistic) - tf.math.log(1 - u_logistic))
+    red = tf.clip_by_value(value[..., 0], -1, 1)
+    green = tf.clip_by_value(value[..., 1] + coefficient[..., 0] * red, -1, 1)
+    blue = tf.clip_by_value(value[..., 2] + coefficient[..., 1] * red + coefficient[..., 2] * green, -1, 1)
+    return tf.stack([red, green, blue], -1)
+
+
+def _split(l):
+    """Logits [..., K] and means, log-scales (floored) and coefficients, each [..., 3, K], of outputs [..., 10 K]."""
+    nr_mix = l.shape[-1] // 10
+    logits, rest = l[..., :nr_mix], l[..., nr_mix:]
+    rest = tf.reshape(rest, [*tf.unstack(tf.shape(l))[:-1], 3, 3 * nr_mix])
+    means, log_scales, coefficients = tf.split(rest, 3, -1)
+    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients)
+
+
+def _shift_by_lower_channels(x, coefficients):
+    """What the channels of x [..., 3, 1] add to the three means, [..., 3, K]."""
+    red, green = x[..., 0, :], x[..., 1, :]
+    c0, c1, c2 = tf.unstack(coefficients, axis=-2)
+    return tf.stack([tf.zeros_like(c0), c0 * red, c1 * red + c2 * green], -2)
+
+
+def _mixture_log_prob(x, logits, means, log_scales):
+    channels = logistic_log_prob(x[..., None], means, log_scales)
+    return tf.reduce_logsumexp(tf.reduce_sum(channels, -2) + tf.nn.log_softmax(logits), -1)
+
+
+def _away_from_0_and_1(u):
+    return 1e-5 + (1 - 2e-5) * u

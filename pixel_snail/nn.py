@@ -1,0 +1,424 @@
+"""The building blocks of PixelSNAIL: shifts, weight-normalised layers, gated_resnet, causal_attention.
+
+What has variables is a Keras layer, everything else a function. All keep the original's names, lower case though the
+layers are classes, so that who knows its nn.py finds everything here. Shapes: B images, H rows, W columns, C channels,
+F filters, K mixture components; feature maps are [B, H, W, C], float32.
+
+Weight normalisation, data-dependent initialisation: Salimans & Kingma 2016. gated_resnet, shifts: Salimans et al.
+2017 (PixelCNN++). causal_attention: PixelSNAIL, section 2.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_initialising = contextvars.ContextVar("initialising", default=False)
+
+
+@contextlib.contextmanager
+def data_dependent_initialisation() -> Iterator[None]:
+    """Within it, a weighted layer that is called sets its g and b so that this batch's outputs are normalised.
+
+    Call the model eagerly, once, on a batch of real images. As in the original, each layer's normalised outputs are
+    what the next layer is initialised on.
+    """
+    token = _initialising.set(True)
+    try:
+        yield
+    finally:
+        _initialising.reset(token)
+
+
+# Weighted layers
+
+
+class _weight_normalised(keras.layers.Layer):
+    """A linear map `W(V, g)` of x, plus b, with `W` of norm g for each output channel.
+
+    Subclasses give `kind`, `direction_shape`, `axes` (those over which V is normalised) and `linear`.
+    Variables, in this order: V, the direction, N(0, 0.05) at first; g, the scale [F]; b, the bias [F].
+
+    Args:
+        num_filters: F, the number of output channels.
+        init_scale: the standard deviation of the outputs on the batch of the data-dependent initialisation.
+    """
+
+    kind: str
+    axes: list[int]
+    channel_axis = -1
+    epsilon = 1e-8
+
+    def __init__(self, num_filters: int, init_scale: float = 1.0):
+        # Every layer of a kind has the same name: variable_names() numbers them over the whole model.
+        super().__init__(name=self.kind)
+        self.num_filters = num_filters
+        self.init_scale = init_scale
+
+    def direction_shape(self, channels: int) -> list[int]:
+        raise NotImplementedError
+
+    def linear(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        raise NotImplementedError
+
+    def build(self, x_shape):
+        shape = self.direction_shape(x_shape[-1])
+        self.V = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="V")
+        self.g = self.add_weight([self.num_filters], "ones", name="g")
+        self.b = self.add_weight([self.num_filters], "zeros", name="b")
+
+    def call(self, x):
+        direction = tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)
+        if _initialising.get():
+            return self._initialise(self.linear(x, direction))
+        # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
+        scale = tf.expand_dims(self.g, 1) if self.channel_axis == -2 else self.g
+        return self.linear(x, scale * direction) + self.b
+
+    def _initialise(self, t):
+        mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
+        g = self.init_scale / tf.sqrt(variance + self.epsilon)
+        self.g.assign(g)
+        self.b.assign(-mean * g)
+        return g * (t - mean)
+
+
+class conv2d(_weight_normalised):
+    """Weight-normalised convolution [B, H, W, C] -> [B, H', W', F]; zeros around x as `padding` says.
+
+    Args:
+        num_filters: F.
+        filter_size: (height, width) of the filter.
+        strides: (vertical, horizontal).
+        init_scale: see the base class.
+    """
+
+    kind = "conv2d"
+    axes = [0, 1, 2]
+
+    def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, init_scale)
+        self.filter_size = tuple(filter_size)
+        self.strides = tuple(strides)
+
+    def direction_shape(self, channels):
+        return [*self.filter_size, channels, self.num_filters]
+
+    def padded(self, x):
+        """x with as many zeros on each side as TensorFlow's SAME asks for."""
+        sides = []
+        for size, field, stride in zip(x.shape[1:3], self.filter_size, self.strides, strict=True):
+            total = max((-(-size // stride) - 1) * stride + field - size, 0)
+            sides.append([total // 2, total - total // 2])
+        return tf.pad(x, [[0, 0], *sides, [0, 0]])
+
+    def linear(self, x, w):
+        return tf.nn.conv2d(self.padded(x), w, self.strides, "VALID")
+
+
+class down_shifted_conv2d(conv2d):
+    """A convolution whose output at a row sees this row and the filter's height - 1 rows above, as wide as the filter.
+
+    Causal only once its output is moved down by a row. As the original: height - 1 zeros on top, (width - 1) / 2 on
+    each side.
+    """
+
+    def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, filter_size, strides, init_scale)
+
+    def padded(self, x):
+        height, width = self.filter_size
+        return tf.pad(x, [[0, 0], [height - 1, 0], [(width - 1) // 2] * 2, [0, 0]])
+
+
+class down_right_shifted_conv2d(conv2d):
+    """A convolution whose output at a pixel sees this pixel and what lies above and to the left of it."""
+
+    def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, filter_size, strides, init_scale)
+
+    def padded(self, x):
+        height, width = self.filter_size
+        return tf.pad(x, [[0, 0], [height - 1, 0], [width - 1, 0], [0, 0]])
+
+
+class deconv2d(_weight_normalised):
+    """Weight-normalised transposed convolution, [B, H, W, C] -> [B, H*s + fh - 1, W*s + fw - 1, F], VALID.
+
+    Args:
+        num_filters: F.
+        filter_size: (fh, fw).
+        strides: (vertical, horizontal) s.
+        init_scale: see the base class.
+    """
+
+    kind = "deconv2d"
+    axes = [0, 1, 3]
+    channel_axis = -2
+
+    def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, init_scale)
+        self.filter_size = tuple(filter_size)
+        self.strides = tuple(strides)
+
+    def direction_shape(self, channels):
+        return [*self.filter_size, self.num_filters, channels]
+
+    def linear(self, x, w):
+        height, width = (
+            size * stride + field - 1
+            for size, stride, field in zip(x.shape[1:3], self.strides, self.filter_size, strict=True)
+        )
+        shape = [tf.shape(x)[0], height, width, self.num_filters]
+        y = tf.nn.conv2d_transpose(x, w, shape, self.strides, "VALID")
+        return tf.ensure_shape(y, [x.shape[0], height, width, self.num_filters])
+
+
+class down_shifted_deconv2d(deconv2d):
+    """deconv2d that undoes the size of a strided down_shifted_conv2d: the last fh - 1 rows and the sides are cut."""
+
+    def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, filter_size, strides, init_scale)
+
+    def call(self, x):
+        y = super().call(x)
+        height, width = self.filter_size
+        side = (width - 1) // 2
+        return y[:, : y.shape[1] - height + 1, side : y.shape[2] - side]
+
+
+class down_right_shifted_deconv2d(deconv2d):
+    """deconv2d that undoes the size of a strided down_right_shifted_conv2d: last fh - 1 rows, fw - 1 columns cut."""
+
+    def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):
+        super().__init__(num_filters, filter_size, strides, init_scale)
+
+    def call(self, x):
+        y = super().call(x)
+        height, width = self.filter_size
+        return y[:, : y.shape[1] - height + 1, : y.shape[2] - width + 1]
+
+
+class dense(_weight_normalised):
+    """Weight-normalised linear map of the last axis, [..., C] -> [..., F]."""
+
+    kind = "dense"
+    axes = [0]
+    epsilon = 1e-10
+
+    def direction_shape(self, channels):
+        return [channels, self.num_filters]
+
+    def linear(self, x, w):
+        # One matrix product over all pixels: TensorFlow's batched one would go image by image.
+        return tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), w), [*_shape(x)[:-1], self.num_filters])
+
+
+nin = dense
+"""Network in network, the original's name for a dense layer over the channels of a map: a 1x1 convolution."""
+
+
+def variable_names(model: keras.Model) -> list[str]:
+    """The original's names of `model.trainable_variables`, in order: `model/conv2d_0/V`, `model/conv2d_0/g`, ...
+
+    The original numbers the layers of each kind over the whole model, in order of creation.
+    """
+    names, counters = [], {}
+    for variable in model.trainable_variables:
+        kind, leaf = variable.path.split("/")[-2:]
+        if leaf in ("V", "hw"):
+            counters[kind] = counters.get(kind, -1) + 1
+        names.append(f"model/{kind}_{counters[kind]}/{leaf}")
+    return names
+
+
+# Shifts and functions without variables
+
+
+def down_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
+    """Moves a map [B, H, W, C] down by `step` rows; zeros come in on top."""
+    return tf.pad(x[:, :-step], [[0, 0], [step, 0], [0, 0], [0, 0]])
+
+
+def right_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
+    """Moves a map [B, H, W, C] right by `step` columns; zeros come in on the left."""
+    return tf.pad(x[:, :, :-step], [[0, 0], [0, 0], [step, 0], [0, 0]])
+
+
+def left_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
+    """Moves a map [B, H, W, C] left by `step` columns; zeros come in on the right."""
+    return tf.pad(x[:, :, step:], [[0, 0], [0, 0], [0, step], [0, 0]])
+
+
+def concat_elu(x: tf.Tensor) -> tf.Tensor:
+    """elu of x and of -x, side by side: [..., C] -> [..., 2C]."""
+    return tf.nn.elu(tf.concat([x, -x], -1))
+
+
+nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "concat_elu": concat_elu,
+    "elu": tf.nn.elu,
+    "relu": tf.nn.relu,
+}
+"""What --resnet_nonlinearity may name."""
+
+
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
+    """Inverted dropout: elements are zeroed with probability `rate`, the others divided by 1 - rate.
+
+    The same seed (two integers) gives the same mask, so that a step can be repeated; without one, x comes back.
+    """
+    if seed is None or rate == 0:
+        return x
+    keep = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
+    return tf.where(keep, x / (1 - rate), 0)
+
+
+def split_seed(seed: tf.Tensor | None, number: int) -> list[tf.Tensor | None]:
+    """`number` independent seeds of dropout from one; of no seed, as many times none."""
+    return [None] * number if seed is None else tf.unstack(tf.random.split(seed, number))
+
+
+# Composite layers
+
+
+class causal_shift_nin(keras.layers.Layer):
+    """A nin that sees the pixels to the left, above, above left and above right: a causal convolution by shifts.
+
+    The channels are split into four parts (left, upleft, up, upright), each moved its own way. As in the original,
+    the fourth part is never read: the upleft part serves twice. Its mem_saving_causal_shift_nin computes the same.
+    """
+
+    def __init__(self, num_filters: int, init_scale: float = 1.0):
+        super().__init__()
+        self.nin = nin(num_filters, init_scale)
+
+    def call(self, x):
+        left, upleft, up, _ = tf.split(x, 4, -1)
+        seen = [right_shift(left), right_shift(down_shift(upleft)), down_shift(up), down_shift(left_shift(upleft))]
+        return self.nin(tf.concat(seen, -1))
+
+
+class conditional_weights(keras.layers.Layer):
+    """What the labels add to a map: h [B, L] -> h @ hw [B, 1, 1, F]; hw ~ N(0, 0.05), no weight normalisation."""
+
+    def __init__(self, num_filters: int):
+        super().__init__(name="conditional_weights")
+        self.num_filters = num_filters
+
+    def build(self, h_shape):
+        shape = [h_shape[-1], self.num_filters]
+        self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
+
+    def call(self, h):
+        return tf.matmul(h, self.hw)[:, None, None]
+
+
+class gated_resnet(keras.layers.Layer):
+    """A residual block with a gate: x [B, H, W, C] -> x + p * sigmoid(q), of the same shape (paper, figure 3).
+
+    `p` and `q` are what two `conv` layers, with dropout between them, make of x, of an optional second map `a`
+    [B, H, W, A], and of optional labels `h` [B, L]. The layers that this takes are made at the first call, by what it
+    is given: from then on it must be given the same.
+
+    Args:
+        conv: a layer class, called as conv(num_filters, init_scale=...): it decides which pixels are seen.
+        nonlinearity: a name in `nonlinearities`.
+        dropout_p: the probability of zeroing an element; dropout acts only where a call gives a seed.
+    """
+
+    def __init__(self, conv: type[keras.layers.Layer], nonlinearity: str = "elu", dropout_p: float = 0.0):
+        super().__init__()
+        self.conv = conv
+        self.nonlinearity = nonlinearities[nonlinearity]
+        self.dropout_p = dropout_p
+
+    def build(self, x_shape, a_shape=None, h_shape=None):
+        filters = x_shape[-1]
+        # In the original's order of creation, which gives the variables their names.
+        self.conv_in = self.conv(filters)
+        self.nin_a = nin(filters) if a_shape else None
+        self.conv_out = self.conv(2 * filters, init_scale=0.1)
+        self.labels = conditional_weights(2 * filters) if h_shape else None
+
+    def call(self, x, a=None, h=None, seed=None):
+        c1 = self.conv_in(self.nonlinearity(x))
+        if a is not None:
+            c1 += self.nin_a(self.nonlinearity(a))
+        c1 = dropout(self.nonlinearity(c1), self.dropout_p, seed)
+        c2 = self.conv_out(c1)
+        if h is not None:
+            c2 += self.labels(h)
+        p, q = tf.split(c2, 2, -1)
+        return x + p * tf.sigmoid(q)
+
+
+_QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few ops more
+
+
+def causal_attention(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, downsample: int = 1) -> tf.Tensor:
+    """Each pixel's mean of the values of all pixels before it in raster order, weighted by key and query.
+
+    Single head, no projection. The weight of a value is exp((dot - max) / sqrt(D)) / (sum + 1e-6), dot the product of
+    key and query, sum and max over the visible keys. A pixel with nothing before it gets zeros. (Paper, section 2.2;
+    formula as the original's, whose mem_saving_causal_attention is the same function.)
+
+    Queries go in chunks, each against the keys before it only: about half the work, the same result.
+
+    Args:
+        key: [B, H, W, D].
+        mixin: the values, [B, H, W, M].
+        query: [B, H, W, D].
+        downsample: d; keys and values are max-pooled d x d (SAME). A pooled key is visible where all its pixels are.
+
+    Returns:
+        [B, H, W, M].
+    """
+    height, width = query.shape[1:3]
+    last_pixel = tf.reshape(tf.range(height * width, dtype=tf.float32), [1, height, width, 1])
+    if downsample > 1:
+        key, mixin, last_pixel = (
+            tf.nn.max_pool2d(map_, downsample, downsample, "SAME") for map_ in (key, mixin, last_pixel)
+        )
+    flat_key, flat_mixin = _flatten_pixels(key), _flatten_pixels(mixin)
+    flat_query = _flatten_pixels(query) / query.shape[-1] ** 0.5
+    last_pixel = tf.reshape(last_pixel, [-1])
+
+    rows = -(-height // _QUERY_CHUNKS)
+    stops = [min(row + rows, height) * width for row in range(0, height, rows)]
+    starts = [0, *stops[:-1]]
+    mixed = []
+    for chunk, start, stop in zip(tf.split(flat_query, np.diff([0, *stops]), 1), starts, stops, strict=True):
+        # No later row of pooled cells is complete before the chunk's last pixel.
+        seen = -(-stop // (width * downsample)) * key.shape[2]
+        visible = last_pixel[:seen] < tf.range(start, stop, dtype=tf.float32)[:, None]
+        mixed.append(_attend(_first(flat_key, seen), _first(flat_mixin, seen), chunk, visible))
+    return tf.reshape(tf.concat(mixed, 1), [*_shape(query)[:-1], mixin.shape[-1]])
+
+
+def _attend(key, mixin, query, visible):
+    """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits."""
+    logits = tf.matmul(query, key, transpose_b=True) + tf.where(visible, 0.0, -1e30)
+    probabilities = tf.nn.softmax(logits)
+    # The original divides exp(logit - max) by its sum + 1e-6. Its largest element is 1, so the softmax's is 1 / sum,
+    # and this factor makes the one quotient the other; as constant as 1e-6 lets it be, it needs no gradient.
+    largest = tf.stop_gradient(tf.reduce_max(probabilities, -1, keepdims=True))
+    factor = tf.where(tf.reduce_any(visible, -1, keepdims=True), 1 / (1 + 1e-6 * largest), 0)
+    return factor * tf.matmul(probabilities, mixin)
+
+
+def _first(x, number):
+    # Not x[:, :number]: the gradient of a strided slice takes several times as long as that of tf.slice.
+    return tf.slice(x, [0, 0, 0], [-1, number, -1])
+
+
+def _flatten_pixels(x):
+    return tf.reshape(x, [_shape(x)[0], x.shape[1] * x.shape[2], x.shape[-1]])
+
+
+def _shape(x):
+    """The shape of x with what is known when the graph is traced as integers: only B may be unknown."""
+    return [tf.shape(x)[0] if size is None else size for size in x.shape]

@@ -1,0 +1,107 @@
+"""The original's Adam and its Polyak average, on Keras's optimizer."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
+    """The original's schedule: the rate is multiplied by `lr_decay` before each step, the first one included."""
+
+    def __init__(self, learning_rate: float, lr_decay: float):
+        self.learning_rate = learning_rate
+        self.lr_decay = lr_decay
+
+    def __call__(self, step) -> tf.Tensor:
+        # In float64 like the original's (a Python float): in float32, 0.999998 is off by 1% after 10^6 steps.
+        steps = tf.cast(step, tf.float64) + 1
+        return tf.cast(self.learning_rate * tf.pow(tf.constant(self.lr_decay, tf.float64), steps), tf.float32)
+
+    def get_config(self) -> dict:
+        return {"learning_rate": self.learning_rate, "lr_decay": self.lr_decay}
+
+
+class PolyakAdam(keras.optimizers.Optimizer):
+    """Adam with epsilon inside the root, and a running average of the parameters.
+
+    With t the step from 1:  m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
+    p -= lr * (m / (1 - b1^t)) / sqrt(v / (1 - b2^t) + epsilon);  then average = decay average + (1 - decay) p.
+
+    Gradients are summed over the replicas. The average starts from the parameters as they are when `build` is called:
+    call it after the data-dependent initialisation. (Keras's own `use_ema` would start from the first update's.)
+
+    m, v and the average of all parameters are a vector each, so that a step is a dozen large operations rather than
+    that many for each of hundreds of small variables, which take longer to trace and to start than to compute.
+    `split` cuts such a vector into tensors of the parameters' shapes.
+
+    Attributes, after build: `momentum` (m), `velocity` (v), `average`: variables [number of parameters].
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        lr_decay: float = 0.999998,
+        polyak_decay: float = 0.9995,
+        beta_1: float = 0.95,
+        beta_2: float = 0.9995,
+        epsilon: float = 1e-6,
+    ):
+        super().__init__(DecayBeforeStep(learning_rate, lr_decay), name="polyak_adam")
+        self.polyak_decay = polyak_decay
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._shapes = [tuple(variable.shape) for variable in variables]
+        self._sizes = [int(np.prod(shape)) for shape in self._shapes]
+        self.momentum, self.velocity, self.average = (
+            self.add_variable([sum(self._sizes)], name=name) for name in ("momentum", "velocity", "average")
+        )
+        self.average.assign(flatten([variable.value for variable in variables]))
+
+    def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
+        """Cuts a vector of all parameters into tensors of their shapes, in their order."""
+        parts = tf.split(vector, self._sizes)
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        gradient = flatten(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica:
+            gradient = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            self._update_on_each_device,
+            self._distribution_strategy,
+            gradient,
+            learning_rate,
+            [variable.value for variable in trainable_variables],
+        )
+
+    def _update_on_each_device(self, strategy, gradient, learning_rate, parameters):
+        state = (self.velocity.value, self.average.value, gradient, learning_rate, self.iterations.value, *parameters)
+        strategy.extended.update(self.momentum.value, self._update, args=state)
+
+    def _update(self, m, v, average, gradient, learning_rate, iterations, *parameters):
+        t = tf.cast(iterations, tf.float64) + 1
+        # 1 - 0.9995^t loses four of its digits in float32 when t is small.
+        correction_1, correction_2 = (
+            tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in (self.beta_1, self.beta_2)
+        )
+        new_m = self.beta_1 * m + (1 - self.beta_1) * gradient
+        new_v = self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient)
+        step = learning_rate * (new_m / correction_1) / tf.sqrt(new_v / correction_2 + self.epsilon)
+        updated = flatten([tf.convert_to_tensor(parameter) for parameter in parameters]) - step
+        m.assign(new_m)
+        v.assign(new_v)
+        average.assign(self.polyak_decay * average + (1 - self.polyak_decay) * updated)
+        for parameter, value in zip(parameters, self.split(updated), strict=True):
+            parameter.assign(value)
+
+
+def flatten(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """All elements of all tensors, in order, as one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)

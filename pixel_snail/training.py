@@ -1,0 +1,159 @@
+"""The training of a network: steps and epochs under a tf.distribute strategy, and what a run leaves behind."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import data
+from pixel_snail import checkpoint, devices, evaluation, logistic_mixture, nn, plotting, progress, run_folder, sampling
+from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam
+
+
+def train(flags: argparse.Namespace) -> None:
+    """Does what train.py's flags say; everything that a user may have got wrong is checked before a folder is made.
+
+    Raises:
+        UserError: files that are missing, broken or of another network, a loss that is no longer finite.
+    """
+    run_folder.check_writable(flags.save_dir)
+    prefix = checkpoint.find(flags.load_params) if flags.load_params else None
+    keras.utils.set_random_seed(flags.seed)
+    strategy = devices.strategy(flags.nr_gpu)
+    data_set = evaluation.load_data(flags)
+    global_batch = flags.batch_size * strategy.num_replicas_in_sync
+    data.check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
+    with strategy.scope():
+        model = evaluation.build_model(flags, data_set, flags.dropout_p)
+        optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay)
+        if prefix:
+            optimizer.build(model.trainable_variables)
+            checkpoint.load(prefix, model, optimizer)
+        else:
+            (batch,) = data.training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
+            initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
+            optimizer.build(model.trainable_variables)
+
+    folder = run_folder.RunFolder(flags.save_dir, flags.data_set)
+    folder.log(f"run folder: {folder.path}")
+    folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
+    folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in model.trainable_variables)}")
+    folder.log(f"dataset size: {len(data_set.train)}")
+    folder.log(f"replicas: {strategy.num_replicas_in_sync}")
+    if prefix:
+        folder.log(f"restored {prefix}: {int(optimizer.iterations)} steps taken")
+    try:
+        _run_epochs(flags, strategy, data_set, model, optimizer, folder)
+    except OSError as error:
+        raise UserError(f"can't write to {folder.path}: {error.strerror or error}") from error
+
+
+def initialise(model: keras.Model, x: tf.Tensor, h: tf.Tensor | None, seed: int) -> None:
+    """The data-dependent initialisation of a built model on images x [B, H, W, 3] in [-1, 1], with dropout active."""
+    with nn.data_dependent_initialisation():
+        model(x, h=h, seed=tf.constant([seed, -1]))
+
+
+def train_step(
+    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: PolyakAdam, nr_labels: int | None, seed: int
+) -> Callable:
+    """A function that takes one optimisation step on a batch, distributed over the replicas.
+
+    It returns the batch's loss in nats before the step, summed over images and replicas, as the gradients are.
+    """
+
+    def replica_step(batch):
+        x, h = evaluation.network_inputs(batch, nr_labels)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        dropout_seed = tf.random.fold_in(tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)]), replica)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, h=h, seed=dropout_seed)))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    @tf.function
+    def step(batch):
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
+
+    return step
+
+
+def predict_with_averages(model: keras.Model, optimizer: PolyakAdam) -> Callable[..., tf.Tensor]:
+    """The network with the averaged parameters in place of its own: (x, h) -> outputs."""
+
+    def predict(x, h):
+        return model.stateless_call(optimizer.split(optimizer.average.value), [], x, h=h)[0]
+
+    return predict
+
+
+def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
+    step = train_step(strategy, model, optimizer, data_set.nr_labels, flags.seed)
+    predict = predict_with_averages(model, optimizer)
+    test_step = evaluation.test_step(strategy, predict, data_set.nr_labels)
+    sampler = sampling.sampler(predict)
+    summaries = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
+    steps, test_bpds = [], []
+    last = time.time()
+    deadline = last + 60 * flags.max_minutes if flags.max_minutes else float("inf")
+    for epoch in range(flags.max_epochs):
+        steps.append(_train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, summaries))
+        nats = evaluation.nats_per_image(test_step, strategy, data_set.test, flags.batch_size, leave=False)
+        test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
+        plotting.save_learning_curve(steps, test_bpds, folder.path / "learning_curve.png")
+        if flags.sample_interval and epoch % flags.sample_interval == 0:
+            number = flags.batch_size * strategy.num_replicas_in_sync
+            evaluation.save_samples(evaluation.draw(sampler, flags, data_set, number), folder.path, flags.data_set)
+
+        now = time.time()
+        scalars = {
+            "epoch": epoch,
+            "time": now - last,
+            "lr": float(optimizer.learning_rate),
+            "train_bpd": float(np.mean(steps[-1])),
+            "test_bpd": test_bpds[-1],
+        }
+        last = now
+        for name, value in scalars.items():
+            folder.log(f"{name} {value}")
+        with summaries.as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step=int(optimizer.iterations))
+        summaries.flush()
+
+        is_last = epoch + 1 == flags.max_epochs or now > deadline
+        if epoch % flags.save_interval == 0 or is_last:
+            prefix = folder.path / str(epoch) / f"params_{flags.data_set}.ckpt"
+            checkpoint.save(str(prefix), model, optimizer)
+            folder.log(f"saved {prefix}")
+        if is_last:
+            return
+
+
+def _train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, summaries):
+    """Trains for an epoch, or until the deadline, and returns the bits/dim of its steps."""
+    global_batch = flags.batch_size * strategy.num_replicas_in_sync
+    batches = data.training_batches(data_set.train, global_batch, flags.seed, epoch)
+    steps = []
+    with progress.bar(total=len(batches), desc=f"epoch {epoch}", unit="step", leave=False) as bar:
+        for batch in strategy.experimental_distribute_dataset(batches):
+            loss = float(step(batch))
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"the loss is {loss} in step {len(steps)} of epoch {epoch}: the run has diverged; "
+                    "go on from an earlier checkpoint with --load_params, or start again with a lower --learning_rate"
+                )
+            steps.append(float(logistic_mixture.bits_per_dim(loss, data_set.image_shape, global_batch)))
+            lr = float(optimizer.learning_rate)
+            bar.set_postfix(loss=f"{steps[-1]:.3f}", lr=f"{lr:.2e}", refresh=False)
+            bar.update()
+            with summaries.as_default():
+                tf.summary.scalar("loss", steps[-1], step=int(optimizer.iterations))
+            if time.time() > deadline:
+                break
+    return steps

@@ -1,0 +1,16 @@
+"""Logical CPU devices for the tests with several replicas: they must be made before TensorFlow starts."""
+
+import pixel_snail  # noqa: F401, I001 - sets TensorFlow's environment up, before it is imported
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture
+def rng():
+    import numpy as np
+
+    return np.random.default_rng(0)

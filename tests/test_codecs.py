@@ -1,0 +1,23 @@
+"""The sizes of image files."""
+
+import io
+
+import numpy as np
+import PIL.Image
+
+from pixel_snail import codecs
+
+
+def test_noise_costs_eight_bits_and_headers_and_a_flat_image_little(rng):
+    noise = codecs.bits_per_dim(rng.integers(0, 256, [3, 64, 64, 3], np.uint8))
+    flat = codecs.bits_per_dim(np.full([3, 64, 64, 3], 77, np.uint8))
+    assert set(noise) == set(flat) == {"PNG", "WebP"}
+    assert all(8 < bits < 8.3 for bits in noise.values())
+    assert all(0 < bits < 0.1 for bits in flat.values())
+
+
+def test_files_are_counted_whole(rng):
+    image = rng.integers(0, 256, [32, 32, 3], np.uint8)
+    stream = io.BytesIO()
+    PIL.Image.fromarray(image).save(stream, format="PNG", optimize=True)
+    assert codecs.bits_per_dim(image[None])["PNG"] == len(stream.getvalue()) * 8 / image.size

@@ -1,0 +1,102 @@
+"""The command line, parsed as the original's."""
+
+import pytest
+
+import eval as eval_command
+import train as train_command
+
+ORIGINAL = [
+    # short, long, the original's default, another value
+    ("-i", "--data_dir", "./data", "elsewhere"),
+    ("-o", "--save_dir", "./data/save", "elsewhere"),
+    ("-d", "--data_set", "cifar", "photos"),
+    ("-t", "--save_interval", 10, 3),
+    ("-r", "--load_params", None, "prefix"),
+    (None, "--model", "h12_noup_smallkey", "h8_noup_smallkey"),
+    ("-q", "--nr_resnet", 4, 2),
+    ("-n", "--nr_filters", 256, 64),
+    ("-m", "--nr_logistic_mix", 10, 32),
+    ("-z", "--resnet_nonlinearity", "elu", "concat_elu"),
+    ("-l", "--learning_rate", 1e-3, 2e-4),
+    ("-e", "--lr_decay", 0.999998, 0.99),
+    ("-b", "--batch_size", 8, 16),
+    ("-a", "--init_batch_size", 8, 100),
+    ("-p", "--dropout_p", 0.5, 0.0),
+    ("-x", "--max_epochs", 5000, 7),
+    ("-g", "--nr_gpu", None, 4),
+    (None, "--polyak_decay", 0.9995, 0.999),
+    ("-s", "--seed", 42, 1),
+]
+KNOWN_DATA_SET = ["--data_set=photos"]
+
+
+@pytest.mark.parametrize("short, long, default, value", ORIGINAL, ids=lambda v: str(v))
+def test_every_flag_of_the_original_parses_in_every_form(short, long, default, value):
+    name = long[2:]
+    argv = [] if name == "data_set" else KNOWN_DATA_SET
+    if name != "data_set":
+        assert getattr(train_command.parse_flags(argv), name) == default
+    forms = [[long, str(value)], [f"{long}={value}"]]
+    if short:
+        forms += [[short, str(value)], [f"{short}{value}"]]
+    for form in forms:
+        assert getattr(train_command.parse_flags([*argv, *form]), name) == value
+
+
+def test_class_conditional_is_a_switch():
+    assert train_command.parse_flags(KNOWN_DATA_SET).class_conditional is False
+    for form in ("-c", "--class_conditional", "--class", "--c"):
+        assert train_command.parse_flags([*KNOWN_DATA_SET, form]).class_conditional is True
+
+
+@pytest.mark.parametrize(
+    "prefix, name, value",
+    [
+        ("--b", "batch_size", 3),
+        ("--max", "max_epochs", 3),  # though there is --max_minutes
+        ("--mo", "model", "h8_noup_smallkey"),
+        ("--p", "polyak_decay", 0.3),
+        ("--i", "init_batch_size", 3),
+        ("--save_i", "save_interval", 3),
+        ("--se", "seed", 3),
+    ],
+)
+def test_prefixes_mean_what_they_meant(prefix, name, value):
+    for form in ([prefix, str(value)], [f"{prefix}={value}"]):
+        assert getattr(train_command.parse_flags([*KNOWN_DATA_SET, *form]), name) == value
+
+
+def test_a_prefix_of_two_flags_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        train_command.parse_flags([*KNOWN_DATA_SET, "--m=h8_noup_smallkey"])  # --model or --max_epochs
+    assert "ambiguous" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parse", [train_command.parse_flags, eval_command.parse_flags])
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--model=h12"], "unknown model 'h12'; known: h12_noup_smallkey, "),
+        (["--data_set=mnist"], "unknown data set 'mnist'; known: .*photos"),
+        (["-z", "gelu"], "unknown resnet_nonlinearity 'gelu'; known: concat_elu, elu, relu"),
+        (["--nr_filters=many"], "--nr_filters.*'many'"),
+        (["--batch_size=0"], "--batch_size.*0 is not positive"),
+        (["--no_such_flag"], "no_such_flag"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line_with_exit_code_2(parse, argv, message, capsys):
+    import re
+
+    with pytest.raises(SystemExit) as exit_:
+        parse(["--load_params=x", *KNOWN_DATA_SET, *argv])
+    assert exit_.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert re.search(message, stderr)
+
+
+def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):
+    for argv in ([], ["--load_params=x", "--nr_samples=4"]):
+        with pytest.raises(SystemExit) as exit_:
+            eval_command.parse_flags([*KNOWN_DATA_SET, *argv])
+        assert exit_.value.code == 2

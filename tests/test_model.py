@@ -1,0 +1,123 @@
+"""The networks against the original's numbers, and their laws."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import golden_numbers
+from pixel_snail import logistic_mixture, nn
+from pixel_snail import model as models
+
+MODELS = sorted(models.specs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_have_the_originals_names_shapes_and_order(name):
+    golden = golden_numbers.load(name)
+    model = golden_numbers.build(name)
+    assert nn.variable_names(model) == list(golden["variable_order"])
+    for variable_name, variable in golden_numbers.variables(model).items():
+        assert tuple(variable.shape) == golden[f"init/var/{variable_name}"].shape, variable_name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_data_dependent_initialisation_is_the_originals(name):
+    golden = golden_numbers.load(name)
+    model = golden_numbers.build(name)
+    variables = golden_numbers.variables(model)
+    for variable_name, variable in variables.items():
+        if variable_name.endswith("/V"):
+            variable.assign(golden[f"init/var/{variable_name}"])
+    with nn.data_dependent_initialisation():
+        model(tf.constant(golden["init/x"]))
+    for variable_name, variable in variables.items():
+        expected = golden[f"init/var/{variable_name}"]
+        if variable_name.endswith("/g"):
+            scale = np.abs(expected).max()  # b, which may be near zero, is measured by its layer's g, which comes first
+        np.testing.assert_allclose(variable, expected, rtol=0, atol=1e-6 * scale, err_msg=variable_name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_loss_and_gradients_are_the_originals(name):
+    golden = golden_numbers.load(name)
+    model = golden_numbers.initialised(name, golden)
+    x = tf.constant(golden["x"][0])
+    parameters = model.trainable_variables
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = model(x)
+            per_image = logistic_mixture.loss_per_image(x, outputs)
+            loss = tf.reduce_sum(per_image)
+        return outputs, per_image, loss, tape.gradient(loss, [x, *parameters])
+
+    outputs, per_image, loss, (grad_x, *gradients) = compute()
+    assert golden_numbers.error(outputs, golden["out"]) < 1e-6
+    assert golden_numbers.error(per_image, golden["loss_per_image"]) < 1e-5
+    assert golden_numbers.error(loss, golden["loss"]) < 1e-5
+    assert golden_numbers.error(grad_x, golden["grad_x"]) < 2e-3
+    errors = {
+        variable_name: golden_numbers.error(gradient, golden[f"grad/{variable_name}"])
+        for variable_name, gradient in zip(nn.variable_names(model), gradients, strict=True)
+    }
+    assert max(errors.values()) < 2e-3, max(errors, key=errors.get)
+    assert np.median(list(errors.values())) < 2e-4
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 6)])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_prediction_depends_on_its_pixel_or_a_later_one(name, size, rng):
+    height, width = size
+    pixels = height * width
+    model = models.build(name, (height, width, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    image = rng.uniform(-1, 1, [height, width, 3])
+    perturbed = np.tile(image, [pixels, 1, 1, 1]).reshape(pixels, pixels, 3)
+    perturbed[range(pixels), range(pixels)] = rng.uniform(-1, 1, [pixels, 3])
+    images = np.concatenate([image[None], perturbed.reshape(pixels, height, width, 3)]).astype(np.float32)
+    with nn.data_dependent_initialisation():
+        model(tf.constant(images))
+    outputs = model(tf.constant(images)).numpy().reshape(pixels + 1, pixels, -1)
+    differs = np.abs(outputs[1:] - outputs[0]).max(-1) > 1e-6  # [changed pixel, prediction]
+    # Row p: predictions at or before pixel p stay; the next pixel's changes, so that the test would see a leak.
+    assert not np.tril(differs).any()
+    assert np.diagonal(differs, 1).all()
+
+
+@pytest.mark.parametrize("nr_filters, parameters", [(32, 791_668), (64, 2_999_604), (256, 46_180_788)])
+def test_the_released_model_has_the_originals_number_of_parameters(nr_filters, parameters):
+    model = models.build("h12_noup_smallkey", (8, 8, 3), nr_resnet=4, nr_filters=nr_filters, nr_logistic_mix=10)
+    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
+
+
+def test_labels_change_nothing_while_their_weights_are_zero_and_something_afterwards(rng):
+    model = models.build("h8_noup_smallkey", (4, 4, 3), nr_labels=5, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    names = nn.variable_names(model)
+    hw = [variable for name, variable in zip(names, model.trainable_variables, strict=True) if name.endswith("/hw")]
+    assert f"model/conditional_weights_{len(hw) - 1}/hw" in names
+    x = tf.cast(rng.uniform(-1, 1, [5, 4, 4, 3]), tf.float32)
+    x = tf.broadcast_to(x[:1], x.shape)
+    h = tf.eye(5)
+    for variable in hw:
+        variable.assign(tf.zeros(variable.shape))
+    outputs = model(x, h=h).numpy()
+    np.testing.assert_allclose(outputs, np.broadcast_to(outputs[:1], outputs.shape), atol=1e-6)
+    hw[0].assign(rng.normal(size=hw[0].shape))
+    assert np.abs(np.diff(model(x, h=h).numpy(), axis=0)).max() > 1e-3
+
+
+def test_dropout_acts_only_with_a_seed_and_repeats_with_it(rng):
+    model = models.build("h8_noup_smallkey", (4, 4, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
+    x = tf.cast(rng.uniform(-1, 1, [2, 4, 4, 3]), tf.float32)
+    plain, first, again, other = (model(x, seed=seed).numpy() for seed in (None, [1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - plain).max() > 1e-3
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_background_is_the_coordinates_three_times_each():
+    background = models.background(tf.zeros([2, 4, 8, 3])).numpy()
+    assert background.shape == (2, 4, 8, 6)
+    np.testing.assert_allclose(background[1, :, 3, :3], np.repeat([[-0.5], [-0.25], [0], [0.25]], 3, 1))
+    np.testing.assert_allclose(background[0, 2, :, 3:], np.repeat(np.arange(-4, 4)[:, None] / 8, 3, 1))

@@ -1,0 +1,36 @@
+"""Adam and the Polyak average against their formulas in float64."""
+
+import keras
+import numpy as np
+
+from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam
+
+
+def test_steps_are_the_formulas(rng):
+    shapes = [(3, 2), (4,), ()]
+    start = [rng.normal(size=shape) for shape in shapes]
+    gradients = [[rng.normal(size=shape) for shape in shapes] for _ in range(5)]
+    variables = [keras.Variable(value.astype(np.float32)) for value in map(np.asarray, start)]
+    optimizer = PolyakAdam(learning_rate=0.1, lr_decay=0.9, polyak_decay=0.7)
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply([np.float32(gradient) for gradient in step], variables)
+    averages = optimizer.split(optimizer.average.value)
+
+    for i, value in enumerate(start):
+        m = v = 0
+        average, lr = value, 0.1
+        for t, step in enumerate(gradients, 1):
+            lr *= 0.9
+            m = 0.95 * m + 0.05 * step[i]
+            v = 0.9995 * v + 0.0005 * step[i] ** 2
+            value = value - lr * (m / (1 - 0.95**t)) / np.sqrt(v / (1 - 0.9995**t) + 1e-6)
+            average = 0.7 * average + 0.3 * value
+        np.testing.assert_allclose(variables[i], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(averages[i], average, rtol=1e-5, atol=1e-6)
+
+
+def test_the_learning_rate_keeps_its_digits_over_a_million_steps():
+    schedule = DecayBeforeStep(1e-3, 0.999998)
+    for step in (0, 1, 10**6):
+        np.testing.assert_allclose(float(schedule(step)), 1e-3 * 0.999998 ** (step + 1), rtol=1e-6)

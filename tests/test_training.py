@@ -1,0 +1,236 @@
+"""Optimisation steps against the original's numbers, one replica against two, and a whole small run."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import eval as eval_command
+import golden_numbers
+import train as train_command
+from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, training
+from pixel_snail import flags as command_line
+from pixel_snail import model as models
+from pixel_snail.optimizer import PolyakAdam
+
+
+def as_batch(x):
+    """Images as a data set yields them, from golden ones in [-1, 1]."""
+    pixels = x * 127.5 + 127.5
+    np.testing.assert_allclose(pixels, pixels.round(), atol=1e-4)
+    return {"images": tf.constant(pixels.round().astype(np.uint8))}
+
+
+def averaged_loss(model, optimizer, x):
+    outputs = training.predict_with_averages(model, optimizer)(tf.constant(x), None)
+    return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(tf.constant(x), outputs))
+
+
+@pytest.mark.parametrize("name", sorted(models.specs))
+def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
+    golden = golden_numbers.load(name)
+    strategy = tf.distribute.get_strategy()
+    model = golden_numbers.initialised(name, golden)
+    optimizer = PolyakAdam(polyak_decay=0.9)
+    optimizer.build(model.trainable_variables)
+    step = training.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+    losses = [float(step(as_batch(x))) for x in golden["x"]]
+    assert golden_numbers.error(losses, golden["train_losses"]) < 1e-5
+    outputs, loss = averaged_loss(model, optimizer, golden["x"][0])
+    assert golden_numbers.error(outputs, golden["ema_out"]) < 1e-5
+    assert golden_numbers.error(loss, golden["ema_loss"]) < 1e-5
+
+    checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
+    assert int(optimizer.iterations) == 3
+    losses = [float(step(as_batch(x))) for x in golden["x"][:2]]
+    assert golden_numbers.error(losses, golden["resume_losses"]) < 1e-5
+    _, loss = averaged_loss(model, optimizer, golden["x"][0])
+    assert golden_numbers.error(loss, golden["resume_ema_loss"]) < 1e-5
+
+
+def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
+    golden = golden_numbers.load("h8_noup_smallkey")
+    batches = [as_batch(x) for x in golden["x"]]
+    results = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        with strategy.scope():
+            model = golden_numbers.initialised("h8_noup_smallkey", golden)
+            optimizer = PolyakAdam(polyak_decay=0.9)
+            optimizer.build(model.trainable_variables)
+        step = training.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+        joint = tf.data.Dataset.from_generator(
+            lambda: batches, output_signature={"images": tf.TensorSpec([2, 8, 8, 3], tf.uint8)}
+        )
+        losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
+        parameters = [np.asarray(variable) for variable in model.trainable_variables]
+        test_step = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
+        split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8) if not results else results[0][3].images)
+        nats = evaluation.nats_per_image(test_step, strategy, split, batch_size=1)
+        results.append((losses, parameters, nats, split))
+    (losses, parameters, nats, _), (losses_2, parameters_2, nats_2, _) = results
+    np.testing.assert_allclose(losses_2, losses, rtol=1e-5)
+    np.testing.assert_allclose(nats_2, nats, rtol=1e-5)
+    assert nats.shape == (3,)
+    for variable, variable_2 in zip(parameters, parameters_2, strict=True):
+        np.testing.assert_allclose(variable_2, variable, rtol=0, atol=1e-5 * np.abs(variable).max())
+
+
+def test_dropout_differs_between_steps_and_is_repeated_by_the_seed():
+    golden = golden_numbers.load("h8_noup_smallkey")
+    losses = []
+    for seed in (1, 1, 2):
+        model = models.build("h8_noup_smallkey", (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
+        for name, variable in golden_numbers.variables(model).items():
+            variable.assign(golden[f"init/var/{name}"])
+        optimizer = PolyakAdam(learning_rate=1e-30)  # every step starts from the same parameters
+        optimizer.build(model.trainable_variables)
+        step = training.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=seed)
+        losses.append([float(step(as_batch(golden["x"][0]))) for _ in range(2)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]
+    assert losses[0] != losses[2]
+
+
+def tiny_data_set(labels=False):
+    rng = np.random.default_rng(0)
+
+    def split(images):
+        return data.Split(rng.integers(0, 256, [images, 8, 8, 3], np.uint8), np.arange(images) % 3 if labels else None)
+
+    return data.DataSet(train=split(11), test=split(5))
+
+
+TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
+    monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
+
+
+def run(command, argv):
+    """Runs a command line as its main program does; returns its exit code."""
+    main = {train_command: training.train, eval_command: evaluation.evaluate}[command]
+    with pytest.raises(SystemExit) as exit_:
+        command_line.run(main, command.parse_flags(argv))
+    return exit_.value.code
+
+
+def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
+    save_dir = tmp_path / "runs"
+    assert run(train_command, [*TINY_NETWORK, "-x3", "-t2", f"-o{save_dir}", "--polyak_decay=0.5"]) == 0
+    (folder,) = save_dir.iterdir()
+    assert folder.name.startswith("pixelsnail_tiny_20")
+    log = (folder / "print.log").read_text()
+    assert log == capsys.readouterr().out.replace(f"wrote {folder}/tiny_samples.npy\n", "").replace(
+        f"wrote {folder}/tiny_samples.png\n", ""
+    )
+    flags = json.JSONDecoder().raw_decode(log[log.index("{") :])[0]
+    assert (flags["nr_filters"], flags["batch_size"], flags["max_epochs"]) == (4, 2, 3)
+    assert "dataset size: 11" in log
+    parameters = sum(
+        golden.size for name, golden in golden_numbers.load("h8_noup_smallkey").items() if "init/var" in name
+    )
+    assert f"# of Parameters {parameters}\n" in log
+    for epoch in range(3):
+        assert f"epoch {epoch}\n" in log
+    logged = {
+        key: [float(line.split()[1]) for line in log.splitlines() if line.startswith(f"{key} ")]
+        for key in ("time", "lr", "train_bpd", "test_bpd")
+    }
+    assert {len(values) for values in logged.values()} == {3}
+    # Five steps an epoch: the remainder of the eleven images is left out.
+    np.testing.assert_allclose(logged["lr"], 1e-3 * 0.999998 ** np.array([5, 10, 15]), rtol=1e-6)
+    assert sorted(path.name for path in folder.glob("[0-9]*")) == ["0", "2"]  # every second epoch
+    assert (folder / "learning_curve.png").stat().st_size > 0
+    assert list((folder / "tensorboard").iterdir())
+    assert np.load(folder / "tiny_samples.npy").shape == (2, 8, 8, 3)
+
+    result_file, samples = tmp_path / "result.json", tmp_path / "samples"
+    argv = [*TINY_NETWORK, f"-r{folder}", f"--json={result_file}", "--nr_samples=3", f"-o{samples}"]
+    assert run(eval_command, argv) == 0
+    result = json.loads(result_file.read_text())
+    assert (result["data_set"], result["model"], result["images"]) == ("tiny", "h8_noup_smallkey", 5)
+    assert result["averaged"] is True
+    bits = np.array(result["bits_per_dim_per_image"])
+    assert bits.shape == (5,)
+    assert result["bits_per_dim"] == pytest.approx(bits.mean())
+    assert result["bits_per_dim_stderr"] == pytest.approx(bits.std(ddof=1) / 5**0.5)
+    # The averaged parameters on the whole test set, as after the last epoch of training.
+    assert result["bits_per_dim"] == pytest.approx(logged["test_bpd"][-1], rel=1e-5)
+    assert np.load(samples / "tiny_samples.npy").shape == (3, 8, 8, 3)
+    assert "bits/dim on all 5 test images" in capsys.readouterr().out
+
+    assert run(eval_command, [*argv, "--raw"]) == 0
+    raw = json.loads(result_file.read_text())
+    assert raw["averaged"] is False
+    assert raw["bits_per_dim"] != result["bits_per_dim"]
+
+    # Going on: steps and learning rate are those of the checkpoint.
+    assert (
+        run(train_command, [*TINY_NETWORK, "-x1", f"-o{tmp_path / 'more'}", f"-r{folder}", "--sample_interval=0"]) == 0
+    )
+    assert "15 steps taken" in capsys.readouterr().out
+
+
+def test_a_class_conditional_run_trains_evaluates_and_samples(tiny, tmp_path):
+    network = [*TINY_NETWORK, "--data_set=tiny_labels", "-c"]
+    assert run(train_command, [*network, "-x1", f"-o{tmp_path}"]) == 0
+    result_file = tmp_path / "result.json"
+    assert run(eval_command, [*network, f"-r{tmp_path}", f"--json={result_file}"]) == 0
+    assert np.isfinite(json.loads(result_file.read_text())["bits_per_dim"])
+
+
+@pytest.mark.parametrize(
+    "command, argv, message",
+    [
+        (train_command, ["-b12"], "a batch of 12 images .* larger than the data set, which has 11"),
+        (train_command, ["-a12"], "a batch of 12 images .* larger than the data set"),
+        (eval_command, ["-b6", f"-r{golden_numbers.checkpoint('h8_noup_smallkey')}"], "a batch of 6 .* which has 5"),
+        (train_command, ["-c"], "tiny has no labels"),
+        (train_command, ["-o/proc/version/runs"], "can't write to /proc/version/runs: /proc/version is not a folder"),
+        (train_command, ["-o/proc/runs"], "can't (write|make)"),
+        (train_command, ["-r/nowhere/params_tiny.ckpt"], "no checkpoint at /nowhere/params_tiny.ckpt"),
+        (eval_command, ["-r/nowhere"], "no checkpoint at /nowhere"),
+        (train_command, ["--nr_gpu=3"], "--nr_gpu=3, but TensorFlow runs with 2"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path, capfd, command, argv, message):
+    import re
+
+    save_dir = tmp_path / "runs"
+    out = [] if any(argument.startswith("-o") for argument in argv) or command is eval_command else [f"-o{save_dir}"]
+    assert run(command, [*TINY_NETWORK, *out, *argv]) == 2
+    stderr = capfd.readouterr().err
+    assert stderr.count("\n") == 1
+    assert re.search(message, stderr)
+    assert not save_dir.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny, tmp_path, capfd):
+    assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-l1e30", "-x5"]) == 2
+    assert "the run has diverged" in capfd.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt.index"))
+
+
+def test_max_minutes_ends_a_run_in_mid_epoch_with_a_checkpoint(tiny, tmp_path):
+    argv = [*TINY_NETWORK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--sample_interval=0"]
+    assert run(train_command, argv) == 0
+    assert len(list(tmp_path.rglob("*.ckpt.index"))) == 1
+
+
+def test_initialisation_and_first_steps_are_repeated_by_the_seed(tiny, tmp_path):
+    runs = []
+    for folder in ("a", "b"):
+        argv = [*TINY_NETWORK, f"-o{tmp_path / folder}", "-x1", "--sample_interval=0", "--seed=7"]
+        assert run(train_command, argv) == 0
+        reader = tf.train.load_checkpoint(checkpoint.find(str(tmp_path / folder)))
+        runs.append({name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
+    assert runs[0].keys() == runs[1].keys()
+    for name, value in runs[0].items():
+        np.testing.assert_allclose(runs[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert any(name.endswith("/V") for name in runs[0])
+    assert nn.variable_names(golden_numbers.build("h8_noup_smallkey"))[0] in runs[0]

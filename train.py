@@ -1,0 +1,32 @@
+"""Trains a PixelSNAIL: `python train.py --help` lists the flags, which are the original's."""
+
+import argparse
+from collections.abc import Sequence
+
+from pixel_snail import flags as command_line
+from pixel_snail import training
+
+
+def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    parser = command_line.Parser(description=__doc__, prog="train.py")
+    command_line.add_data_flags(parser)
+    command_line.add_model_flags(parser)
+    command_line.add_run_flags(parser)
+    add = parser.add_argument
+    add("-o", "--save_dir", default="./data/save", help="the run's folder is made in it")
+    add("-t", "--save_interval", type=command_line.positive_int, default=10, help="epochs between checkpoints")
+    add("-r", "--load_params", metavar="PREFIX", help="a checkpoint to go on from")
+    add("-l", "--learning_rate", type=float, default=1e-3)
+    add("-e", "--lr_decay", type=float, default=0.999998, help="multiplied into the learning rate before every step")
+    add("-a", "--init_batch_size", type=command_line.positive_int, default=8, help="of the initialisation")
+    add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
+    add("-x", "--max_epochs", type=command_line.positive_int, default=5000)
+    add("--max_minutes", type=float, help="stop training, then test and save, after so long; default: no limit")
+    add("--sample_interval", type=command_line.non_negative_int, default=1, help="epochs between samples; 0: none")
+    add("--polyak_decay", type=command_line.probability, default=0.9995, help="of the parameters' running average")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command_line.run(training.train, parse_flags())
