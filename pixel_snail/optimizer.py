@@ -63,6 +63,10 @@ class PolyakAdam(keras.optimizers.Optimizer):
         )
         self.average.assign(flatten([variable.value for variable in variables]))
 
+    def last_learning_rate(self) -> float:
+        """The rate of the last step taken."""
+        return float(self._learning_rate(self.iterations.value - 1))
+
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """Cuts a vector of all parameters into tensors of their shapes, in their order."""
         parts = tf.split(vector, self._sizes)

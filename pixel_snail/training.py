@@ -114,7 +114,7 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
         scalars = {
             "epoch": epoch,
             "time": now - last,
-            "lr": float(optimizer.learning_rate),
+            "lr": optimizer.last_learning_rate(),
             "train_bpd": float(np.mean(steps[-1])),
             "test_bpd": test_bpds[-1],
         }
@@ -149,8 +149,7 @@ def _train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, su
                     "go on from an earlier checkpoint with --load_params, or start again with a lower --learning_rate"
                 )
             steps.append(float(logistic_mixture.bits_per_dim(loss, data_set.image_shape, global_batch)))
-            lr = float(optimizer.learning_rate)
-            bar.set_postfix(loss=f"{steps[-1]:.3f}", lr=f"{lr:.2e}", refresh=False)
+            bar.set_postfix(loss=f"{steps[-1]:.3f}", lr=f"{optimizer.last_learning_rate():.2e}", refresh=False)
             bar.update()
             with summaries.as_default():
                 tf.summary.scalar("loss", steps[-1], step=int(optimizer.iterations))
