@@ -8,9 +8,12 @@ A TensorFlow checkpoint of named tensors:
 | its average | the same + `/ExponentialMovingAverage` |
 | Adam's t, steps taken + 1, a float | `Variable` |
 | Adam's v and m of parameter i | `Variable_{2i+1}`, `Variable_{2i+2}` |
+
+`python -m pixel_snail.checkpoint PREFIX` prints what a checkpoint holds.
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -22,7 +25,8 @@ from pixel_snail import nn
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam, flatten
 
-_AVERAGE = "/ExponentialMovingAverage"
+AVERAGE = "/ExponentialMovingAverage"
+_PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 
 
 def save(prefix: str, model: keras.Model, optimizer: PolyakAdam) -> None:
@@ -81,14 +85,14 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
     Raises:
         UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely flag.
     """
-    reader = _Reader(prefix)
+    reader = Reader(prefix)
     names = nn.variable_names(model)
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, model.trainable_variables, strict=True)}
     reader.check_network(shapes)
     # All is read before anything is assigned: an error leaves the model as it was.
-    values = reader.read([name + _AVERAGE if averaged else name for name in names])
+    values = reader.read([name + AVERAGE if averaged else name for name in names])
     if optimizer is not None:
-        averages = reader.read([name + _AVERAGE for name in names])
+        averages = reader.read([name + AVERAGE for name in names])
         (t,) = reader.read(["Variable"])
         velocity = reader.read([f"Variable_{2 * i + 1}" for i in range(len(names))])
         momentum = reader.read([f"Variable_{2 * i + 2}" for i in range(len(names))])
@@ -106,7 +110,7 @@ def _state(model, optimizer):
         optimizer.split(vector.value) for vector in (optimizer.average, optimizer.velocity, optimizer.momentum)
     )
     state = {name: tf.convert_to_tensor(v) for name, v in zip(names, model.trainable_variables, strict=True)}
-    state |= {name + _AVERAGE: average for name, average in zip(names, averages, strict=True)}
+    state |= {name + AVERAGE: average for name, average in zip(names, averages, strict=True)}
     state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)
     for i, (v, m) in enumerate(zip(velocities, momentums, strict=True)):
         state[f"Variable_{2 * i + 1}"] = v
@@ -114,7 +118,7 @@ def _state(model, optimizer):
     return state
 
 
-class _Reader:
+class Reader:
     """A checkpoint file, its errors told as UserErrors.
 
     TensorFlow's reader turns a damaged file into an exception of almost any type: all are caught.
@@ -131,20 +135,29 @@ class _Reader:
     def read(self, names: list[str]) -> list[np.ndarray]:
         missing = [name for name in names if name not in self.shapes]
         if missing:
-            hint = "; --raw evaluates the plain parameters" if missing[0].endswith(_AVERAGE) else ""
+            hint = "; --raw evaluates the plain parameters" if missing[0].endswith(AVERAGE) else ""
             raise UserError(f"the checkpoint {self.prefix} lacks {len(missing)} tensors, {missing[0]} first{hint}")
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
             raise UserError(f"the checkpoint {self.prefix} is damaged: {_first_line(error)}") from error
 
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the network's parameters; what else a program has put into its checkpoint is passed over.
+
+        Raises:
+            UserError: there are none.
+        """
+        parameters = {name: shape for name, shape in self.shapes.items() if _PARAMETER.fullmatch(name)}
+        if not parameters:
+            raise UserError(f"the checkpoint {self.prefix} is of another program: it has no variable model/conv2d_0/V")
+        return parameters
+
     def check_network(self, expected: dict[str, tuple[int, ...]]) -> None:
         """Raises UserError if the checkpoint's parameters are not those of the network."""
-        found = {k: v for k, v in self.shapes.items() if k.startswith("model/") and not k.endswith(_AVERAGE)}
+        found = self.parameters()
         if found == expected:
             return
-        if not found:
-            raise UserError(f"the checkpoint {self.prefix} is of another program: it has no variable model/...")
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
         raise UserError(
@@ -179,3 +192,12 @@ def _likely_flag(found, expected):
 
 def _first_line(error):
     return (str(getattr(error, "message", error)).splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    from pixel_snail import flags as command_line
+    from pixel_snail import inspection
+
+    parser = command_line.Parser(prog="python -m pixel_snail.checkpoint", description="Prints what a checkpoint holds.")
+    parser.add_argument("path", metavar="PREFIX", help="the checkpoint, or a folder: its newest one")
+    command_line.run(lambda flags: inspection.show(flags.path), parser.parse_args())

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import data
 from pixel_snail import checkpoint, codecs, devices, logistic_mixture, plotting, progress, run_folder, sampling
+from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
 
@@ -25,8 +26,14 @@ def evaluate(flags: argparse.Namespace) -> None:
     for path in filter(None, [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]):
         run_folder.check_writable(path)
     prefix = checkpoint.find(flags.load_params)
+    run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS)
+    if flags.model in models.leaking:
+        if flags.nr_samples:
+            raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples")
+        print(models.leak_warning(flags.model))
     strategy = devices.strategy(flags.nr_gpu)
     data_set = load_data(flags)
+    classes, columns = _classes_to_draw(flags, data_set.nr_labels)
     with strategy.scope():
         model = build_model(flags, data_set, dropout_p=0.0)
         checkpoint.load(prefix, model, averaged=not flags.raw)
@@ -41,6 +48,7 @@ def evaluate(flags: argparse.Namespace) -> None:
         "model": flags.model,
         "load_params": prefix,
         "averaged": not flags.raw,
+        "causal": flags.model not in models.leaking,
         "images": len(bits),
         "bits_per_dim": float(bits.mean()),
         "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5),
@@ -51,8 +59,8 @@ def evaluate(flags: argparse.Namespace) -> None:
     if flags.json:
         _write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
     if flags.nr_samples:
-        images = draw(sampling.sampler(predict), flags, data_set, flags.nr_samples)
-        save_samples(images, flags.save_dir, flags.data_set)
+        images = draw(sampling.sampler(predict), flags, data_set, classes)
+        print(f"samples: {save_samples(images, flags.save_dir, flags.data_set, columns)}")
     print(_table(result))
 
 
@@ -62,6 +70,8 @@ def load_data(flags: argparse.Namespace) -> data.DataSet:
     Raises:
         UserError: it is not there, has no labels where they are needed, or is smaller than a batch.
     """
+    if flags.data_set not in data.data_sets:  # a default, or from a run's flags: the command line knows its own
+        raise UserError(f"unknown data set {flags.data_set!r}; known: {', '.join(sorted(data.data_sets))}")
     data_set = data.data_sets[flags.data_set](Path(flags.data_dir))
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
@@ -124,19 +134,18 @@ def nats_per_image(
     return np.concatenate(nats)[: len(split)]
 
 
-def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, number: int) -> np.ndarray:
-    """So many images in [-1, 1], [B, H, W, 3]; of a conditional network, of each class in turn."""
-    u_mix, u_logistic = sampling.uniforms(flags.seed, number, data_set.image_shape, flags.nr_logistic_mix)
-    classes = np.arange(number) % (data_set.nr_labels or 1)
-    h = tf.one_hot(classes, data_set.nr_labels) if data_set.nr_labels else None
-    return sampler(u_mix, u_logistic, h)
+def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, classes: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1], [B, H, W, 3], one of each class in `classes` [B], which only a conditional network reads."""
+    u_mix, u_logistic = sampling.uniforms(flags.seed, len(classes), data_set.image_shape, flags.nr_logistic_mix)
+    return sampler(u_mix, u_logistic, tf.one_hot(classes, data_set.nr_labels) if data_set.nr_labels else None)
 
 
-def save_samples(images: np.ndarray, folder: str, data_set: str) -> None:
-    """Writes `<data_set>_samples.png`, a grid, and `.npy`, the images as drawn."""
+def save_samples(images: np.ndarray, folder: str, data_set: str, columns: int | None = None) -> str:
+    """Writes `<data_set>_samples.png`, a grid, and `.npy`, the images as drawn; returns the picture's path."""
     stem = os.path.join(folder, f"{data_set}_samples")
     _write(f"{stem}.npy", lambda path: np.save(path, images))
-    _write(f"{stem}.png", lambda path: plotting.save_grid(images, path))
+    _write(f"{stem}.png", lambda path: plotting.save_grid(images, path, columns))
+    return f"{stem}.png"
 
 
 def _write(path, write):
@@ -145,7 +154,19 @@ def _write(path, write):
         write(path)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
-    print(f"wrote {path}")
+
+
+def _classes_to_draw(flags, nr_labels):
+    """The class of each sample, and how many there are in a row of their picture: one row a class."""
+    if nr_labels is None:
+        if flags.classes:
+            raise UserError("--classes is for networks trained with --class_conditional")
+        return np.zeros(flags.nr_samples, int), None
+    classes = flags.classes or list(range(nr_labels))
+    if max(classes) >= nr_labels:
+        raise UserError(f"--classes: there is no class {max(classes)}, the last is {nr_labels - 1}")
+    columns = -(-flags.nr_samples // len(classes))
+    return np.repeat(classes, columns), columns
 
 
 def _table(result):

@@ -36,28 +36,51 @@ def _completed(argument):
     return meant[0] + equals + value if len(meant) == 1 else argument
 
 
-def add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser, defaults: bool = True) -> None:
+    """Where the data lies and which set it is; without defaults, the set is None unless it is given."""
     parser.add_argument("-i", "--data_dir", default="./data", help="where the data sets lie")
     parser.add_argument(
-        "-d", "--data_set", type=_known("data set", data.data_sets), default="cifar", help=_names(data.data_sets)
+        "-d",
+        "--data_set",
+        type=_known("data set", data.data_sets),
+        default="cifar" if defaults else None,
+        help=_names(data.data_sets),
     )
 
 
-def add_model_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "--model", type=_known("model", model.specs), default="h12_noup_smallkey", help=_names(model.specs)
-    )
-    parser.add_argument("-q", "--nr_resnet", type=positive_int, default=4, help="residual blocks in each block")
-    parser.add_argument("-n", "--nr_filters", type=positive_int, default=256, help="channels of the feature maps")
-    parser.add_argument("-m", "--nr_logistic_mix", type=positive_int, default=10, help="components of the mixture")
-    parser.add_argument(
+MODEL_DEFAULTS = {
+    "model": "h12_noup_smallkey",
+    "nr_resnet": 4,
+    "nr_filters": 256,
+    "nr_logistic_mix": 10,
+    "resnet_nonlinearity": "elu",
+    "class_conditional": False,
+}
+"""The flags that make a network what it is."""
+
+
+def add_model_flags(parser: Parser, defaults: bool = True) -> None:
+    """The flags of MODEL_DEFAULTS; without defaults, those that are not given are None."""
+    default = MODEL_DEFAULTS if defaults else dict.fromkeys(MODEL_DEFAULTS)
+    add = parser.add_argument
+    add("--model", type=_known("model", model.specs), default=default["model"], help=_names(model.specs))
+    add("-q", "--nr_resnet", type=positive_int, default=default["nr_resnet"], help="residual steps in each block")
+    add("-n", "--nr_filters", type=positive_int, default=default["nr_filters"], help="channels of the feature maps")
+    add("-m", "--nr_logistic_mix", type=positive_int, default=default["nr_logistic_mix"], help="mixture components")
+    add(
         "-z",
         "--resnet_nonlinearity",
         type=_known("resnet_nonlinearity", nn.nonlinearities),
-        default="elu",
+        default=default["resnet_nonlinearity"],
         help=_names(nn.nonlinearities),
     )
-    parser.add_argument("-c", "--class_conditional", action="store_true", help="condition on the images' labels")
+    add(
+        "-c",
+        "--class_conditional",
+        action="store_true",
+        default=default["class_conditional"],
+        help="condition on the images' labels",
+    )
 
 
 def add_run_flags(parser: Parser) -> None:

@@ -75,15 +75,44 @@ def sample_from_discretized_mix_logistic(l: tf.Tensor, u_mix: tf.Tensor, u_logis
         [..., 3]; R, G, B in turn, G and B shifted by what was drawn before them.
     """
     logits, means, log_scales, coefficients = _split(l)
-    u_mix, u_logistic = _away_from_0_and_1(u_mix), _away_from_0_and_1(u_logistic)
-    component = tf.argmax(logits - tf.math.log(-tf.math.log(u_mix)), -1)
-    chosen = tf.one_hot(component, logits.shape[-1])[..., None, :]
+    chosen = _choose_component(logits, u_mix)[..., None, :]
     mean, log_scale, coefficient = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales, coefficients))
-    value = mean + tf.exp(log_scale) * (tf.math.log(u_logistic) - tf.math.log(1 - u_logistic))
+    value = _draw_logistic(mean, log_scale, u_logistic)
     red = tf.clip_by_value(value[..., 0], -1, 1)
     green = tf.clip_by_value(value[..., 1] + coefficient[..., 0] * red, -1, 1)
     blue = tf.clip_by_value(value[..., 2] + coefficient[..., 1] * red + coefficient[..., 2] * green, -1, 1)
     return tf.stack([red, green, blue], -1)
+
+
+def sample_channel_from_discretized_mix_logistic(
+    lr: tf.Tensor, l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor
+) -> tf.Tensor:
+    """Draws one channel, in [-1, 1], from channel-wise outputs.
+
+    Args:
+        lr: the outputs of the channel R, [..., 3 K]: their logits serve all channels.
+        l: those of the channel itself, made with the channels before it in sight.
+        u_mix: uniform random numbers in (0, 1), [..., K], the same for all channels of a pixel.
+        u_logistic: the same, [...], of this channel.
+
+    Returns:
+        [...].
+    """
+    chosen = _choose_component(tf.split(lr, 3, -1)[0], u_mix)
+    _, means, log_scales = tf.split(l, 3, -1)
+    mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, tf.maximum(log_scales, MIN_LOG_SCALE)))
+    return tf.clip_by_value(_draw_logistic(mean, log_scale, u_logistic), -1, 1)
+
+
+def _choose_component(logits, u_mix):
+    """A component drawn with the probabilities softmax(logits), one-hot [..., K]."""
+    gumbel = -tf.math.log(-tf.math.log(_away_from_0_and_1(u_mix)))
+    return tf.one_hot(tf.argmax(logits + gumbel, -1), logits.shape[-1])
+
+
+def _draw_logistic(mean, log_scale, u):
+    u = _away_from_0_and_1(u)
+    return mean + tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1 - u))
 
 
 def _split(l):

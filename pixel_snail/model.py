@@ -3,15 +3,19 @@
 A specification is a callable that takes the flags of the command line and makes a Keras model. The model maps images
 x [B, H, W, 3] in [-1, 1], and optionally labels h [B, L], to the parameters of the discretised mixture of logistics
 for each pixel, [B, H, W, 10 K], each predicted from the pixels before it in raster order.
+
+Two streams run through a network: `ul` sees what lies above and to the left of a pixel, `u`, which not every network
+has, the rows above it only.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from pixel_snail import nn
+from pixel_snail.errors import UserError
 
 
 class PixelSNAIL(keras.Model):
@@ -19,15 +23,21 @@ class PixelSNAIL(keras.Model):
 
     Args:
         attn_rep: the number of blocks.
-        nr_resnet: residual blocks in each block, before its attention.
+        nr_resnet: residual steps in each block, before its attention.
         nr_filters: F.
         nr_logistic_mix: K.
         resnet_nonlinearity: a name in nn.nonlinearities.
         dropout_p: the rate of dropout in every residual block, where a call gives a seed.
-        key_channels: D, the channels of the attention's keys and queries.
-        mixin_channels: M, those of its values, as a function of F.
+        key_channels: D, the channels of the attention's keys and queries, as a function of F.
+        mixin_channels: M, those of its values.
+        content: what makes keys and values, a layer class: (resnet, channels) -> layer.
+        hier: of each block in turn, the factor by which its attention is coarser than the image.
+        hier_inputs: whether coarse attention pools what keys and queries are made of (then it leaks: a cell's query
+            sees the cell) or only the keys and values made of it.
         att_downsample: the factor by which keys and values are max-pooled.
-        conv: the causal convolution of the residual blocks, a layer class.
+        up: whether there is a stream u.
+        conv: the causal convolution of ul, a layer class.
+        output: the output layer, a layer class: (resnet, conv, F, K) -> layer.
     """
 
     def __init__(
@@ -39,72 +49,209 @@ class PixelSNAIL(keras.Model):
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
         *,
-        key_channels: int,
+        key_channels: Callable[[int], int],
         mixin_channels: Callable[[int], int],
+        content: type[keras.layers.Layer] | None = None,
+        hier: Sequence[int] = (1,),
+        hier_inputs: bool = False,
         att_downsample: int = 1,
+        up: bool = False,
         conv: type[keras.layers.Layer] = nn.down_right_shifted_conv2d,
+        output: type[keras.layers.Layer] | None = None,
     ):
         super().__init__()
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
-        self.nr_filters = nr_filters
-        self.nr_logistic_mix = nr_logistic_mix
-        self.above = nn.down_shifted_conv2d(nr_filters, filter_size=(1, 3))
-        self.left = nn.down_right_shifted_conv2d(nr_filters, filter_size=(2, 1))
+        self.size_multiple = max(hier)
+        self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
         self.blocks = [
             Block(
-                [resnet(conv) for _ in range(nr_resnet)],
-                AttentionBlock(resnet, key_channels, mixin_channels(nr_filters), att_downsample),
+                [Streams(resnet, conv, up) for _ in range(nr_resnet)],
+                AttentionBlock(
+                    resnet,
+                    key_channels(nr_filters),
+                    mixin_channels(nr_filters),
+                    content or Pointwise,
+                    hier[i % len(hier)],
+                    hier_inputs,
+                    att_downsample,
+                ),
             )
-            for _ in range(attn_rep)
+            for i in range(attn_rep)
         ]
-        self.outputs_nin = nn.nin(10 * nr_logistic_mix)
+        self.output_layer = (output or Output)(resnet, conv, nr_filters, nr_logistic_mix)
 
     def call(self, x, h=None, seed=None):
         """Outputs [B, H, W, 10 K] for images x [B, H, W, 3] and labels h [B, L]; dropout acts where there is a seed."""
+        *block_seeds, output_seed = nn.split_seed(seed, len(self.blocks) + 1)
         position = background(x)
-        x_pad = tf.concat([x, tf.ones_like(x[..., :1])], -1)
-        ul = nn.down_shift(self.above(x_pad)) + nn.right_shift(self.left(x_pad))
-        for block, block_seed in zip(self.blocks, nn.split_seed(seed, len(self.blocks)), strict=True):
-            ul = block(ul, x=x, position=position, h=h, seed=block_seed)
-        return self.outputs_nin(tf.nn.elu(ul))
+        ul, u = self.stem(padded(x))
+        for block, block_seed in zip(self.blocks, block_seeds, strict=True):
+            ul, u = block(ul, u=u, x=x, position=position, h=h, seed=block_seed)
+        return self.output_layer(ul, x=x, h=h, seed=output_seed)
+
+
+class PixelCNNpp(keras.Model):
+    """PixelCNN++ (Salimans et al. 2017): two streams, down to a quarter of the size and up again, skips across.
+
+    The arguments are those of PixelSNAIL.
+    """
+
+    size_multiple = 4
+
+    def __init__(
+        self,
+        nr_resnet: int = 5,
+        nr_filters: int = 160,
+        nr_logistic_mix: int = 10,
+        resnet_nonlinearity: str = "elu",
+        dropout_p: float = 0.5,
+    ):
+        super().__init__()
+        resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
+        conv = nn.down_right_shifted_conv2d
+
+        def steps(number):
+            return [Streams(resnet, conv, up=True) for _ in range(number)]
+
+        def resample(layer_u, layer_ul):
+            return Resample(layer_u(nr_filters, strides=(2, 2)), layer_ul(nr_filters, strides=(2, 2)))
+
+        shrink = functools.partial(resample, nn.down_shifted_conv2d, conv)
+        grow = functools.partial(resample, nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
+        self.stem = Stem(nr_filters, up=True)
+        self.going_up = [*steps(nr_resnet), shrink(), *steps(nr_resnet), shrink(), *steps(nr_resnet)]
+        self.going_down = [*steps(nr_resnet), grow(), *steps(nr_resnet + 1), grow(), *steps(nr_resnet + 1)]
+        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix)
+
+    def call(self, x, h=None, seed=None):
+        """As PixelSNAIL's."""
+        seeds = iter(nn.split_seed(seed, len(self.going_up) + len(self.going_down)))
+        streams = [self.stem(padded(x))]
+        for layer in self.going_up:
+            ul, u = streams[-1]
+            streams.append(layer(ul, u=u, h=h, seed=next(seeds)))
+        ul, u = streams.pop()
+        for layer in self.going_down:
+            skip_ul, skip_u = streams.pop() if isinstance(layer, Streams) else (None, None)
+            ul, u = layer(ul, u=u, skip_ul=skip_ul, skip_u=skip_u, h=h, seed=next(seeds))
+        return self.output_layer(ul, x=x)
+
+
+class Stem(keras.layers.Layer):
+    """The streams' first maps, (ul, u or None), of the padded image: from here on a pixel's own values are out of
+    sight."""
+
+    def __init__(self, nr_filters: int, up: bool):
+        super().__init__()
+        self.up = nn.down_shifted_conv2d(nr_filters, filter_size=(2, 3)) if up else None
+        self.above = nn.down_shifted_conv2d(nr_filters, filter_size=(1, 3))
+        self.left = nn.down_right_shifted_conv2d(nr_filters, filter_size=(2, 1))
+
+    def call(self, x_pad):
+        u = nn.down_shift(self.up(x_pad)) if self.up else None
+        return nn.down_shift(self.above(x_pad)) + nn.right_shift(self.left(x_pad)), u
+
+
+class ShiftStem(keras.layers.Layer):
+    """The first map of a network whose convolutions are shifts: (ul, None)."""
+
+    def __init__(self, nr_filters: int):
+        super().__init__()
+        self.shift_nin = nn.causal_shift_nin(nr_filters)
+
+    def call(self, x_pad):
+        return self.shift_nin(x_pad), None
+
+
+class Streams(keras.layers.Layer):
+    """A residual step of both streams: u sees a skip of itself, ul sees u and a skip of itself, where there are any."""
+
+    def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], up: bool):
+        super().__init__()
+        self.resnet_u = resnet(nn.down_shifted_conv2d) if up else None
+        self.resnet_ul = resnet(conv)
+
+    def call(self, ul, u=None, skip_ul=None, skip_u=None, h=None, seed=None):
+        seed_u, seed_ul = nn.split_seed(seed, 2)
+        if u is not None:
+            u = self.resnet_u(u, a=skip_u, h=h, seed=seed_u)
+        seen = [map_ for map_ in (u, skip_ul) if map_ is not None]
+        ul = self.resnet_ul(ul, a=tf.concat(seen, -1) if seen else None, h=h, seed=seed_ul)
+        return ul, u
+
+
+class Resample(keras.layers.Layer):
+    """Halves or doubles both streams' size."""
+
+    def __init__(self, layer_u: keras.layers.Layer, layer_ul: keras.layers.Layer):
+        super().__init__()
+        self.layer_u = layer_u
+        self.layer_ul = layer_ul
+
+    def call(self, ul, u, skip_ul=None, skip_u=None, h=None, seed=None):
+        # u first: the order of creation names the variables.
+        u = self.layer_u(u)
+        return self.layer_ul(ul), u
 
 
 class Block(keras.layers.Layer):
-    """Residual blocks of causal convolutions, then attention: the unit that PixelSNAIL repeats."""
+    """Residual steps of causal convolutions, then attention: the unit that PixelSNAIL repeats."""
 
-    def __init__(self, resnets: list[nn.gated_resnet], attention: keras.layers.Layer):
+    def __init__(self, steps: list[Streams], attention: keras.layers.Layer):
         super().__init__()
-        self.resnets = resnets
+        self.steps = steps
         self.attention = attention
 
-    def call(self, ul, x, position, h=None, seed=None):
-        *resnet_seeds, attention_seed = nn.split_seed(seed, len(self.resnets) + 1)
-        for resnet, resnet_seed in zip(self.resnets, resnet_seeds, strict=True):
-            ul = resnet(ul, h=h, seed=resnet_seed)
-        return self.attention(ul, x=x, position=position, h=h, seed=attention_seed)
+    def call(self, ul, u, x, position, h=None, seed=None):
+        *step_seeds, attention_seed = nn.split_seed(seed, len(self.steps) + 1)
+        for step, step_seed in zip(self.steps, step_seeds, strict=True):
+            ul, u = step(ul, u=u, h=h, seed=step_seed)
+        return self.attention(ul, x=x, position=position, h=h, seed=attention_seed), u
 
 
 class AttentionBlock(keras.layers.Layer):
     """Looks up all that came before each pixel, and adds what it finds to the stream (paper, figure 3).
 
-    Keys and values are made of the image, the stream and the position; queries of the stream and the position.
+    Keys and values are made of the image, the stream and the position; queries of the stream and the position. The
+    arguments are PixelSNAIL's.
     """
 
-    def __init__(self, resnet: Callable, key_channels: int, mixin_channels: int, downsample: int):
+    def __init__(
+        self,
+        resnet: Callable,
+        key_channels: int,
+        mixin_channels: int,
+        content: type[keras.layers.Layer],
+        hier: int,
+        hier_inputs: bool,
+        downsample: int,
+    ):
         super().__init__()
         self.key_channels = key_channels
+        self.hier = hier
+        self.hier_inputs = hier_inputs
         self.downsample = downsample
-        self.key_mixin = Pointwise(resnet, key_channels + mixin_channels)
+        self.key_mixin = content(resnet, key_channels + mixin_channels)
         self.query = Pointwise(resnet, key_channels)
         self.merge = resnet(nn.nin)
 
     def call(self, ul, x, position, h=None, seed=None):
         content_seed, question_seed, merge_seed = nn.split_seed(seed, 3)
-        content = self.key_mixin(tf.concat([x, ul, position], -1), h=h, seed=content_seed)
-        key, mixin = tf.split(content, [self.key_channels, -1], -1)
-        query = self.query(tf.concat([ul, position], -1), h=h, seed=question_seed)
-        mixed = nn.causal_attention(key, mixin, query, self.downsample)
-        return self.merge(ul, a=mixed, h=h, seed=merge_seed)
+        content = tf.concat([x, ul, position], -1)
+        question = tf.concat([ul, position], -1)
+        causal_unit = 1
+        if self.hier > 1 and self.hier_inputs:
+            content, question = (nn.average_pool(map_, self.hier) for map_ in (content, question))
+        elif self.hier > 1:
+            # A cell's query is that of its first pixel, and sees the rows of cells above it only.
+            question = question[:, :: self.hier, :: self.hier]
+            causal_unit = question.shape[2]
+        key, mixin = tf.split(self.key_mixin(content, h=h, seed=content_seed), [self.key_channels, -1], -1)
+        if self.hier > 1 and not self.hier_inputs:
+            key, mixin = (nn.average_pool(map_, self.hier) for map_ in (key, mixin))
+        query = self.query(question, h=h, seed=question_seed)
+        mixed = nn.causal_attention(key, mixin, query, self.downsample, causal_unit)
+        return self.merge(ul, a=nn.repeat_pixels(mixed, self.hier), h=h, seed=merge_seed)
 
 
 class Pointwise(keras.layers.Layer):
@@ -117,6 +264,55 @@ class Pointwise(keras.layers.Layer):
 
     def call(self, x, h=None, seed=None):
         return self.nin(self.resnet(x, h=h, seed=seed))
+
+
+class PlainPointwise(keras.layers.Layer):
+    """A nin alone, in Pointwise's place."""
+
+    def __init__(self, resnet: Callable, channels: int):
+        super().__init__()
+        self.nin = nn.nin(channels)
+
+    def call(self, x, h=None, seed=None):
+        return self.nin(x)
+
+
+class Output(keras.layers.Layer):
+    """The mixture's parameters, [B, H, W, 10 K]; elu whatever --resnet_nonlinearity is, as in the original."""
+
+    def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
+        super().__init__()
+        self.nin = nn.nin(10 * nr_logistic_mix)
+
+    def call(self, ul, x, h=None, seed=None):
+        return self.nin(tf.nn.elu(ul))
+
+
+class ChannelWiseOutput(keras.layers.Layer):
+    """Parameters for each channel, (lr, lg, lb), [B, H, W, 3 K] each: G's are made with R in sight, B's with R and G.
+
+    The causal convolutions see the lower channels of the pixel itself, and no more of it.
+    """
+
+    def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
+        super().__init__()
+        self.red = nn.nin(3 * nr_logistic_mix)
+        self.green_in = nn.nin(nr_filters)
+        self.green_stream, self.green_merge = resnet(conv), resnet(conv)
+        self.green = nn.nin(3 * nr_logistic_mix)
+        self.blue_in = nn.nin(nr_filters)
+        self.blue_stream, self.blue_merge = resnet(conv), resnet(conv)
+        self.blue = nn.nin(3 * nr_logistic_mix)
+
+    def call(self, ul, x, h=None, seed=None):
+        seeds = nn.split_seed(seed, 4)
+        lr = self.red(tf.nn.elu(ul))
+        green = self.green_stream(self.green_in(x[..., :1]), a=ul, h=h, seed=seeds[0])
+        green = self.green_merge(ul, a=green, h=h, seed=seeds[1])
+        lg = self.green(tf.nn.elu(green))
+        blue = self.blue_stream(self.blue_in(x[..., :2]), a=green, h=h, seed=seeds[2])
+        blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3])
+        return lr, lg, self.blue(tf.nn.elu(blue))
 
 
 def background(x: tf.Tensor) -> tf.Tensor:
@@ -134,18 +330,82 @@ def background(x: tf.Tensor) -> tf.Tensor:
     )
 
 
-_base_noup_smallkey_spec = functools.partial(PixelSNAIL, key_channels=16, mixin_channels=lambda filters: filters // 2)
+def padded(x: tf.Tensor) -> tf.Tensor:
+    """x with a channel of ones, which tells the image from the zeros around it."""
+    return tf.concat([x, tf.ones_like(x[..., :1])], -1)
 
+
+def _full(filters: int) -> int:
+    return filters
+
+
+def _half(filters: int) -> int:
+    return filters // 2
+
+
+def _constant(channels: int) -> Callable[[int], int]:
+    return lambda filters: channels
+
+
+_base_spec = functools.partial(PixelSNAIL, nr_filters=160, key_channels=_full, mixin_channels=_full)
+model_spec = functools.partial(_base_spec, attn_rep=6, up=True)
+h6_noup_spec = functools.partial(_base_spec, attn_rep=6)
+h6_noup_hier2_spec = functools.partial(_base_spec, attn_rep=6, hier=(2,), hier_inputs=True)
+h6_hier4_spec = functools.partial(_base_spec, attn_rep=6, up=True, hier=(4,), hier_inputs=True)
+h6_1mixhier2_spec = functools.partial(_base_spec, attn_rep=6, up=True, hier=(1, 2, 2, 2, 2, 2), hier_inputs=True)
+h8_noup_124444mix_spec = functools.partial(_base_spec, attn_rep=8, hier=(1, 2, 4, 8))
+h16_noup_124444mix_spec = functools.partial(_base_spec, attn_rep=16, hier=(1, 2, 4, 8))
+
+_base_halfattn_spec = functools.partial(_base_spec, key_channels=_half, mixin_channels=_half)
+h6_noup_124mix_halfattn_spec = functools.partial(_base_halfattn_spec, attn_rep=6, hier=(1, 2, 4))
+h6_noup_1mix_halfattn_spec = functools.partial(_base_halfattn_spec, attn_rep=6)
+h8_noup_1mix_halfattn_spec = h6_noup_1mix_halfattn_spec  # defined twice in the original; the later one, 6 blocks, wins
+h6_shift_spec = functools.partial(_base_halfattn_spec, attn_rep=6, conv=nn.causal_shift_nin)
+h6_shift_small_attn_spec = functools.partial(
+    _base_spec,
+    attn_rep=12,
+    conv=nn.causal_shift_nin,
+    key_channels=_constant(32),
+    mixin_channels=_constant(32),
+    content=PlainPointwise,
+)
+
+_base_noup_smallkey_spec = functools.partial(
+    PixelSNAIL, nr_filters=256, key_channels=_constant(16), mixin_channels=_half
+)
 h12_noup_smallkey_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=12)
 h12_pool2_smallkey_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=12, att_downsample=2)
 h8_noup_smallkey_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=8)
+h8_noup_smallkey_ar_chs_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=8, output=ChannelWiseOutput)
 
 specs: dict[str, Callable[..., keras.Model]] = {
+    "model": model_spec,
+    "h6_noup": h6_noup_spec,
+    "h6_noup_hier2": h6_noup_hier2_spec,
+    "h6_hier4": h6_hier4_spec,
+    "h6_1mixhier2": h6_1mixhier2_spec,
+    "h8_noup_124444mix": h8_noup_124444mix_spec,
+    "h16_noup_124444mix": h16_noup_124444mix_spec,
+    "h6_noup_124mix_halfattn": h6_noup_124mix_halfattn_spec,
+    "h6_noup_1mix_halfattn": h6_noup_1mix_halfattn_spec,
+    "h8_noup_1mix_halfattn": h8_noup_1mix_halfattn_spec,
     "h12_noup_smallkey": h12_noup_smallkey_spec,
     "h12_pool2_smallkey": h12_pool2_smallkey_spec,
     "h8_noup_smallkey": h8_noup_smallkey_spec,
+    "h8_noup_smallkey_ar_chs": h8_noup_smallkey_ar_chs_spec,
+    "h6_shift": h6_shift_spec,
+    "h6_shift_small_attn": h6_shift_small_attn_spec,
+    "pxpp": PixelCNNpp,
 }
 """What --model may name."""
+
+leaking = frozenset({"h6_hier4", "h6_1mixhier2", "h6_noup_hier2"})
+"""Those whose predictions depend on the pixel itself, as in the original: their bits/dim is not a likelihood."""
+
+
+def leak_warning(name: str) -> str:
+    """What a user of a leaking model must be told."""
+    return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
 
 
 def build(name: str, image_shape: tuple[int, ...], nr_labels: int | None = None, **settings) -> keras.Model:
@@ -155,7 +415,15 @@ def build(name: str, image_shape: tuple[int, ...], nr_labels: int | None = None,
         image_shape: (H, W, 3).
         nr_labels: L, if the network is to be conditional on labels.
         settings: the flags nr_resnet, nr_filters, ... as the specification takes them.
+
+    Raises:
+        UserError: the network does not take images of this size.
     """
     model = specs[name](**settings)
+    height, width = image_shape[:2]
+    if height % model.size_multiple or width % model.size_multiple:
+        raise UserError(
+            f"--model={name} takes images whose sides are multiples of {model.size_multiple}, not {height} x {width}"
+        )
     model(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
     return model

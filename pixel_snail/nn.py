@@ -258,6 +258,16 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.elu(tf.concat([x, -x], -1))
 
 
+def average_pool(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Averages over cells of size x size pixels, [B, H, W, C] -> [B, H / size, W / size, C]."""
+    return tf.nn.avg_pool2d(x, size, size, "SAME")
+
+
+def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Repeats each pixel over a cell of size x size, [B, H, W, C] -> [B, H * size, W * size, C]."""
+    return tf.repeat(tf.repeat(x, size, 1), size, 2) if size > 1 else x
+
+
 nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "concat_elu": concat_elu,
     "elu": tf.nn.elu,
@@ -359,7 +369,9 @@ class gated_resnet(keras.layers.Layer):
 _QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few ops more
 
 
-def causal_attention(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, downsample: int = 1) -> tf.Tensor:
+def causal_attention(
+    key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, downsample: int = 1, causal_unit: int = 1
+) -> tf.Tensor:
     """Each pixel's mean of the values of all pixels before it in raster order, weighted by key and query.
 
     Single head, no projection. The weight of a value is exp((dot - max) / sqrt(D)) / (sum + 1e-6), dot the product of
@@ -373,19 +385,20 @@ def causal_attention(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, downsam
         mixin: the values, [B, H, W, M].
         query: [B, H, W, D].
         downsample: d; keys and values are max-pooled d x d (SAME). A pooled key is visible where all its pixels are.
+        causal_unit: positions come in units of so many, in raster order, and a query sees only earlier units.
 
     Returns:
         [B, H, W, M].
     """
     height, width = query.shape[1:3]
-    last_pixel = tf.reshape(tf.range(height * width, dtype=tf.float32), [1, height, width, 1])
+    last_unit = tf.reshape(tf.range(height * width, dtype=tf.float32) // causal_unit, [1, height, width, 1])
     if downsample > 1:
-        key, mixin, last_pixel = (
-            tf.nn.max_pool2d(map_, downsample, downsample, "SAME") for map_ in (key, mixin, last_pixel)
+        key, mixin, last_unit = (
+            tf.nn.max_pool2d(map_, downsample, downsample, "SAME") for map_ in (key, mixin, last_unit)
         )
     flat_key, flat_mixin = _flatten_pixels(key), _flatten_pixels(mixin)
     flat_query = _flatten_pixels(query) / query.shape[-1] ** 0.5
-    last_pixel = tf.reshape(last_pixel, [-1])
+    last_unit = tf.reshape(last_unit, [-1])
 
     rows = -(-height // _QUERY_CHUNKS)
     stops = [min(row + rows, height) * width for row in range(0, height, rows)]
@@ -394,7 +407,7 @@ def causal_attention(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, downsam
     for chunk, start, stop in zip(tf.split(flat_query, np.diff([0, *stops]), 1), starts, stops, strict=True):
         # No later row of pooled cells is complete before the chunk's last pixel.
         seen = -(-stop // (width * downsample)) * key.shape[2]
-        visible = last_pixel[:seen] < tf.range(start, stop, dtype=tf.float32)[:, None]
+        visible = last_unit[:seen] < (tf.range(start, stop, dtype=tf.float32) // causal_unit)[:, None]
         mixed.append(_attend(_first(flat_key, seen), _first(flat_mixin, seen), chunk, visible))
     return tf.reshape(tf.concat(mixed, 1), [*_shape(query)[:-1], mixin.shape[-1]])
 

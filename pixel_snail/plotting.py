@@ -6,10 +6,10 @@ import numpy as np
 import PIL.Image
 
 
-def save_grid(images: np.ndarray, path: str) -> None:
-    """Writes images [B, H, W, 3] in [-1, 1], tiled into a square, as a PNG."""
+def save_grid(images: np.ndarray, path: str, columns: int | None = None) -> None:
+    """Writes images [B, H, W, 3] in [-1, 1], tiled into rows of `columns` or else into a square, as a PNG."""
     count, height, width, channels = images.shape
-    side = math.ceil(math.sqrt(count))
+    side = columns or math.ceil(math.sqrt(count))
     tiles = np.zeros([side * math.ceil(count / side), height, width, channels], np.uint8)
     tiles[:count] = np.clip(np.round(images * 127.5 + 127.5), 0, 255)
     rows = tiles.reshape(-1, side, height, width, channels).swapaxes(1, 2)

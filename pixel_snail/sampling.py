@@ -29,7 +29,8 @@ def sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
     predicted from them. A progress bar counts the rows.
 
     Args:
-        predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K].
+        predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three of [B, H, W, 3 K]:
+            then R is drawn first, G with R in the image, B with both.
 
     Returns:
         (u_mix [B, H, W, K], u_logistic [B, H, W, 3], labels or None) -> images in [-1, 1], [B, H, W, 3].
@@ -39,12 +40,20 @@ def sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
     def draw_row(canvas, y, u_mix_row, u_logistic_row, h):
         height, width = canvas.shape[1:3]
         for x in tf.range(width):
-            outputs = predict(canvas, h)[:, y, x]
-            pixel = logistic_mixture.sample_from_discretized_mix_logistic(
-                outputs, u_mix_row[:, x], u_logistic_row[:, x]
-            )
-            here = tf.equal(tf.range(height * width), y * width + x)
-            canvas = tf.where(tf.reshape(here, [1, height, width, 1]), pixel[:, None, None], canvas)
+            here = tf.reshape(tf.equal(tf.range(height * width), y * width + x), [1, height, width, 1])
+            u_mix, u_logistic = u_mix_row[:, x], u_logistic_row[:, x]
+            outputs = predict(canvas, h)
+            if isinstance(outputs, tuple):
+                for channel in range(3):
+                    of_pixel = [l[:, y, x] for l in predict(canvas, h)] if channel else [l[:, y, x] for l in outputs]
+                    value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
+                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel]
+                    )
+                    this_channel = tf.reshape(tf.range(3) == channel, [1, 1, 1, 3])
+                    canvas = tf.where(here & this_channel, value[:, None, None, None], canvas)
+            else:
+                pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs[:, y, x], u_mix, u_logistic)
+                canvas = tf.where(here, pixel[:, None, None], canvas)
         return canvas
 
     def draw(u_mix, u_logistic, h=None):

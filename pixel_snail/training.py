@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import data
 from pixel_snail import checkpoint, devices, evaluation, logistic_mixture, nn, plotting, progress, run_folder, sampling
+from pixel_snail import model as models
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
 
@@ -39,12 +40,14 @@ def train(flags: argparse.Namespace) -> None:
             initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
             optimizer.build(model.trainable_variables)
 
-    folder = run_folder.RunFolder(flags.save_dir, flags.data_set)
+    folder = run_folder.RunFolder(flags)
     folder.log(f"run folder: {folder.path}")
     folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
     folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in model.trainable_variables)}")
     folder.log(f"dataset size: {len(data_set.train)}")
     folder.log(f"replicas: {strategy.num_replicas_in_sync}")
+    if flags.model in models.leaking:
+        folder.log(models.leak_warning(flags.model))
     if prefix:
         folder.log(f"restored {prefix}: {int(optimizer.iterations)} steps taken")
     try:
@@ -106,9 +109,11 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
         nats = evaluation.nats_per_image(test_step, strategy, data_set.test, flags.batch_size, leave=False)
         test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
         plotting.save_learning_curve(steps, test_bpds, folder.path / "learning_curve.png")
-        if flags.sample_interval and epoch % flags.sample_interval == 0:
+        if flags.sample_interval and epoch % flags.sample_interval == 0 and flags.model not in models.leaking:
             number = flags.batch_size * strategy.num_replicas_in_sync
-            evaluation.save_samples(evaluation.draw(sampler, flags, data_set, number), folder.path, flags.data_set)
+            classes = np.arange(number) % (data_set.nr_labels or 1)
+            images = evaluation.draw(sampler, flags, data_set, classes)
+            evaluation.save_samples(images, folder.path, flags.data_set)
 
         now = time.time()
         scalars = {

@@ -17,6 +17,23 @@ def load(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+CAUSAL = sorted(models.specs.keys() - models.leaking)
+
+# A nin with a single input: a direction of one dimension, whose gradient is truly zero and the golden value noise.
+NOISE = {"h8_noup_smallkey_ar_chs": {"model/dense_73/V"}}
+
+
+def outputs(golden: dict[str, np.ndarray], key: str) -> list[np.ndarray]:
+    """The outputs under a key, one of a network, or three of one with channel-wise outputs."""
+    return [golden[key]] if key in golden else [golden[f"{key}/{channel}"] for channel in ("lr", "lg", "lb")]
+
+
+def outputs_error(actual, golden: dict[str, np.ndarray], key: str) -> float:
+    """The largest error among a network's outputs."""
+    actual = actual if isinstance(actual, (tuple, list)) else [actual]
+    return max(error(a, b) for a, b in zip(actual, outputs(golden, key), strict=True))
+
+
 def checkpoint(name: str) -> str:
     """The prefix of the checkpoint that the original's Saver wrote after three steps."""
     return str(FOLDER / name / "params_cifar.ckpt")

@@ -6,10 +6,9 @@ import tensorflow as tf
 
 import golden_numbers
 from pixel_snail import checkpoint, sampling
-from pixel_snail import model as models
 
 
-@pytest.mark.parametrize("name", sorted(models.specs))
+@pytest.mark.parametrize("name", [name for name in golden_numbers.CAUSAL if "ar_chs" not in name])
 def test_samples_from_given_uniforms_are_the_originals(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)

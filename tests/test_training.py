@@ -39,7 +39,7 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     losses = [float(step(as_batch(x))) for x in golden["x"]]
     assert golden_numbers.error(losses, golden["train_losses"]) < 1e-5
     outputs, loss = averaged_loss(model, optimizer, golden["x"][0])
-    assert golden_numbers.error(outputs, golden["ema_out"]) < 1e-5
+    assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
     assert golden_numbers.error(loss, golden["ema_loss"]) < 1e-5
 
     checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
@@ -108,6 +108,8 @@ TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tin
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
+    odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
+    monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: data.DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
 
 
@@ -125,9 +127,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     (folder,) = save_dir.iterdir()
     assert folder.name.startswith("pixelsnail_tiny_20")
     log = (folder / "print.log").read_text()
-    assert log == capsys.readouterr().out.replace(f"wrote {folder}/tiny_samples.npy\n", "").replace(
-        f"wrote {folder}/tiny_samples.png\n", ""
-    )
+    assert log == capsys.readouterr().out
     flags = json.JSONDecoder().raw_decode(log[log.index("{") :])[0]
     assert (flags["nr_filters"], flags["batch_size"], flags["max_epochs"]) == (4, 2, 3)
     assert "dataset size: 11" in log
@@ -144,17 +144,20 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert {len(values) for values in logged.values()} == {3}
     # Five steps an epoch: the remainder of the eleven images is left out.
     np.testing.assert_allclose(logged["lr"], 1e-3 * 0.999998 ** np.array([5, 10, 15]), rtol=1e-6)
+    assert json.loads((folder / "flags.json").read_text()) == flags
     assert sorted(path.name for path in folder.glob("[0-9]*")) == ["0", "2"]  # every second epoch
     assert (folder / "learning_curve.png").stat().st_size > 0
     assert list((folder / "tensorboard").iterdir())
     assert np.load(folder / "tiny_samples.npy").shape == (2, 8, 8, 3)
 
     result_file, samples = tmp_path / "result.json", tmp_path / "samples"
-    argv = [*TINY_NETWORK, f"-r{folder}", f"--json={result_file}", "--nr_samples=3", f"-o{samples}"]
+    # The network and the data set are read from the run's folder.
+    argv = [f"-r{folder}", "-b2", f"--json={result_file}", "--nr_samples=3", f"-o{samples}"]
     assert run(eval_command, argv) == 0
     result = json.loads(result_file.read_text())
     assert (result["data_set"], result["model"], result["images"]) == ("tiny", "h8_noup_smallkey", 5)
     assert result["averaged"] is True
+    assert result["causal"] is True
     bits = np.array(result["bits_per_dim_per_image"])
     assert bits.shape == (5,)
     assert result["bits_per_dim"] == pytest.approx(bits.mean())
@@ -163,6 +166,8 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert result["bits_per_dim"] == pytest.approx(logged["test_bpd"][-1], rel=1e-5)
     assert np.load(samples / "tiny_samples.npy").shape == (3, 8, 8, 3)
     assert "bits/dim on all 5 test images" in capsys.readouterr().out
+    assert run(eval_command, [*argv, "--nr_filters=8"]) == 2
+    assert "--nr_filters=8, but the run of" in capsys.readouterr().err
 
     assert run(eval_command, [*argv, "--raw"]) == 0
     raw = json.loads(result_file.read_text())
@@ -176,12 +181,48 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert "15 steps taken" in capsys.readouterr().out
 
 
-def test_a_class_conditional_run_trains_evaluates_and_samples(tiny, tmp_path):
+def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):
     network = [*TINY_NETWORK, "--data_set=tiny_labels", "-c"]
     assert run(train_command, [*network, "-x1", f"-o{tmp_path}"]) == 0
     result_file = tmp_path / "result.json"
-    assert run(eval_command, [*network, f"-r{tmp_path}", f"--json={result_file}"]) == 0
+    samples = tmp_path / "samples"
+    argv = ["-b2", f"-r{tmp_path}", f"--json={result_file}", f"-o{samples}"]
+    assert run(eval_command, [*argv, "--nr_samples=4", "--classes=2,0"]) == 0
     assert np.isfinite(json.loads(result_file.read_text())["bits_per_dim"])
+    drawn = np.load(samples / "tiny_labels_samples.npy")
+    assert drawn.shape == (4, 8, 8, 3)
+    assert run(eval_command, [*argv, "--nr_samples=3"]) == 0
+    every_class = np.load(samples / "tiny_labels_samples.npy")
+    # Image 0 has the same random numbers in both, but another class.
+    assert np.abs(every_class[0] - drawn[0]).max() > 0
+    assert run(eval_command, [*argv, "--nr_samples=3", "--classes=3"]) == 2
+    assert "there is no class 3, the last is 2" in capfd.readouterr().err
+
+
+def test_channel_wise_outputs_train_evaluate_and_sample(tiny, tmp_path):
+    network = [*TINY_NETWORK, "--model=h8_noup_smallkey_ar_chs"]
+    assert run(train_command, [*network, "-x1", f"-o{tmp_path}", "--sample_interval=0"]) == 0
+    result_file = tmp_path / "result.json"
+    argv = [f"-r{tmp_path}", "-b2", f"--json={result_file}", "--nr_samples=2", f"-o{tmp_path}"]
+    assert run(eval_command, argv) == 0
+    assert np.isfinite(json.loads(result_file.read_text())["bits_per_dim"])
+    images = np.load(tmp_path / "tiny_samples.npy")
+    assert np.abs(images).max() <= 1
+    assert images.std() > 0.1
+
+
+def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
+    network = [*TINY_NETWORK, "--model=h6_noup_hier2"]
+    assert run(train_command, [*network, "-x1", f"-o{tmp_path}"]) == 0
+    assert "its bits/dim is not a likelihood" in capfd.readouterr().out
+    assert not list(tmp_path.rglob("*samples*"))
+    result_file = tmp_path / "result.json"
+    argv = [f"-r{tmp_path}", "-b2", f"--json={result_file}"]
+    assert run(eval_command, argv) == 0
+    assert "its bits/dim is not a likelihood" in capfd.readouterr().out
+    assert json.loads(result_file.read_text())["causal"] is False
+    assert run(eval_command, [*argv, "--nr_samples=2", f"-o{tmp_path}"]) == 2
+    assert "it can't sample" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -191,6 +232,11 @@ def test_a_class_conditional_run_trains_evaluates_and_samples(tiny, tmp_path):
         (train_command, ["-a12"], "a batch of 12 images .* larger than the data set"),
         (eval_command, ["-b6", f"-r{golden_numbers.checkpoint('h8_noup_smallkey')}"], "a batch of 6 .* which has 5"),
         (train_command, ["-c"], "tiny has no labels"),
+        (
+            train_command,
+            ["--model=pxpp", "--data_set=odd"],
+            "pxpp takes images whose sides are multiples of 4, not 7 x 7",
+        ),
         (train_command, ["-o/proc/version/runs"], "can't write to /proc/version/runs: /proc/version is not a folder"),
         (train_command, ["-o/proc/runs"], "can't (write|make)"),
         (train_command, ["-r/nowhere/params_tiny.ckpt"], "no checkpoint at /nowhere/params_tiny.ckpt"),

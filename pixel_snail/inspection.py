@@ -1,0 +1,88 @@
+"""What a checkpoint holds, told from the names and shapes of its tensors alone."""
+
+import collections
+
+import numpy as np
+
+from pixel_snail import checkpoint, nn
+from pixel_snail import model as models
+
+
+def describe(prefix: str) -> dict[str, object]:
+    """The network of a checkpoint, and how far it was trained.
+
+    Networks that differ in their wiring only, not in their variables, are all named.
+
+    Raises:
+        UserError: it can't be read, or is of another program.
+    """
+    reader = checkpoint.Reader(prefix)
+    shapes = reader.parameters()
+    filters = _filters(shapes)
+    guesses = {
+        (name, nr_resnet)
+        for name in models.specs
+        for nr_resnet in range(1, 33)
+        if _matches(shapes, name, nr_resnet, filters)
+    }
+    names = sorted({name for name, _ in guesses})
+    outputs_per_component = 3 if names == ["h8_noup_smallkey_ar_chs"] else 10
+    labels = shapes.get("model/conditional_weights_0/hw")
+    return {
+        "checkpoint": prefix,
+        "model": " or ".join(names) or "not one of ours",
+        "nr_filters": filters,
+        "nr_resnet": " or ".join(str(number) for number in sorted({number for _, number in guesses})) or "unknown",
+        "nr_logistic_mix": _last_width(shapes) // outputs_per_component,
+        "labels": labels[0] if labels else "none",
+        "steps taken": int(reader.read(["Variable"])[0]) - 1 if "Variable" in reader.shapes else "not recorded",
+        "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
+        "averaged parameters": "yes" if any(name + checkpoint.AVERAGE in reader.shapes for name in shapes) else "no",
+        "Adam's state": "yes" if "Variable_1" in reader.shapes else "no",
+    }
+
+
+def _matches(shapes, name, nr_resnet, filters):
+    """Whether a network has these layers: their number of each kind, and the widths of its keys, values and queries."""
+    found = collections.Counter(variable.split("/")[1].rsplit("_", 1)[0] for variable in shapes if variable[-1] == "V")
+    if name == "pxpp":
+        return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
+    row = models.specs[name].keywords
+    blocks, up = row["attn_rep"], row.get("up", False)
+    plain_content = row.get("content") is models.PlainPointwise
+    dense_of_attention = 7 if plain_content else 9
+    if row.get("conv") is nn.causal_shift_nin:
+        before_attention = 1 + 2 * nr_resnet
+        expected = {"dense": 2 + blocks * (2 * nr_resnet + dense_of_attention)}
+    else:
+        before_attention = nr_resnet if up else 0
+        expected = {
+            "conv2d": 2 + up + 2 * (1 + up) * blocks * nr_resnet,
+            "dense": 1 + blocks * (before_attention + dense_of_attention),
+        }
+    if row.get("output") is models.ChannelWiseOutput:
+        expected["conv2d"] += 8
+        expected["dense"] += 8
+    found.pop("conditional_weights", None)
+    if dict(found) != expected:
+        return False
+    key, mixin = row["key_channels"](filters), row["mixin_channels"](filters)
+    content = before_attention + (0 if plain_content else 2)
+    widths = [shapes[f"model/dense_{i}/V"][1] for i in (content, content + 3)]
+    return widths == [key + mixin, key]
+
+
+def _filters(shapes):
+    stem = "model/conv2d_0/V" if "model/conv2d_0/V" in shapes else "model/dense_0/V"
+    return shapes[stem][-1]
+
+
+def _last_width(shapes):
+    last = max(int(name.split("/")[1].rsplit("_", 1)[1]) for name in shapes if name.startswith("model/dense_"))
+    return shapes[f"model/dense_{last}/V"][1]
+
+
+def show(path: str) -> None:
+    """Prints what a checkpoint holds, given as checkpoint.find takes it."""
+    for name, value in describe(checkpoint.find(path)).items():
+        print(f"{name:20} {value:,}" if name == "parameters" else f"{name:20} {value}")
