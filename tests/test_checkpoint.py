@@ -20,14 +20,15 @@ def read(prefix):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp_path):
-    model = golden_numbers.build(NAME)
+@pytest.mark.parametrize("name", sorted(models.specs))
+def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp_path, name):
+    model = golden_numbers.build(name)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
-    checkpoint.load(golden_numbers.checkpoint(NAME), model, optimizer)
+    checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
     checkpoint.save(prefix, model, optimizer)
-    original, ours = read(golden_numbers.checkpoint(NAME)), read(prefix)
+    original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
     assert original.keys() == ours.keys()
     for name, tensor in original.items():
         assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape), name
@@ -121,6 +122,20 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["weights"], shape_and_slices=[""], tensors=[tf.zeros([3])])
     with pytest.raises(UserError, match="of another program"):
         checkpoint.load(prefix, golden_numbers.build(NAME))
+
+
+def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
+    """As in PixelCNN++'s checkpoint, by another program with the same names."""
+    prefix = str(tmp_path / "params_cifar.ckpt")
+    original = read(golden_numbers.checkpoint("pxpp"))
+    tensors = original | {"global_step": np.int64(7), "model/beta1_power": np.float32(0.9)}
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
+    )
+    model = golden_numbers.build("pxpp")
+    checkpoint.load(prefix, model, averaged=True)
+    for name, variable in golden_numbers.variables(model).items():
+        np.testing.assert_array_equal(variable, original[f"{name}/ExponentialMovingAverage"])
 
 
 def test_a_checkpoint_without_averages_says_so(tmp_path):

@@ -1,0 +1,63 @@
+"""The released network (46,180,788 parameters) on this machine: builds, saves, loads, evaluates a batch.
+
+Prints one JSON line: seconds of each, gigabytes of the checkpoint and of memory at its peak.
+
+    python -m benchmarks.released_size
+"""
+
+import json
+import os
+import resource
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from data import photos
+from pixel_snail import checkpoint, evaluation, logistic_mixture
+from pixel_snail import model as models
+from pixel_snail.optimizer import PolyakAdam
+
+
+def main() -> None:
+    seconds = {}
+    images = photos.load()[1][:8]
+    x = evaluation.network_inputs({"images": tf.constant(images)}, None)[0]
+
+    def timed(name, function):
+        start = time.perf_counter()
+        result = function()
+        seconds[name] = round(time.perf_counter() - start, 2)
+        return result
+
+    def build():
+        return models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
+
+    model = timed("build_seconds", build)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = os.path.join(folder, "0", "params_photos.ckpt")
+        timed("save_seconds", lambda: checkpoint.save(prefix, model, optimizer))
+        size = sum(os.path.getsize(file) for file in (f"{prefix}.index", f"{prefix}.data-00000-of-00001"))
+        expected = [np.asarray(variable) for variable in model.trainable_variables]
+        for variable in model.trainable_variables:
+            variable.assign(tf.zeros(variable.shape))
+        timed("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
+    assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)))
+    timed("first_evaluation_seconds", lambda: evaluate(x).numpy())
+    timed("evaluation_seconds", lambda: evaluate(x).numpy())
+    result = {
+        "parameters": sum(value.size for value in expected),
+        "batch_size": len(images),
+        **seconds,
+        "checkpoint_gb": round(size / 1e9, 2),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
