@@ -5,9 +5,9 @@ BIN := .venv/bin
 
 # Of the networks tried, the one that learns most in the few minutes that two cores have here.
 DEMO := data/save/demo
-DEMO_NETWORK := --model=h8_noup_smallkey --nr_resnet=1 --nr_filters=32 --nr_logistic_mix=5
-DEMO_TRAINING := --batch_size=4 --init_batch_size=100 --dropout_p=0 --polyak_decay=0.995 \
-	--learning_rate=6e-3 --lr_decay=0.998 --max_minutes=5 --sample_interval=0
+DEMO_NETWORK := --model=h6_noup_1mix_halfattn --nr_resnet=1 --nr_filters=32 --nr_logistic_mix=5
+DEMO_TRAINING := --batch_size=2 --init_batch_size=100 --dropout_p=0 --polyak_decay=0.99 \
+	--learning_rate=3e-3 --lr_decay=0.9994 --max_minutes=5.25 --sample_interval=0
 
 .PHONY: demo test lint
 

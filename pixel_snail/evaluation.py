@@ -84,6 +84,7 @@ def load_data(flags: argparse.Namespace) -> data.DataSet:
 
 def build_model(flags: argparse.Namespace, data_set: data.DataSet, dropout_p: float) -> keras.Model:
     """The network that the flags name, for the images of the data set."""
+    progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     return models.build(
         flags.model,
         data_set.image_shape,
@@ -125,13 +126,21 @@ def nats_per_image(
         step: what `test_step` made.
         batch_size: images a replica.
         leave: whether the progress bar stays on the screen.
+
+    Raises:
+        UserError: the network's parameters are not finite.
     """
     batches = data.test_batches(split, batch_size * strategy.num_replicas_in_sync)
     total = len(batches)
     batches = strategy.experimental_distribute_dataset(batches)
     bar = progress.bar(batches, desc="evaluating", total=total, leave=leave, unit="batch")
     nats = [step(batch).numpy() for batch in bar]
-    return np.concatenate(nats)[: len(split)]
+    nats = np.concatenate(nats)[: len(split)]
+    if not np.isfinite(nats).all():
+        raise UserError(
+            f"the likelihood of {np.sum(~np.isfinite(nats))} test images is not finite: the parameters are not either"
+        )
+    return nats
 
 
 def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, classes: np.ndarray) -> np.ndarray:

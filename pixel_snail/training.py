@@ -146,6 +146,8 @@ def _train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, su
     batches = data.training_batches(data_set.train, global_batch, flags.seed, epoch)
     steps = []
     with progress.bar(total=len(batches), desc=f"epoch {epoch}", unit="step", leave=False) as bar:
+        if epoch == 0:
+            bar.set_postfix_str("compiling the first step")
         for batch in strategy.experimental_distribute_dataset(batches):
             loss = float(step(batch))
             if not np.isfinite(loss):

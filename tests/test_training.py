@@ -262,10 +262,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny, tmp_pat
     assert not list(tmp_path.rglob("*.ckpt.index"))
 
 
-def test_max_minutes_ends_a_run_in_mid_epoch_with_a_checkpoint(tiny, tmp_path):
-    argv = [*TINY_NETWORK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--sample_interval=0"]
+def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(tiny, tmp_path):
+    argv = [*TINY_NETWORK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--nr_gpu=2"]
     assert run(train_command, argv) == 0
     assert len(list(tmp_path.rglob("*.ckpt.index"))) == 1
+    (samples,) = tmp_path.rglob("tiny_samples.npy")
+    assert len(np.load(samples)) == 4  # the batches of both replicas
 
 
 def test_initialisation_and_first_steps_are_repeated_by_the_seed(tiny, tmp_path):
