@@ -143,6 +143,10 @@ def test_labels_change_nothing_while_their_weights_are_zero_and_something_afterw
         variable.assign(tf.zeros(variable.shape))
     outputs = model(x, h=h).numpy()
     np.testing.assert_allclose(outputs, np.broadcast_to(outputs[:1], outputs.shape), atol=1e-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, h=h)))
+    for gradient in tape.gradient(loss, hw):
+        assert np.abs(gradient).max() > 0
     hw[0].assign(rng.normal(size=hw[0].shape))
     assert np.abs(np.diff(model(x, h=h).numpy(), axis=0)).max() > 1e-3
 
