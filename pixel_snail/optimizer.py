@@ -63,6 +63,10 @@ class PolyakAdam(keras.optimizers.Optimizer):
         )
         self.average.assign(flatten([variable.value for variable in variables]))
 
+    def steps_taken(self) -> int:
+        # Not int(self.iterations), which a mirrored variable refuses.
+        return int(tf.convert_to_tensor(self.iterations.value))
+
     def last_learning_rate(self) -> float:
         """The rate of the last step taken."""
         return float(self._learning_rate(self.iterations.value - 1))

@@ -49,7 +49,7 @@ def train(flags: argparse.Namespace) -> None:
     if flags.model in models.leaking:
         folder.log(models.leak_warning(flags.model))
     if prefix:
-        folder.log(f"restored {prefix}: {int(optimizer.iterations)} steps taken")
+        folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
     try:
         _run_epochs(flags, strategy, data_set, model, optimizer, folder)
     except OSError as error:
@@ -128,7 +128,7 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
             folder.log(f"{name} {value}")
         with summaries.as_default():
             for name, value in scalars.items():
-                tf.summary.scalar(name, value, step=int(optimizer.iterations))
+                tf.summary.scalar(name, value, step=optimizer.steps_taken())
         summaries.flush()
 
         is_last = epoch + 1 == flags.max_epochs or now > deadline
@@ -159,7 +159,7 @@ def _train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, su
             bar.set_postfix(loss=f"{steps[-1]:.3f}", lr=f"{optimizer.last_learning_rate():.2e}", refresh=False)
             bar.update()
             with summaries.as_default():
-                tf.summary.scalar("loss", steps[-1], step=int(optimizer.iterations))
+                tf.summary.scalar("loss", steps[-1], step=optimizer.steps_taken())
             if time.time() > deadline:
                 break
     return steps

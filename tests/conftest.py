@@ -7,6 +7,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+tf.config.list_logical_devices()  # starts TensorFlow: no test may make other devices
 # The rewriting of graphs, which changes no result, takes longer here than all steps of the small networks.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
