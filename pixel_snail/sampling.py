@@ -9,7 +9,7 @@ from pixel_snail import logistic_mixture, progress
 
 
 def uniforms(seed: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random numbers for `sample`: u_mix [B, H, W, K] and u_logistic [B, H, W, 3], in [0, 1).
+    """Random numbers for what `sampler` makes: u_mix [B, H, W, K] and u_logistic [B, H, W, 3], in [0, 1).
 
     Each image has a stream of its own: it does not depend on how many are drawn with it.
     """
@@ -45,7 +45,9 @@ def sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
             outputs = predict(canvas, h)
             if isinstance(outputs, tuple):
                 for channel in range(3):
-                    of_pixel = [l[:, y, x] for l in predict(canvas, h)] if channel else [l[:, y, x] for l in outputs]
+                    if channel:
+                        outputs = predict(canvas, h)
+                    of_pixel = [l[:, y, x] for l in outputs]
                     value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
                         of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel]
                     )

@@ -109,12 +109,6 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
         nats = evaluation.nats_per_image(test_step, strategy, data_set.test, flags.batch_size, leave=False)
         test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
         plotting.save_learning_curve(steps, test_bpds, folder.path / "learning_curve.png")
-        if flags.sample_interval and epoch % flags.sample_interval == 0 and flags.model not in models.leaking:
-            number = flags.batch_size * strategy.num_replicas_in_sync
-            classes = np.arange(number) % (data_set.nr_labels or 1)
-            images = evaluation.draw(sampler, flags, data_set, classes)
-            evaluation.save_samples(images, folder.path, flags.data_set)
-
         now = time.time()
         scalars = {
             "epoch": epoch,
@@ -136,6 +130,12 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
             prefix = folder.path / str(epoch) / f"params_{flags.data_set}.ckpt"
             checkpoint.save(str(prefix), model, optimizer)
             folder.log(f"saved {prefix}")
+        # After the checkpoint: of a large network, samples take hours.
+        if flags.sample_interval and epoch % flags.sample_interval == 0 and flags.model not in models.leaking:
+            number = flags.batch_size * strategy.num_replicas_in_sync
+            classes = np.arange(number) % (data_set.nr_labels or 1)
+            images = evaluation.draw(sampler, flags, data_set, classes)
+            evaluation.save_samples(images, folder.path, flags.data_set)
         if is_last:
             return
 
