@@ -18,7 +18,7 @@ demo: .venv/installed
 	@echo "samples:        $(DEMO)/photos_samples.png"
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
 
 lint: .venv/installed
 	$(BIN)/ruff check

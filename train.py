@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from pixel_snail import flags as command_line
-from pixel_snail import training
+from pixel_snail import published, training
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -14,6 +14,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_model_flags(parser)
     command_line.add_run_flags(parser)
     add = parser.add_argument
+    add("--paper", choices=published.runs, help="all flags of the paper's run on it; flags given beside it win")
     add("-o", "--save_dir", default="./data/save", help="the run's folder is made in it")
     add("-t", "--save_interval", type=command_line.positive_int, default=10, help="epochs between checkpoints")
     add("-r", "--load_params", metavar="PREFIX", help="a checkpoint to go on from")
@@ -25,7 +26,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max_minutes", type=float, help="stop training, then test and save, after so long; default: no limit")
     add("--sample_interval", type=command_line.non_negative_int, default=1, help="epochs between samples; 0: none")
     add("--polyak_decay", type=command_line.probability, default=0.9995, help="of the parameters' running average")
-    return parser.parse_args(argv)
+    flags = parser.parse_args(argv)
+    if flags.paper:
+        parser.set_defaults(**published.runs[flags.paper])
+        flags = parser.parse_args(argv)
+    return flags
 
 
 if __name__ == "__main__":

@@ -1,101 +1,47 @@
-"""The data sets, and the registry that --data_set reads: arrays in, tf.data out.
+"""The data sets, and the registry that --data_set reads: arrays in, tf.data out."""
 
-A data set is two splits of images; its loader takes the folder of --data_dir. Images may be memory-mapped: only the
-rows of a batch are read, when it is due, so that a set may be larger than memory.
-"""
-
-import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
-
-from data import photos
+from data import cifar, folder, imagenet, imagenet_resized, photos
+from data.dataset import DataSet, Split, check_batch_size, test_batches, training_batches
 from pixel_snail.errors import UserError
 
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images, uint8 [N, H, W, 3], RGB, and their labels, integers [N], if the set has any."""
-
-    images: np.ndarray
-    labels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-    train: Split
-    test: Split
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(H, W, 3)."""
-        return self.train.images.shape[1:]
-
-    @property
-    def nr_labels(self) -> int | None:
-        """L, if the images have labels, which count from 0."""
-        return None if self.train.labels is None else int(self.train.labels.max()) + 1
-
-    def without_labels(self) -> "DataSet":
-        return DataSet(Split(self.train.images), Split(self.test.images))
+__all__ = ["DataSet", "Split", "check_batch_size", "data_sets", "load", "test_batches", "training_batches"]
 
 
 def _photos(data_dir: Path) -> DataSet:
     train, test = photos.load()
-    return DataSet(Split(train), Split(test))
+    return DataSet(Split(train), Split(test), source="scikit-image's photographs")
 
 
-data_sets: dict[str, Callable[[Path], DataSet]] = {
+data_sets: dict[str, Callable[..., DataSet]] = {
+    "cifar": cifar.load,
+    "folder": folder.load,
+    "imagenet": functools.partial(imagenet.load, size=32),
+    "imagenet64": functools.partial(imagenet.load, size=64),
+    "imagenet_resized": imagenet_resized.load,
     "photos": _photos,
 }
 """What --data_set may name: a loader each, called with --data_dir; it raises UserError where files are missing."""
 
+_OPTIONS = {"folder": ("image_size", "downsample"), "imagenet_resized": ("image_size",)}
 
-def training_batches(split: Split, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
-    """An epoch of training: a fresh permutation, each image at most once, the remainder of a batch left out.
 
-    Yields {"images": uint8 [B, H, W, 3]}, with "labels", int32 [B], where there are labels.
+def load(name: str, data_dir: Path, image_size: int | None = None, downsample: bool = False) -> DataSet:
+    """The data set that --data_set names.
+
+    Args:
+        image_size, downsample: for the sets that may have images of any size, see their loaders.
 
     Raises:
-        UserError: the split has less than a batch.
+        UserError: there is no such set, its files are missing or broken, or it has no such option.
     """
-    check_batch_size(split, batch_size)
-    order = np.random.default_rng([seed, epoch]).permutation(len(split))
-    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size)
-
-
-def test_batches(split: Split, batch_size: int) -> tf.data.Dataset:
-    """All images once, in order, as training_batches yields them.
-
-    The last batch is filled up with repetitions of the last image: whoever sums over images must stop at len(split).
-    """
-    order = np.arange(-(-len(split) // batch_size) * batch_size)
-    return _batches(split, np.minimum(order, len(split) - 1), batch_size)
-
-
-def check_batch_size(split: Split, batch_size: int) -> None:
-    """Raises UserError if a batch is larger than the split."""
-    if batch_size > len(split):
-        raise UserError(
-            f"a batch of {batch_size} images (over all replicas) is larger than the data set, which has {len(split)}: "
-            "lower --batch_size, --init_batch_size or --nr_gpu"
-        )
-
-
-def _batches(split, order, batch_size):
-    def read(indices):
-        batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
-        batch["images"] = tf.ensure_shape(batch["images"], [batch_size, *split.images.shape[1:]])
-        if split.labels is not None:
-            batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
-        return batch
-
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    batches = tf.data.Dataset.from_tensor_slices(order.reshape(-1, batch_size)).map(read)
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    if name not in data_sets:  # a default, or from a run's flags: the command line knows its own
+        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}")
+    given = {"image_size": image_size, "downsample": downsample}
+    given = {option: value for option, value in given.items() if value}
+    for option in given.keys() - _OPTIONS.get(name, ()):
+        raise UserError(f"--{option} is not for --data_set={name}, whose images have a size of their own")
+    return data_sets[name](data_dir, **given)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -11,10 +11,23 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import checkpoint, codecs, devices, logistic_mixture, plotting, progress, run_folder, sampling
+from pixel_snail import (
+    checkpoint,
+    codecs,
+    devices,
+    logistic_mixture,
+    plotting,
+    progress,
+    published,
+    run_folder,
+    sampling,
+)
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
+
+_SHOWN = 8
+"""How many of the easiest and of the hardest images a picture shows."""
 
 
 def evaluate(flags: argparse.Namespace) -> None:
@@ -26,7 +39,7 @@ def evaluate(flags: argparse.Namespace) -> None:
     for path in filter(None, [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]):
         run_folder.check_writable(path)
     prefix = checkpoint.find(flags.load_params)
-    run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS)
+    run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
     if flags.model in models.leaking:
         if flags.nr_samples:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples")
@@ -41,23 +54,15 @@ def evaluate(flags: argparse.Namespace) -> None:
     def predict(x, h):
         return model(x, h=h)
 
-    nats = nats_per_image(test_step(strategy, predict, data_set.nr_labels), strategy, data_set.test, flags.batch_size)
-    bits = logistic_mixture.bits_per_dim(nats, data_set.image_shape)
-    result = {
-        "data_set": flags.data_set,
-        "model": flags.model,
-        "load_params": prefix,
-        "averaged": not flags.raw,
-        "causal": flags.model not in models.leaking,
-        "images": len(bits),
-        "bits_per_dim": float(bits.mean()),
-        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5),
-        "bits_per_dim_per_image": bits.tolist(),
-        "files_bits_per_dim": codecs.bits_per_dim(data_set.test.images),
-    }
+    step = test_step(strategy, predict, data_set.nr_labels)
+    nats, extremes = _nats_and_extremes(per_value(step, strategy, data_set.test, flags.batch_size))
+    result = _result(flags, prefix, data_set, nats)
     print(f"bits/dim: {result['bits_per_dim']:.4f} +- {result['bits_per_dim_stderr']:.4f} (standard error)", flush=True)
+    result["files_bits_per_dim"] = codecs.bits_per_dim(data_set.test.images)
     if flags.json:
-        _write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
+        write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
+    if flags.save_dir:
+        print(f"where the bits go: {_save_bit_maps(flags, data_set, result, extremes)}")
     if flags.nr_samples:
         images = draw(sampling.sampler(predict), flags, data_set, classes)
         print(f"samples: {save_samples(images, flags.save_dir, flags.data_set, columns)}")
@@ -70,9 +75,7 @@ def load_data(flags: argparse.Namespace) -> data.DataSet:
     Raises:
         UserError: it is not there, has no labels where they are needed, or is smaller than a batch.
     """
-    if flags.data_set not in data.data_sets:  # a default, or from a run's flags: the command line knows its own
-        raise UserError(f"unknown data set {flags.data_set!r}; known: {', '.join(sorted(data.data_sets))}")
-    data_set = data.data_sets[flags.data_set](Path(flags.data_dir))
+    data_set = data.load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     for split in (data_set.train, data_set.test):
@@ -104,11 +107,12 @@ def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[
 
 
 def test_step(strategy: tf.distribute.Strategy, predict: Callable, nr_labels: int | None) -> Callable:
-    """A function that takes a batch, distributed over the replicas, to the nats of each of its images, in order."""
+    """A function that takes a batch, distributed over the replicas, to the nats of each value of each of its images,
+    [B, H, W, 3], the images in order."""
 
     def replica_step(batch):
         x, h = network_inputs(batch, nr_labels)
-        return logistic_mixture.loss_per_image(x, predict(x, h))
+        return logistic_mixture.loss_per_channel(x, predict(x, h))
 
     @tf.function
     def step(batch):
@@ -117,10 +121,11 @@ def test_step(strategy: tf.distribute.Strategy, predict: Callable, nr_labels: in
     return step
 
 
-def nats_per_image(
+def per_value(
     step: Callable, strategy: tf.distribute.Strategy, split: data.Split, batch_size: int, leave: bool = True
-) -> np.ndarray:
-    """The negative log-likelihood in nats of every image of a split, once each, in order, [N].
+) -> Iterator[np.ndarray]:
+    """The negative log-likelihood in nats of every value of every image of a split, once each, in order: [b, H, W, 3]
+    for some of the images at a time, until all have come.
 
     Args:
         step: what `test_step` made.
@@ -133,14 +138,21 @@ def nats_per_image(
     batches = data.test_batches(split, batch_size * strategy.num_replicas_in_sync)
     total = len(batches)
     batches = strategy.experimental_distribute_dataset(batches)
-    bar = progress.bar(batches, desc="evaluating", total=total, leave=leave, unit="batch")
-    nats = [step(batch).numpy() for batch in bar]
-    nats = np.concatenate(nats)[: len(split)]
-    if not np.isfinite(nats).all():
-        raise UserError(
-            f"the likelihood of {np.sum(~np.isfinite(nats))} test images is not finite: the parameters are not either"
-        )
-    return nats
+    seen = 0
+    for batch in progress.bar(batches, desc="evaluating", total=total, leave=leave, unit="batch"):
+        nats = step(batch).numpy()[: len(split) - seen]
+        if not np.isfinite(nats).all():
+            raise UserError(
+                "the likelihood of test images is not finite: the checkpoint's parameters are not, or far from any "
+                "that training gives"
+            )
+        seen += len(nats)
+        yield nats
+
+
+def nats_per_channel(values: Iterator[np.ndarray]) -> np.ndarray:
+    """What `per_value` yields, summed over the pixels of each image: [N, 3], float64."""
+    return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in values])
 
 
 def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, classes: np.ndarray) -> np.ndarray:
@@ -152,15 +164,16 @@ def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, c
 def save_samples(images: np.ndarray, folder: str, data_set: str, columns: int | None = None) -> str:
     """Writes `<data_set>_samples.png`, a grid, and `.npy`, the images as drawn; returns the picture's path."""
     stem = os.path.join(folder, f"{data_set}_samples")
-    _write(f"{stem}.npy", lambda path: np.save(path, images))
-    _write(f"{stem}.png", lambda path: plotting.save_grid(images, path, columns))
+    write(f"{stem}.npy", lambda path: np.save(path, images))
+    write(f"{stem}.png", lambda path: plotting.save_grid(images, path, columns))
     return f"{stem}.png"
 
 
-def _write(path, write):
+def write(path: str | Path, save: Callable) -> None:
+    """Calls save(path), its folder made; raises UserError where that can't be done."""
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        write(path)
+        save(path)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
 
@@ -178,10 +191,84 @@ def _classes_to_draw(flags, nr_labels):
     return np.repeat(classes, columns), columns
 
 
+def _nats_and_extremes(values):
+    """nats_per_channel(values), and of the images with the fewest and the most nats, in that order, the numbers and
+    the nats of their values."""
+    sums, extremes = [], []
+    for nats in values:
+        sums.append(nats.sum((1, 2), dtype=np.float64))
+        first = sum(map(len, sums)) - len(nats)
+        extremes = sorted([*extremes, *zip(range(first, first + len(nats)), nats, strict=True)], key=_total)
+        if len(extremes) > 2 * _SHOWN:
+            extremes = [*extremes[:_SHOWN], *extremes[-_SHOWN:]]
+    return np.concatenate(sums), extremes
+
+
+def _total(image):
+    return image[1].sum()
+
+
+def _result(flags, prefix, data_set, nats):
+    """What the JSON says, but for the files."""
+    bits = logistic_mixture.bits_per_dim(nats.sum(1), data_set.image_shape)
+    causal = flags.model not in models.leaking
+    total = published.benchmarks[flags.data_set].images if flags.data_set in published.benchmarks else len(bits)
+    result = {
+        "data_set": flags.data_set,
+        "source": data_set.source,
+        "model": flags.model,
+        "load_params": prefix,
+        "averaged": not flags.raw,
+        "causal": causal,
+        "images": len(bits),
+        "test_set_images": total,
+        "bits_per_dim": float(bits.mean()),
+        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5),
+        "bits_per_dim_per_channel": {
+            # A channel has a third of an image's dimensions.
+            channel: float(3 * logistic_mixture.bits_per_dim(nats[:, i], data_set.image_shape).mean())
+            for i, channel in enumerate("RGB")
+        },
+        "bits_per_dim_per_image": bits.tolist(),
+        "why_not_comparable": published.why_not_comparable(
+            flags.data_set, len(bits), causal, flags.class_conditional, data_set.unverified
+        ),
+    }
+    if result["why_not_comparable"] is None:
+        result["paper_bits_per_dim"] = published.benchmarks[flags.data_set].bits_per_dim
+    return result
+
+
+def _save_bit_maps(flags, data_set, result, extremes):
+    path = os.path.join(flags.save_dir, f"{flags.data_set}_bits.png")
+    images = np.stack([data_set.test.images[number] for number, _ in extremes])
+    maps = np.stack([nats.sum(-1) / np.log(2) for _, nats in extremes])
+    bits = result["bits_per_dim_per_image"]
+    write(path, lambda path: plotting.save_bit_maps(images, maps, bits, path))
+    return path
+
+
 def _table(result):
     parameters = "averaged" if result["averaged"] else "raw"
-    rows = [f"{result['model']}, {parameters} parameters".ljust(40) + f"{result['bits_per_dim']:8.4f}"]
-    rows[0] += f" +- {result['bits_per_dim_stderr']:.4f}"
-    rows += [f"{name} files".ljust(40) + f"{bits:8.4f}" for name, bits in result["files_bits_per_dim"].items()]
-    title = f"bits/dim on all {result['images']} test images of {result['data_set']}"
-    return "\n".join(["", title, "-" * len(title), *rows, ""])
+    rows = [
+        (
+            f"{result['model']}, {parameters} parameters",
+            result["bits_per_dim"],
+            f"+- {result['bits_per_dim_stderr']:.4f} (standard error)",
+        ),
+        *((f"  of {channel}", bits, "") for channel, bits in result["bits_per_dim_per_channel"].items()),
+    ]
+    reason = result["why_not_comparable"]
+    if reason is None:
+        rows += published.comparison(result["data_set"], result["bits_per_dim"], result["bits_per_dim_stderr"])
+    files = "" if result["images"] <= codecs.MOST_IMAGES else f"of {codecs.MOST_IMAGES:,} of the images"
+    rows += [(f"{name} files", bits, files) for name, bits in result["files_bits_per_dim"].items()]
+    width = max(len(name) for name, _, _ in rows)
+    title = (
+        f"bits/dim on {result['images']:,} of {result['test_set_images']:,} test images of {result['data_set']} "
+        f"({result['source']})"
+    )
+    lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
+    if reason is not None:
+        lines += ["", f"Not compared with the paper's figures: {reason}."]
+    return "\n".join(["", *lines, ""])

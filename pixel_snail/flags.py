@@ -36,15 +36,28 @@ def _completed(argument):
     return meant[0] + equals + value if len(meant) == 1 else argument
 
 
+DATA_DEFAULTS = {"data_dir": "./data", "data_set": "cifar", "image_size": None, "downsample": False}
+"""The flags that say which images there are."""
+
+
 def add_data_flags(parser: Parser, defaults: bool = True) -> None:
-    """Where the data lies and which set it is; without defaults, the set is None unless it is given."""
-    parser.add_argument("-i", "--data_dir", default="./data", help="where the data sets lie")
-    parser.add_argument(
+    """The flags of DATA_DEFAULTS; without defaults, those that are not given are None."""
+    default = DATA_DEFAULTS if defaults else dict.fromkeys(DATA_DEFAULTS)
+    add = parser.add_argument
+    add("-i", "--data_dir", default=default["data_dir"], help="where the data sets lie")
+    add(
         "-d",
         "--data_set",
         type=_known("data set", data.data_sets),
-        default="cifar" if defaults else None,
+        default=default["data_set"],
         help=_names(data.data_sets),
+    )
+    add("--image_size", type=positive_int, help="of --data_set=folder, whose pictures are cropped to it; default: 32")
+    add(
+        "--downsample",
+        action="store_true",
+        default=default["downsample"],
+        help="with --data_set=folder: make pictures smaller before they are cropped",
     )
 
 

@@ -16,18 +16,12 @@ MIN_LOG_SCALE = -7.0
 
 def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor) -> tf.Tensor:
     """The log-likelihood of each pixel in nats, [B, H, W]."""
-    logits, means, log_scales, coefficients = _split(l)
-    means = means + _shift_by_lower_channels(x[..., None], coefficients)
-    return _mixture_log_prob(x, logits, means, log_scales)
+    return _mixture_log_prob(x, *_mixture(x, l))
 
 
 def discretized_mix_logistic_log_prob_per_chn(x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor) -> tf.Tensor:
     """The same where each channel has outputs of its own; all three share the logits of `lr`, as in the original."""
-    logits = tf.split(lr, 3, -1)[0]
-    _, means, log_scales = (
-        tf.stack(part, -2) for part in zip(*(tf.split(l, 3, -1) for l in (lr, lg, lb)), strict=True)
-    )
-    return _mixture_log_prob(x, logits, means, tf.maximum(log_scales, MIN_LOG_SCALE))
+    return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb))
 
 
 def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
@@ -37,6 +31,18 @@ def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
     else:
         log_prob = discretized_mix_logistic_log_prob(x, outputs)
     return -tf.reduce_sum(log_prob, [1, 2])
+
+
+def loss_per_channel(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
+    """Minus the log-likelihood in nats of each channel of each pixel, given the channels before it, [B, H, W, 3].
+
+    The component being common to a pixel's channels, R tells something of it: log p(G | R) = log p(R, G) - log p(R).
+    """
+    is_per_chn = isinstance(outputs, (tuple, list))
+    logits, means, log_scales = _mixture_per_chn(*outputs) if is_per_chn else _mixture(x, outputs)
+    up_to_channel = tf.cumsum(logistic_log_prob(x[..., None], means, log_scales), -2)
+    joint = tf.reduce_logsumexp(up_to_channel + tf.nn.log_softmax(logits)[..., None, :], -1)
+    return tf.concat([tf.zeros_like(joint[..., :1]), joint[..., :-1]], -1) - joint
 
 
 def bits_per_dim(nats, image_shape: tuple[int, ...], images: int = 1):
@@ -122,6 +128,21 @@ def _split(l):
     rest = tf.reshape(rest, [*tf.unstack(tf.shape(l))[:-1], 3, 3 * nr_mix])
     means, log_scales, coefficients = tf.split(rest, 3, -1)
     return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients)
+
+
+def _mixture(x, l):
+    """Logits [..., K], means and log-scales [..., 3, K] of outputs [..., 10 K], given the pixels x [..., 3]."""
+    logits, means, log_scales, coefficients = _split(l)
+    return logits, means + _shift_by_lower_channels(x[..., None], coefficients), log_scales
+
+
+def _mixture_per_chn(lr, lg, lb):
+    """The same of channel-wise outputs."""
+    logits = tf.split(lr, 3, -1)[0]
+    _, means, log_scales = (
+        tf.stack(part, -2) for part in zip(*(tf.split(l, 3, -1) for l in (lr, lg, lb)), strict=True)
+    )
+    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE)
 
 
 def _shift_by_lower_channels(x, coefficients):

@@ -21,30 +21,40 @@ def check_writable(folder: str) -> None:
         raise UserError(f"can't write to {folder}: no permission in {path}")
 
 
-def complete_flags(flags: argparse.Namespace, prefix: str, defaults: Mapping[str, object]) -> None:
+def complete_flags(
+    flags: argparse.Namespace, prefix: str, network: Mapping[str, object], data: Mapping[str, object]
+) -> None:
     """Gives flags that are None the value that the run of a checkpoint had, or else their default.
 
     Args:
         flags: changed in place.
         prefix: the checkpoint's; a run of ours has `flags.json` in the folder above its own.
-        defaults: of the flags that make a network what it is: a given flag must not contradict the run's.
+        network: defaults of the flags that make a network what it is: a given one must not contradict the run's.
+        data: defaults of the flags that say what it is evaluated on; `data_set` given as another than the run's, none
+            of them is the run's.
 
     Raises:
-        UserError: it does, or flags.json is broken.
+        UserError: a flag contradicts the run's, or flags.json is broken.
     """
     path = Path(prefix).absolute().parent.parent / "flags.json"
     run = {}
     if path.exists():
         try:
-            run = {name: json.loads(path.read_text())[name] for name in (*defaults, "data_set")}
+            run = json.loads(path.read_text())
+            run = {name: run[name] for name in (*network, "data_set")} | {
+                name: run[name] for name in data if name in run
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"the run's flags can't be read from {path}: {error!r}") from error
-    for name, default in (*defaults.items(), ("data_set", "cifar")):
+    for name in network:
         given = getattr(flags, name)
-        if given is None:
-            setattr(flags, name, run.get(name, default))
-        elif name in defaults and run.get(name, given) != given:
+        if given is not None and run.get(name, given) != given:
             raise UserError(f"--{name}={given}, but the run of {prefix} had --{name}={run[name]}: leave the flag out")
+    if flags.data_set not in (None, run.get("data_set")):
+        run = {name: value for name, value in run.items() if name in network}
+    for name, default in (network | data).items():
+        if getattr(flags, name) is None:
+            setattr(flags, name, run.get(name, default))
 
 
 class RunFolder:

@@ -10,7 +10,18 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import checkpoint, devices, evaluation, logistic_mixture, nn, plotting, progress, run_folder, sampling
+from pixel_snail import (
+    checkpoint,
+    devices,
+    evaluation,
+    logistic_mixture,
+    nn,
+    plotting,
+    progress,
+    published,
+    run_folder,
+    sampling,
+)
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
@@ -22,6 +33,9 @@ def train(flags: argparse.Namespace) -> None:
     Raises:
         UserError: files that are missing, broken or of another network, a loss that is no longer finite.
     """
+    if flags.paper:
+        run = {name: getattr(flags, name) for name in published.runs[flags.paper]}
+        print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     run_folder.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params) if flags.load_params else None
     keras.utils.set_random_seed(flags.seed)
@@ -106,7 +120,8 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
     deadline = last + 60 * flags.max_minutes if flags.max_minutes else float("inf")
     for epoch in range(flags.max_epochs):
         steps.append(_train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, summaries))
-        nats = evaluation.nats_per_image(test_step, strategy, data_set.test, flags.batch_size, leave=False)
+        values = evaluation.per_value(test_step, strategy, data_set.test, flags.batch_size, leave=False)
+        nats = evaluation.nats_per_channel(values).sum(1)
         test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
         plotting.save_learning_curve(steps, test_bpds, folder.path / "learning_curve.png")
         now = time.time()

@@ -1,9 +1,13 @@
 """Logical CPU devices for the tests with several replicas: they must be made before TensorFlow starts."""
 
-import pixel_snail  # noqa: F401, I001 - sets TensorFlow's environment up, before it is imported
+import os  # noqa: I001 - pixel_snail sets TensorFlow's environment up, before it is imported
+
+import pixel_snail  # noqa: F401
 import pytest
 import tensorflow as tf
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: more threads would only be in each other's way
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )

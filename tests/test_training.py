@@ -67,12 +67,12 @@ def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
         test_step = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
         split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8) if not results else results[0][3].images)
-        nats = evaluation.nats_per_image(test_step, strategy, split, batch_size=1)
+        nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1))
         results.append((losses, parameters, nats, split))
     (losses, parameters, nats, _), (losses_2, parameters_2, nats_2, _) = results
     np.testing.assert_allclose(losses_2, losses, rtol=1e-5)
     np.testing.assert_allclose(nats_2, nats, rtol=1e-5)
-    assert nats.shape == (3,)
+    assert nats.shape == (3, 3)
     for variable, variable_2 in zip(parameters, parameters_2, strict=True):
         np.testing.assert_allclose(variable_2, variable, rtol=0, atol=1e-5)  # a hundredth of one step
 

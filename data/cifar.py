@@ -1,0 +1,106 @@
+"""CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32, ten classes."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from data import untrusted
+from data.dataset import DataSet, Split
+from pixel_snail import progress
+from pixel_snail.errors import UserError
+
+ARCHIVE = "cifar-10-python.tar.gz"
+ARCHIVE_BYTES = 170_498_071
+ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+FOLDER = Path("cifar-10-python", "cifar-10-batches-py")
+TRAIN_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+}
+TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
+
+
+def load(data_dir: Path) -> DataSet:
+    """CIFAR-10 from the first of these in data_dir: the original's folder of batches, the archive (which is unpacked
+    into that folder), a data set that TFDS has prepared; else TFDS downloads it.
+
+    Raises:
+        UserError: what is there is broken, or nothing is there and it can't be downloaded.
+    """
+    folders = [data_dir / FOLDER, data_dir / FOLDER.name]
+    archives = [data_dir / ARCHIVE, data_dir / FOLDER.parent / ARCHIVE]
+    folder = next(filter(Path.is_dir, folders), None)
+    archive = next(filter(Path.is_file, archives), None)
+    if folder is None and archive is not None:
+        folder = _unpack(archive, data_dir / FOLDER)
+    return _from_tfds(data_dir) if folder is None else _from_batches(folder)
+
+
+def _unpack(archive, folder):
+    """Unpacks the archive aside, then moves its folder in place: there is never half of it."""
+    untrusted.check_checksum(archive, "md5", ARCHIVE_MD5)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking_") as aside:
+            untrusted.unpack(archive, Path(aside))
+            if not (Path(aside) / folder.name).is_dir():
+                raise UserError(f"{archive} has no folder {folder.name}")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(aside) / folder.name, folder)
+    except OSError as error:
+        raise UserError(f"can't unpack {archive} into {folder.parent}: {error.strerror or error}") from error
+    return folder
+
+
+def _from_batches(folder):
+    splits = [_split(folder, batches) for batches in (TRAIN_MD5, TEST_MD5)]
+    others = [name for name, md5 in (TRAIN_MD5 | TEST_MD5).items() if untrusted.checksum(folder / name, "md5") != md5]
+    unverified = f"by their md5, {', '.join(others)} in {folder} are not the published files" if others else None
+    return DataSet(*splits, source=str(folder), unverified=unverified)
+
+
+def _split(folder, batches):
+    images, labels = zip(*(_batch(folder / name) for name in batches), strict=True)
+    return Split(np.concatenate(images), np.concatenate(labels))
+
+
+def _batch(path):
+    content = untrusted.unpickle(path)
+    pixels, labels = untrusted.array(content, "data", path), untrusted.array(content, "labels", path)
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+        raise UserError(f"{path} is not a batch of CIFAR-10: its data are {pixels.dtype} {pixels.shape}")
+    if labels.min() < 0 or labels.max() > 9:
+        raise UserError(f"{path} is not a batch of CIFAR-10: it has labels from {labels.min()} to {labels.max()}")
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def _from_tfds(data_dir):
+    progress.say("loading CIFAR-10 with TensorFlow Datasets ...")
+    import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
+
+    try:
+        builder = tfds.builder("cifar10", data_dir=data_dir)
+        builder.download_and_prepare()
+        splits = [_split_of_tfds(builder, name) for name in ("train", "test")]
+    except Exception as error:  # of many libraries: network, files, protocol buffers
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({reason[0]}): put {ARCHIVE} "
+            f"there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
+        ) from error
+    return DataSet(*splits, source=str(builder.data_path), unverified=None)
+
+
+def _split_of_tfds(builder, name):
+    """The images in the published order, which their ids tell: TFDS shuffles them."""
+    import tensorflow_datasets as tfds
+
+    content = tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1))
+    order = np.argsort(content["id"])
+    return Split(content["image"][order], content["label"][order])

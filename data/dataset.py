@@ -1,0 +1,96 @@
+"""A data set: two splits of images; arrays in, tf.data out.
+
+Images may be memory-mapped: only the rows of a batch are read, when it is due, so that a set may be larger than
+memory.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images, uint8 [N, H, W, 3], RGB, and their labels, integers [N], if the set has any."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The two splits, and what is known of them.
+
+    Args:
+        source: what the images were read from, for people.
+        unverified: why the test images can't be taken for the published ones; None where a checksum says they are.
+    """
+
+    train: Split
+    test: Split
+    source: str = ""
+    unverified: str | None = "it is not one of the paper's test sets"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        return self.train.images.shape[1:]
+
+    @property
+    def nr_labels(self) -> int | None:
+        """L, if the images have labels, which count from 0."""
+        return None if self.train.labels is None else int(self.train.labels.max()) + 1
+
+    def without_labels(self) -> "DataSet":
+        return dataclasses.replace(self, train=Split(self.train.images), test=Split(self.test.images))
+
+
+def training_batches(split: Split, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
+    """An epoch of training: a fresh permutation, each image at most once, the remainder of a batch left out.
+
+    Yields {"images": uint8 [B, H, W, 3]}, with "labels", int32 [B], where there are labels.
+
+    Raises:
+        UserError: the split has less than a batch.
+    """
+    check_batch_size(split, batch_size)
+    order = np.random.default_rng([seed, epoch]).permutation(len(split))
+    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size)
+
+
+def test_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+    """All images once, in order, as training_batches yields them.
+
+    The last batch is filled up with repetitions of the last image: whoever sums over images must stop at len(split).
+    """
+    order = np.arange(-(-len(split) // batch_size) * batch_size)
+    return _batches(split, np.minimum(order, len(split) - 1), batch_size)
+
+
+def check_batch_size(split: Split, batch_size: int) -> None:
+    """Raises UserError if a batch is larger than the split."""
+    if batch_size > len(split):
+        raise UserError(
+            f"a batch of {batch_size} images (over all replicas) is larger than the data set, which has {len(split)}: "
+            "lower --batch_size, --init_batch_size or --nr_gpu"
+        )
+
+
+def _batches(split, order, batch_size):
+    def read(indices):
+        batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
+        batch["images"] = tf.ensure_shape(batch["images"], [batch_size, *split.images.shape[1:]])
+        if split.labels is not None:
+            batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
+        return batch
+
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    batches = tf.data.Dataset.from_tensor_slices(order.reshape(-1, batch_size)).map(read)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

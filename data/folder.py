@@ -1,0 +1,92 @@
+"""A data set of one's own: the PNG, JPEG and WebP pictures below a folder, each cropped to a square."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from data import cache, untrusted
+from data.dataset import DataSet
+from pixel_snail.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+_TEST_SHARE = 10
+
+
+def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> DataSet:
+    """The pictures in data_dir/train and data_dir/test, or, where there are no such folders, below data_dir.
+
+    Without those folders, a tenth of the pictures is the test set, chosen by a hash of their names: always the same
+    tenth of the same names. Of each picture the square in its middle is taken.
+
+    Args:
+        image_size: the side of the square.
+        downsample: whether pictures are first made smaller, until their shorter side is image_size.
+
+    Raises:
+        UserError: there are no pictures, or too few, or one is broken or smaller than the square; or the conversion
+            can't be written.
+    """
+    if not data_dir.is_dir():
+        raise UserError(f"there is no folder {data_dir}: --data_dir names the folder of the pictures")
+    if (data_dir / "train").is_dir() and (data_dir / "test").is_dir():
+        splits = {name: _pictures(data_dir / name) for name in ("train", "test")}
+    else:
+        paths = sorted(_pictures(data_dir), key=lambda path: _hash(path.relative_to(data_dir)))
+        number = -(-len(paths) // _TEST_SHARE)
+        splits = {"train": sorted(paths[number:]), "test": sorted(paths[:number])}
+    for name, paths in splits.items():
+        if not paths:
+            raise UserError(f"there are no PNG, JPEG or WebP pictures for the {name} split in {data_dir}")
+    sources = {
+        name: cache.Source(
+            identity={"source": str(data_dir), "downsample": downsample, "pictures": _fingerprint(data_dir, paths)},
+            image_shape=(image_size, image_size, 3),
+            total=len(paths),
+            chunks=functools.partial(_chunks, paths, image_size, downsample),
+        )
+        for name, paths in splits.items()
+    }
+    kind = "downsampled" if downsample else "cropped"
+    converted = cache.splits(data_dir / cache.FOLDER / f"{kind}_{image_size}x{image_size}", sources)
+    return DataSet(converted["train"][0], converted["test"][0], source=str(data_dir))
+
+
+def _pictures(folder):
+    """The pictures below a folder, but not below hidden ones, in the order of their names."""
+    found = []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+    return sorted(found)
+
+
+def _hash(path):
+    return hashlib.sha256(path.as_posix().encode()).digest()
+
+
+def _fingerprint(data_dir, paths):
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(repr([path.relative_to(data_dir).as_posix(), *cache.file_identity(path)]).encode())
+    return digest.hexdigest()
+
+
+def _chunks(paths, size, downsample, start):
+    return cache.in_chunks((_square(path, size, downsample) for path in paths[start:]), (size, size, 3))
+
+
+def _square(path, size, downsample):
+    picture = untrusted.picture(path, str(path))
+    height, width = picture.shape[:2]
+    if min(height, width) < size:
+        raise UserError(f"{path} is {width} x {height} pixels, smaller than --image_size={size}")
+    if downsample:
+        factor = size / min(height, width)
+        width, height = round(width * factor), round(height * factor)
+        picture = np.asarray(PIL.Image.fromarray(picture).resize((width, height), PIL.Image.Resampling.LANCZOS))
+    top, left = (height - size) // 2, (width - size) // 2
+    return picture[top : top + size, left : left + size]

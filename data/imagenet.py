@@ -1,0 +1,182 @@
+"""ImageNet at 32 x 32 and 64 x 64 as the paper has it: van den Oord et al. 2016, 1,281,149 training images and 49,999
+for validation, which serve as the test set; no labels.
+
+Not to be taken for the version of 2017 (data/imagenet_resized.py), which is easier to model.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data import cache, imagenet_resized, untrusted
+from data.dataset import DataSet
+from pixel_snail.errors import UserError
+
+TRAIN_IMAGES, TEST_IMAGES = 1_281_149, 49_999
+TARS = {
+    # name: bytes, SHA-256
+    "train_32x32.tar": (4_113_018_880, "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5"),
+    "valid_32x32.tar": (161_474_560, "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7"),
+    "train_64x64.tar": (12_112_588_800, "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7"),
+    "valid_64x64.tar": (477_255_680, "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd"),
+}
+FOLDER = "small_imagenet"
+
+
+def load(data_dir: Path, size: int) -> DataSet:
+    """ImageNet of size x size from the first of these in data_dir or its folder small_imagenet: the tars (first, since
+    only they can be verified), the original's .npz, the folders of PNGs, a data set prepared by TFDS.
+
+    The first use converts it into data_dir; afterwards what it was made from may go.
+
+    Raises:
+        UserError: nothing is there, or what is there is broken, or the conversion can't be written.
+    """
+    roots = [data_dir, data_dir / FOLDER]
+    sources = next(filter(None, (find(root, size) for find in _FINDERS for root in roots)), None)
+    converted = cache.splits(data_dir / cache.FOLDER / f"imagenet_{size}x{size}", sources)
+    if converted is None:
+        raise UserError(_missing(roots, size))
+    (train, _), (test, record) = converted["train"], converted["test"]
+    return DataSet(train, test, source=record["identity"]["source"], unverified=_unverified(test, record))
+
+
+def _unverified(test, record):
+    if "sha256" not in record["identity"]:
+        return f"{record['identity']['source']} has no published checksum: only images from the tars can be verified"
+    if cache.pixels_sha256(test.images) != record["sha256"]:
+        return f"{test.images.path} has been changed since it was made"
+    return None
+
+
+def _missing(roots, size):
+    files = ", ".join(
+        f"{name} ({TARS[name][0]:,} bytes, sha256 {TARS[name][1]})"
+        for name in (f"train_{size}x{size}.tar", f"valid_{size}x{size}.tar")
+    )
+    message = (
+        f"there is no ImageNet {size}x{size} in {roots[0]}, and its official link is gone: put there {files}, which "
+        f"people pass on by torrent, or the folders of PNGs unpacked from them, or {FOLDER}/imgnet_{size}x{size}.npz"
+    )
+    if any(imagenet_resized.find(root, size) for root in roots):
+        message += "; the batches that are there are the version of 2017, another set: --data_set=imagenet_resized"
+    return message
+
+
+def _tars(root, size):
+    paths = {"train": root / f"train_{size}x{size}.tar", "test": root / f"valid_{size}x{size}.tar"}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    totals = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
+    return {
+        name: cache.Source(
+            identity={"source": str(path), "file": cache.file_identity(path), "sha256": TARS[path.name][1]},
+            image_shape=(size, size, 3),
+            total=totals[name],
+            chunks=functools.partial(_from_tar, path, size),
+        )
+        for name, path in paths.items()
+    }
+
+
+def _from_tar(path, size, start):
+    untrusted.check_checksum(path, "sha256", TARS[path.name][1])
+    pictures = itertools.islice(untrusted.tar_pictures(path, path.parent), start, None)
+    return cache.in_chunks((_of_size(file, f"{name} in {path}", size) for name, file in pictures), (size, size, 3))
+
+
+def _folders(root, size):
+    folders = {"train": root / f"train_{size}x{size}", "test": root / f"valid_{size}x{size}"}
+    if not all(folder.is_dir() for folder in folders.values()):
+        return None
+    sources = {}
+    for name, folder in folders.items():
+        paths = sorted(folder.glob("*.png"))
+        if not paths:
+            raise UserError(f"{folder} has no PNG files")
+        sources[name] = cache.Source(
+            # The file system's time of a folder tells of files that came or went, and saves a million look-ups.
+            identity={"source": str(folder), "folder": [len(paths), folder.stat().st_mtime_ns]},
+            image_shape=(size, size, 3),
+            total=len(paths),
+            chunks=functools.partial(_from_folder, paths, size),
+        )
+    return sources
+
+
+def _from_folder(paths, size, start):
+    return cache.in_chunks((_of_size(path, str(path), size) for path in paths[start:]), (size, size, 3))
+
+
+def _of_size(file, name, size):
+    picture = untrusted.picture(file, name)
+    if picture.shape != (size, size, 3):
+        raise UserError(f"{name} is {picture.shape[1]} x {picture.shape[0]} pixels, not {size} x {size}")
+    return picture
+
+
+def _npz(root, size):
+    path = root / f"imgnet_{size}x{size}.npz"
+    if not path.is_file():
+        return None
+    if "trainx" not in untrusted.npz_names(path) and "data" in untrusted.npz_names(path):
+        raise UserError(f"{path} is a batch of the version of 2017, another set: --data_set=imagenet_resized")
+    sources = {}
+    for name, key in (("train", "trainx"), ("test", "testx")):
+        shape, dtype = untrusted.npz_header(path, key)
+        if shape[1:] not in [(size, size, 3), (3, size, size)] or dtype != np.uint8:
+            raise UserError(f"{path}: {key} is {dtype} {shape}, not 8-bit images of {size} x {size}")
+        sources[name] = cache.Source(
+            identity={"source": str(path), "file": cache.file_identity(path)},
+            image_shape=(size, size, 3),
+            total=shape[0],
+            chunks=functools.partial(_from_npz, path, key),
+        )
+    return sources
+
+
+def _from_npz(path, key, start) -> Iterator[cache.Chunk]:
+    shape, _ = untrusted.npz_header(path, key)
+    for images in untrusted.npz_rows(path, key, start, cache.rows_per_chunk(shape[1:])):
+        yield images if shape[-1] == 3 else images.transpose(0, 2, 3, 1), None
+
+
+def _tfds(root, size):
+    if not (root / "downsampled_imagenet" / f"{size}x{size}").is_dir():
+        return None
+    import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
+
+    builder = tfds.builder(f"downsampled_imagenet/{size}x{size}", data_dir=root)
+    if not builder.is_prepared():
+        return None
+    return {
+        name: cache.Source(
+            identity={"source": f"{builder.data_path}, {split}", "images": builder.info.splits[split].num_examples},
+            image_shape=(size, size, 3),
+            total=builder.info.splits[split].num_examples,
+            chunks=functools.partial(_from_tfds, builder, split, size),
+        )
+        for name, split in (("train", "train"), ("test", "validation"))
+    }
+
+
+def _from_tfds(builder, split, size, start):
+    import tensorflow_datasets as tfds
+
+    def pictures():
+        # Files in their order, each read from its start: the same order every time.
+        for number, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))):
+            if example["image"].shape != (size, size, 3):
+                raise UserError(
+                    f"image {number} of {builder.data_path} is {example['image'].shape}, not {size} x {size}"
+                )
+            if number >= start:
+                yield example["image"]
+
+    return cache.in_chunks(pictures(), (size, size, 3))
+
+
+_FINDERS = (_tars, _npz, _folders, _tfds)

@@ -1,0 +1,111 @@
+"""ImageNet as Chrabaszcz et al. downsampled it in 2017: 1,281,167 training and 50,000 test images, with labels.
+
+Another set than the paper's (data/imagenet.py): smoothed while it was downsampled, it is easier to model, and figures
+on the one can't be compared with figures on the other.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data import cache, untrusted
+from data.dataset import DataSet
+from pixel_snail.errors import UserError
+
+UNVERIFIED = (
+    "this is the ImageNet of 2017 (Chrabaszcz et al.), smoothed while it was downsampled and easier to model than the "
+    "paper's of 2016"
+)
+SIZES = (8, 16, 32, 64)
+
+
+def load(data_dir: Path, image_size: int = 32) -> DataSet:
+    """The batches (.npz or pickled, `train_data_batch_1` to `_10` and `val_data`) found in data_dir, its folder
+    imagenet_resized, or in folders of their own in one of them, as they come unpacked.
+
+    Raises:
+        UserError: they are not there, or broken, or the conversion can't be written.
+    """
+    if image_size not in SIZES:
+        raise UserError(f"--image_size={image_size}: imagenet_resized has {', '.join(map(str, SIZES))}")
+    sources = None
+    for root in (data_dir, data_dir / "imagenet_resized"):
+        paths = find(root, image_size)
+        if paths and sources is None:
+            sources = {name: _source(files, image_size) for name, files in paths.items()}
+    converted = cache.splits(data_dir / cache.FOLDER / f"imagenet_resized_{image_size}x{image_size}", sources)
+    if converted is None:
+        raise UserError(
+            f"there is no ImageNet of 2017 in {data_dir}: put there Imagenet{image_size}_train_npz and "
+            f"Imagenet{image_size}_val_npz, unpacked, from https://image-net.org/download-images"
+        )
+    (train, _), (test, record) = converted["train"], converted["test"]
+    return DataSet(train, test, source=", ".join(record["identity"]["files"][0][:1]), unverified=UNVERIFIED)
+
+
+def find(root: Path, size: int) -> dict[str, list[Path]] | None:
+    """The files of both splits in a folder, in order; None if they are not there."""
+    folders = [root, *sorted(root.glob(f"Imagenet{size}_*"))]
+    train = [path for folder in folders for path in folder.glob("train_data_batch_*") if _number(path)]
+    test = [path for folder in folders for path in (folder / "val_data.npz", folder / "val_data") if path.is_file()]
+    return {"train": sorted(train, key=_number), "test": test[:1]} if train and test else None
+
+
+def _number(path):
+    match = re.fullmatch(r"train_data_batch_(\d+)(\.npz)?", path.name)
+    return match and int(match[1])
+
+
+def _source(paths, size):
+    return cache.Source(
+        identity={"files": [cache.file_identity(path) for path in paths]},
+        image_shape=(size, size, 3),
+        total=None,
+        chunks=functools.partial(_chunks, paths, size),
+    )
+
+
+def _chunks(paths, size, start) -> Iterator[cache.Chunk]:
+    rows = cache.rows_per_chunk((size, size, 3))
+    for path in paths:
+        number, batch = _batch(path, rows)
+        if start >= number:
+            start -= number
+            continue
+        for pixels, labels in batch(start):
+            if pixels.dtype != np.uint8 or pixels.shape[1:] != (3 * size * size,):
+                raise UserError(f"{path} has {pixels.dtype} {pixels.shape}, not 8-bit images of {size} x {size}")
+            if labels.min() < 1 or labels.max() > 1000:
+                raise UserError(f"{path} has labels from {labels.min()} to {labels.max()}, not from 1 to 1000")
+            yield pixels.reshape(-1, 3, size, size).transpose(0, 2, 3, 1), labels - 1
+        start = 0
+
+
+def _batch(path, rows):
+    """The number of images in a file, and a function that yields pixels and labels from the given one on."""
+    if path.suffix == ".npz":
+        (number, *_), _ = untrusted.npz_header(path, "data")
+        (labels,) = untrusted.npz_rows(path, "labels", 0, number)
+
+        def pixels(start):
+            return untrusted.npz_rows(path, "data", start, rows)
+    else:
+        content = untrusted.unpickle(path)
+        data, labels = untrusted.array(content, "data", path), untrusted.array(content, "labels", path)
+        number = len(data)
+
+        def pixels(start):
+            return (data[first : first + rows] for first in range(start, number, rows))
+
+    if labels.shape != (number,):
+        raise UserError(f"{path} has {number} images and labels {labels.shape}")
+
+    def from_start(start):
+        for block in pixels(start):
+            yield block, labels[start : start + len(block)]
+            start += len(block)
+
+    return number, from_start
