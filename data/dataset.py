@@ -29,13 +29,14 @@ class DataSet:
 
     Args:
         source: what the images were read from, for people.
-        unverified: why the test images can't be taken for the published ones; None where a checksum says they are.
+        unverified: why the test images can't be taken for the published ones, where there are such; None where a
+            checksum says that they are.
     """
 
     train: Split
     test: Split
     source: str = ""
-    unverified: str | None = "it is not one of the paper's test sets"
+    unverified: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -88,6 +88,7 @@ def _batch(path, rows):
     """The number of images in a file, and a function that yields pixels and labels from the given one on."""
     if path.suffix == ".npz":
         (number, *_), _ = untrusted.npz_header(path, "data")
+        _check_labels(path, number, untrusted.npz_header(path, "labels")[0])
         (labels,) = untrusted.npz_rows(path, "labels", 0, number)
 
         def pixels(start):
@@ -96,12 +97,10 @@ def _batch(path, rows):
         content = untrusted.unpickle(path)
         data, labels = untrusted.array(content, "data", path), untrusted.array(content, "labels", path)
         number = len(data)
+        _check_labels(path, number, labels.shape)
 
         def pixels(start):
             return (data[first : first + rows] for first in range(start, number, rows))
-
-    if labels.shape != (number,):
-        raise UserError(f"{path} has {number} images and labels {labels.shape}")
 
     def from_start(start):
         for block in pixels(start):
@@ -109,3 +108,8 @@ def _batch(path, rows):
             start += len(block)
 
     return number, from_start
+
+
+def _check_labels(path, number, labels_shape):
+    if number == 0 or labels_shape != (number,):
+        raise UserError(f"{path} has {number} images and labels {labels_shape}")

@@ -134,6 +134,10 @@ def tar_pictures(archive: Path, folder: Path) -> Iterator[tuple[str, BinaryIO]]:
             member = tarfile.data_filter(member, str(folder))
             if member.isfile():
                 yield member.name, tar.extractfile(member)
+        # tarfile takes a file that is cut off between two members, or in a header, for one that ends there.
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise UserError(f"{archive} is broken or cut off; get it anew")
 
 
 def npz_names(path: Path) -> set[str]:

@@ -86,9 +86,11 @@ def why_not_comparable(
     """
     if not causal:
         return "the network predicts pixels from themselves"
-    if data_set in benchmarks and class_conditional:
+    if data_set not in benchmarks:
+        return unverified or "they are of other images"
+    if class_conditional:
         return "the network is told the images' labels, the paper's is not"
-    if data_set in benchmarks and images != benchmarks[data_set].images:
+    if images != benchmarks[data_set].images:
         return f"the published test set has {benchmarks[data_set].images:,} images"
     return unverified
 

@@ -21,3 +21,9 @@ def test_files_are_counted_whole(rng):
     stream = io.BytesIO()
     PIL.Image.fromarray(image).save(stream, format="PNG", optimize=True)
     assert codecs.bits_per_dim(image[None])["PNG"] == len(stream.getvalue()) * 8 / image.size
+
+
+def test_of_many_images_some_are_taken_evenly_spaced(rng, monkeypatch):
+    monkeypatch.setattr(codecs, "MOST_IMAGES", 3)
+    images = rng.integers(0, 256, [9, 16, 16, 3], np.uint8)
+    assert codecs.bits_per_dim(images) == codecs.bits_per_dim(images[[0, 4, 8]])

@@ -74,3 +74,19 @@ def test_the_whole_pixel_s_probabilities_sum_to_one_over_blue(rng):
 def test_bits_per_dim_of_uniform_noise_is_eight():
     nats = np.log(256.0) * 4 * 4 * 3 * 5
     assert logistic_mixture.bits_per_dim(nats, (4, 4, 3), images=5) == pytest.approx(8)
+
+
+@pytest.mark.parametrize("channel_wise", [False, True])
+def test_the_losses_of_the_channels_add_up_and_each_sees_only_those_before_it(channel_wise, rng):
+    def losses(x):
+        outputs = (l, l[..., ::-1], 2 * l) if channel_wise else l
+        return logistic_mixture.loss_per_channel(x, outputs), logistic_mixture.loss_per_image(x, outputs)
+
+    l = tf.cast(rng.normal(size=[2, 3, 4, 15 if channel_wise else 50]), tf.float32)
+    x = tf.cast(rng.integers(0, 256, [2, 3, 4, 3]) / 127.5 - 1, tf.float32)
+    per_channel, per_image = losses(x)
+    np.testing.assert_allclose(tf.reduce_sum(per_channel, [1, 2, 3]), per_image, rtol=1e-6)
+    for channel in range(3):
+        changed, _ = losses(tf.concat([x[..., :channel], -x[..., channel:]], -1))
+        np.testing.assert_allclose(changed[..., :channel], per_channel[..., :channel], rtol=1e-5)
+        assert np.abs(changed[..., channel] - per_channel[..., channel]).max() > 1e-2

@@ -20,3 +20,11 @@ def test_a_grid_has_every_image_in_its_place(tmp_path, rng):
 def test_a_learning_curve_is_a_picture(tmp_path):
     plotting.save_learning_curve([[8.0, 7.0, 6.0], [5.0, 4.5]], [6.5, 5.0], tmp_path / "curve.png")
     assert np.asarray(PIL.Image.open(tmp_path / "curve.png")).std() > 0
+
+
+def test_bit_maps_are_a_picture_of_any_number_of_images(tmp_path, rng):
+    for number in (2, 5, 16):
+        images = rng.integers(0, 256, [number, 8, 6, 3], np.uint8)
+        path = tmp_path / f"{number}.png"
+        plotting.save_bit_maps(images, rng.uniform(0, 20, [number, 8, 6]), rng.uniform(2, 4, 30), path)
+        assert np.asarray(PIL.Image.open(path)).std() > 0

@@ -1,6 +1,7 @@
 """Optimisation steps against the original's numbers, one replica against two, and a whole small run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import data
 import eval as eval_command
 import golden_numbers
 import train as train_command
-from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, training
+from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, published, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam
@@ -67,12 +68,12 @@ def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
         test_step = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
         split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8) if not results else results[0][3].images)
-        nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1))
+        nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats, split))
     (losses, parameters, nats, _), (losses_2, parameters_2, nats_2, _) = results
     np.testing.assert_allclose(losses_2, losses, rtol=1e-5)
     np.testing.assert_allclose(nats_2, nats, rtol=1e-5)
-    assert nats.shape == (3, 3)
+    assert nats.shape == (3,)
     for variable, variable_2 in zip(parameters, parameters_2, strict=True):
         np.testing.assert_allclose(variable_2, variable, rtol=0, atol=1e-5)  # a hundredth of one step
 
@@ -99,7 +100,7 @@ def tiny_data_set(labels=False):
     def split(images):
         return data.Split(rng.integers(0, 256, [images, 8, 8, 3], np.uint8), np.arange(images) % 3 if labels else None)
 
-    return data.DataSet(train=split(11), test=split(5))
+    return data.DataSet(train=split(11), test=split(5), source="random numbers", unverified=None)
 
 
 TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
@@ -108,6 +109,7 @@ TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tin
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
+    monkeypatch.setitem(published.benchmarks, "tiny", published.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
     odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
     monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: data.DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
@@ -165,7 +167,13 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     # The averaged parameters on the whole test set, as after the last epoch of training.
     assert result["bits_per_dim"] == pytest.approx(logged["test_bpd"][-1], rel=1e-5)
     assert np.load(samples / "tiny_samples.npy").shape == (3, 8, 8, 3)
-    assert "bits/dim on all 5 test images" in capsys.readouterr().out
+    assert (samples / "tiny_bits.png").stat().st_size > 0
+    assert np.mean(list(result["bits_per_dim_per_channel"].values())) == pytest.approx(result["bits_per_dim"])
+    assert (result["test_set_images"], result["paper_bits_per_dim"], result["why_not_comparable"]) == (5, 9.0, None)
+    table = capsys.readouterr().out
+    assert "bits/dim on 5 of 5 test images of tiny (random numbers)" in table
+    assert re.search(rf"difference from the paper +{result['bits_per_dim'] - 9:.4f} \w+ twice the standard err", table)
+    assert "Another, 2016" in table
     assert run(eval_command, [*argv, "--nr_filters=8"]) == 2
     assert "--nr_filters=8, but the run of" in capsys.readouterr().err
 
@@ -219,8 +227,13 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
     result_file = tmp_path / "result.json"
     argv = [f"-r{tmp_path}", "-b2", f"--json={result_file}"]
     assert run(eval_command, argv) == 0
-    assert "its bits/dim is not a likelihood" in capfd.readouterr().out
-    assert json.loads(result_file.read_text())["causal"] is False
+    out = capfd.readouterr().out
+    assert "its bits/dim is not a likelihood" in out
+    assert "Not compared with the paper's figures: the network predicts pixels from themselves" in out
+    result = json.loads(result_file.read_text())
+    assert result["causal"] is False
+    assert "paper_bits_per_dim" not in result
+    assert "predicts pixels from themselves" in result["why_not_comparable"]
     assert run(eval_command, [*argv, "--nr_samples=2", f"-o{tmp_path}"]) == 2
     assert "it can't sample" in capfd.readouterr().err
 
@@ -245,8 +258,6 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path, capfd, command, argv, message):
-    import re
-
     save_dir = tmp_path / "runs"
     out = [] if any(argument.startswith("-o") for argument in argv) or command is eval_command else [f"-o{save_dir}"]
     assert run(command, [*TINY_NETWORK, *out, *argv]) == 2

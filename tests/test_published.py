@@ -1,0 +1,56 @@
+"""What is put beside the paper's figures, and what is not."""
+
+import pytest
+
+import train as train_command
+from pixel_snail import published
+
+COMPARABLE = {"data_set": "cifar", "images": 10_000, "causal": True, "class_conditional": False, "unverified": None}
+
+
+def test_the_whole_verified_test_set_is_compared():
+    assert published.why_not_comparable(**COMPARABLE) is None
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"images": 9_999}, "the published test set has 10,000 images"),
+        ({"unverified": "the files are others"}, "the files are others"),
+        ({"causal": False}, "from themselves"),
+        ({"class_conditional": True}, "labels"),
+        ({"data_set": "imagenet_resized", "images": 50_000, "unverified": "of 2017"}, "of 2017"),
+        ({"data_set": "photos"}, "other images"),
+        ({"data_set": "imagenet", "images": 50_000}, "49,999"),
+    ],
+)
+def test_anything_else_is_not(change, reason):
+    assert reason in published.why_not_comparable(**COMPARABLE | change)
+
+
+@pytest.mark.parametrize(
+    "bits, verdict", [(2.8601, "within"), (2.8399, "within"), (2.88, "beyond"), (2.8, "beyond")]
+)
+def test_the_difference_is_measured_by_the_standard_error(bits, verdict):
+    (_, paper, _), (_, difference, remark), *others = published.comparison("cifar", bits, stderr=0.01)
+    assert paper == 2.85
+    assert difference == pytest.approx(bits - 2.85)
+    assert remark == f"{verdict} twice the standard error"
+    assert len(others) >= 3
+
+
+def test_paper_stands_for_the_flags_of_the_published_runs():
+    cifar = train_command.parse_flags(["--paper=cifar"])
+    assert (cifar.data_set, cifar.nr_logistic_mix, cifar.dropout_p, cifar.polyak_decay) == ("cifar", 10, 0.5, 0.9995)
+    imagenet = train_command.parse_flags(["--paper=imagenet"])
+    assert (imagenet.data_set, imagenet.nr_logistic_mix) == ("imagenet", 32)
+    assert (imagenet.dropout_p, imagenet.polyak_decay) == (0.0, 0.9997)
+    for flags in (cifar, imagenet):
+        assert (flags.model, flags.nr_filters, flags.nr_resnet) == ("h12_noup_smallkey", 256, 4)
+        assert (flags.batch_size, flags.learning_rate) == (8, 1e-3)
+
+
+def test_flags_given_beside_paper_win_wherever_they_stand():
+    for argv in (["-b4", "--paper=imagenet", "-m10"], ["--paper=imagenet", "-m10", "-b4"]):
+        flags = train_command.parse_flags(argv)
+        assert (flags.batch_size, flags.nr_logistic_mix, flags.polyak_decay) == (4, 10, 0.9997)
