@@ -28,9 +28,7 @@ def test_anything_else_is_not(change, reason):
     assert reason in published.why_not_comparable(**COMPARABLE | change)
 
 
-@pytest.mark.parametrize(
-    "bits, verdict", [(2.8601, "within"), (2.8399, "within"), (2.88, "beyond"), (2.8, "beyond")]
-)
+@pytest.mark.parametrize("bits, verdict", [(2.8601, "within"), (2.8399, "within"), (2.88, "beyond"), (2.8, "beyond")])
 def test_the_difference_is_measured_by_the_standard_error(bits, verdict):
     (_, paper, _), (_, difference, remark), *others = published.comparison("cifar", bits, stderr=0.01)
     assert paper == 2.85

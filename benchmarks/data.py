@@ -1,0 +1,137 @@
+"""The input: a set as large as ImageNet converted, started from, read; and its share of a training step.
+
+Makes tar files of PNGs with as many images as ImageNet 32x32 has (crops of photographs, repeated), in a temporary
+folder that needs 10 GB, and takes about ten minutes. Each line of JSON comes from a process of its own: `seconds`, and
+`peak_gb` of its memory, TensorFlow included. The last has `input_seconds` a batch, `step_seconds` and their `share`.
+
+    python -m benchmarks.data
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import io
+import json
+import multiprocessing
+import statistics
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+BATCH_SIZE = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1_281_149, help="training images")
+    parser.add_argument("--folder", help="where the temporary folder is made")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
+        in_a_process(make_tars, Path(folder), flags.images)
+        for phase in (convert, start, read_an_epoch):
+            print(json.dumps({"images": flags.images, **in_a_process(phase, Path(folder))}), flush=True)
+        print(json.dumps(in_a_process(input_and_step, Path(folder))), flush=True)
+
+
+def in_a_process(function, *arguments):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_gb():
+    """Of this process alone: getrusage would count what its parent had."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.split("VmHWM:")[1].split()[0]) / 1e6, 2)
+
+
+def make_tars(folder, images):
+    import PIL.Image
+
+    from data import photos
+
+    pngs = []
+    for crop in photos.load()[0][:1000]:
+        stream = io.BytesIO()
+        PIL.Image.fromarray(crop).save(stream, format="PNG")
+        pngs.append(stream.getvalue())
+    for split, number in (("train", images), ("valid", max(images // 25, 1))):
+        with tarfile.open(folder / f"{split}_32x32.tar", "w") as tar:
+            for i in range(number):
+                png = pngs[i % len(pngs)]
+                info = tarfile.TarInfo(f"{split}_32x32/{i + 1:07d}.png")
+                info.size = len(png)
+                tar.addfile(info, io.BytesIO(png))
+                tar.members.clear()
+
+
+def load(folder):
+    """The set, whose tars count as the published ones."""
+    import data
+    from data import imagenet
+
+    for path in folder.glob("*.tar"):
+        with open(path, "rb") as file:
+            imagenet.TARS[path.name] = path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    begin = time.perf_counter()
+    data_set = data.load("imagenet", folder)
+    return data_set, time.perf_counter() - begin
+
+
+def convert(folder):
+    data_set, seconds = load(folder)
+    return {"phase": "conversion", "seconds": round(seconds, 1), "peak_gb": peak_gb(), "source": data_set.source[-15:]}
+
+
+def start(folder):
+    _, seconds = load(folder)
+    return {"phase": "later start", "seconds": round(seconds, 2), "peak_gb": peak_gb()}
+
+
+def read_an_epoch(folder):
+    import data
+
+    data_set, _ = load(folder)
+    begin = time.perf_counter()
+    images = sum(len(batch["images"]) for batch in data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0))
+    seconds = time.perf_counter() - begin
+    return {"phase": f"an epoch of {images} images", "seconds": round(seconds, 1), "peak_gb": peak_gb()}
+
+
+def input_and_step(folder):
+    import tensorflow as tf
+
+    import data
+    from pixel_snail import evaluation, model, training
+    from pixel_snail.optimizer import PolyakAdam
+
+    data_set, _ = load(folder)
+    batches = list(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
+    network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
+    training.initialise(network, *evaluation.network_inputs(batches[0], None), seed=0)
+    optimizer = PolyakAdam()
+    optimizer.build(network.trainable_variables)
+    step = training.train_step(tf.distribute.get_strategy(), network, optimizer, nr_labels=None, seed=0)
+    steps = [timed(lambda batch=batch: float(step(batch))) for batch in batches]
+    batches = iter(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=1))
+    next(batches)
+    inputs = timed(lambda: [next(batches) for _ in range(2000)]) / 2000
+    seconds = statistics.median(steps[2:])
+    return {
+        "phase": "input of h12_noup_smallkey, F 32",
+        "batch_size": BATCH_SIZE,
+        "input_seconds": round(inputs, 6),
+        "step_seconds": round(seconds, 3),
+        "share": round(inputs / seconds, 5),
+    }
+
+
+def timed(function):
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
