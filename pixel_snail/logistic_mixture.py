@@ -69,21 +69,24 @@ def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf
     return tf.where(x < -0.999, below, tf.where(x > 0.999, above, inner))
 
 
-def sample_from_discretized_mix_logistic(l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor) -> tf.Tensor:
+def sample_from_discretized_mix_logistic(
+    l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
+) -> tf.Tensor:
     """Draws pixels, in [-1, 1] and not rounded to 8 bits, as the original does.
 
     Args:
         l: [..., 10 K].
         u_mix: uniform random numbers in (0, 1), [..., K]: they choose the component.
         u_logistic: the same, [..., 3]: each channel's draw from its logistic.
+        temperature: scales the noise of both; 0 takes the likeliest component's mean.
 
     Returns:
         [..., 3]; R, G, B in turn, G and B shifted by what was drawn before them.
     """
     logits, means, log_scales, coefficients = _split(l)
-    chosen = _choose_component(logits, u_mix)[..., None, :]
+    chosen = _choose_component(logits, u_mix, temperature)[..., None, :]
     mean, log_scale, coefficient = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales, coefficients))
-    value = _draw_logistic(mean, log_scale, u_logistic)
+    value = _draw_logistic(mean, log_scale, u_logistic, temperature)
     red = tf.clip_by_value(value[..., 0], -1, 1)
     green = tf.clip_by_value(value[..., 1] + coefficient[..., 0] * red, -1, 1)
     blue = tf.clip_by_value(value[..., 2] + coefficient[..., 1] * red + coefficient[..., 2] * green, -1, 1)
@@ -91,7 +94,7 @@ def sample_from_discretized_mix_logistic(l: tf.Tensor, u_mix: tf.Tensor, u_logis
 
 
 def sample_channel_from_discretized_mix_logistic(
-    lr: tf.Tensor, l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor
+    lr: tf.Tensor, l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
 ) -> tf.Tensor:
     """Draws one channel, in [-1, 1], from channel-wise outputs.
 
@@ -100,25 +103,26 @@ def sample_channel_from_discretized_mix_logistic(
         l: those of the channel itself, made with the channels before it in sight.
         u_mix: uniform random numbers in (0, 1), [..., K], the same for all channels of a pixel.
         u_logistic: the same, [...], of this channel.
+        temperature: as there.
 
     Returns:
         [...].
     """
-    chosen = _choose_component(tf.split(lr, 3, -1)[0], u_mix)
+    chosen = _choose_component(tf.split(lr, 3, -1)[0], u_mix, temperature)
     _, means, log_scales = tf.split(l, 3, -1)
     mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, tf.maximum(log_scales, MIN_LOG_SCALE)))
-    return tf.clip_by_value(_draw_logistic(mean, log_scale, u_logistic), -1, 1)
+    return tf.clip_by_value(_draw_logistic(mean, log_scale, u_logistic, temperature), -1, 1)
 
 
-def _choose_component(logits, u_mix):
-    """A component drawn with the probabilities softmax(logits), one-hot [..., K]."""
-    gumbel = -tf.math.log(-tf.math.log(_away_from_0_and_1(u_mix)))
+def _choose_component(logits, u_mix, temperature):
+    """A component drawn with the probabilities softmax(logits / temperature), one-hot [..., K]."""
+    gumbel = -temperature * tf.math.log(-tf.math.log(_away_from_0_and_1(u_mix)))
     return tf.one_hot(tf.argmax(logits + gumbel, -1), logits.shape[-1])
 
 
-def _draw_logistic(mean, log_scale, u):
+def _draw_logistic(mean, log_scale, u, temperature):
     u = _away_from_0_and_1(u)
-    return mean + tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1 - u))
+    return mean + temperature * tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1 - u))
 
 
 def _split(l):

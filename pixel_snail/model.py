@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from pixel_snail import nn
+from pixel_snail.cache import ImageCache
 from pixel_snail.errors import UserError
 
 
@@ -62,6 +63,8 @@ class PixelSNAIL(keras.Model):
         super().__init__()
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         self.size_multiple = max(hier)
+        self.period = 1
+        self.nr_filters = nr_filters
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
         self.blocks = [
             Block(
@@ -80,14 +83,29 @@ class PixelSNAIL(keras.Model):
         ]
         self.output_layer = (output or Output)(resnet, conv, nr_filters, nr_logistic_mix)
 
-    def call(self, x, h=None, seed=None):
-        """Outputs [B, H, W, 10 K] for images x [B, H, W, 3] and labels h [B, L]; dropout acts where there is a seed."""
+    def call(self, x, h=None, seed=None, cache=None):
+        """Outputs [B, H, W, 10 K] for images x [B, H, W, 3] and labels h [B, L]; dropout acts where there is a seed.
+
+        With a cache (see cache.py), x is None: in a pass over a row nothing comes back; in a step, the stream ul of
+        the pixel [B, F], which output_layer takes.
+        """
         *block_seeds, output_seed = nn.split_seed(seed, len(self.blocks) + 1)
-        position = background(x)
-        ul, u = self.stem(padded(x))
+        position = background(x) if cache is None else cache.position()
+        ul, u = self.stem(x, cache=cache)
         for block, block_seed in zip(self.blocks, block_seeds, strict=True):
-            ul, u = block(ul, u=u, x=x, position=position, h=h, seed=block_seed)
-        return self.output_layer(ul, x=x, h=h, seed=output_seed)
+            ul, u = block(ul, u=u, x=x, position=position, h=h, seed=block_seed, cache=cache)
+        return ul if cache is not None else self.output_layer(ul, drawn=lambda *outputs: x, h=h, seed=output_seed)
+
+    def new_cache(self, batch: int, image_shape: tuple[int, ...]) -> ImageCache:
+        """An empty cache for drawing images, (H, W, 3) each."""
+        return ImageCache(
+            [[*self.blocks, self.output_layer]],
+            batch,
+            *image_shape[:2],
+            self.nr_filters,
+            [block.attention for block in self.blocks],
+            background(tf.zeros([1, *image_shape])),
+        )
 
 
 class PixelCNNpp(keras.Model):
@@ -96,7 +114,7 @@ class PixelCNNpp(keras.Model):
     The arguments are those of PixelSNAIL.
     """
 
-    size_multiple = 4
+    size_multiple = period = 4
 
     def __init__(
         self,
@@ -107,39 +125,87 @@ class PixelCNNpp(keras.Model):
         dropout_p: float = 0.5,
     ):
         super().__init__()
+        self.nr_filters = nr_filters
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         conv = nn.down_right_shifted_conv2d
 
-        def steps(number):
+        def streams(number):
             return [Streams(resnet, conv, up=True) for _ in range(number)]
 
         def resample(layer_u, layer_ul):
             return Resample(layer_u(nr_filters, strides=(2, 2)), layer_ul(nr_filters, strides=(2, 2)))
 
-        shrink = functools.partial(resample, nn.down_shifted_conv2d, conv)
-        grow = functools.partial(resample, nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
         self.stem = Stem(nr_filters, up=True)
-        self.going_up = [*steps(nr_resnet), shrink(), *steps(nr_resnet), shrink(), *steps(nr_resnet)]
-        self.going_down = [*steps(nr_resnet), grow(), *steps(nr_resnet + 1), grow(), *steps(nr_resnet + 1)]
+        level = Level(streams(nr_resnet), None, None, None, streams(nr_resnet))
+        for _ in range(2):
+            shrink = resample(nn.down_shifted_conv2d, conv)
+            grow = resample(nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
+            level = Level(streams(nr_resnet), shrink, level, grow, streams(nr_resnet + 1))
+        self.level = level
         self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix)
 
-    def call(self, x, h=None, seed=None):
+    def call(self, x, h=None, seed=None, cache=None):
         """As PixelSNAIL's."""
-        seeds = iter(nn.split_seed(seed, len(self.going_up) + len(self.going_down)))
-        streams = [self.stem(padded(x))]
-        for layer in self.going_up:
-            ul, u = streams[-1]
-            streams.append(layer(ul, u=u, h=h, seed=next(seeds)))
-        ul, u = streams.pop()
-        for layer in self.going_down:
-            skip_ul, skip_u = streams.pop() if isinstance(layer, Streams) else (None, None)
-            ul, u = layer(ul, u=u, skip_ul=skip_ul, skip_u=skip_u, h=h, seed=next(seeds))
-        return self.output_layer(ul, x=x)
+        ul, u = self.stem(x, cache=cache)
+        ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache)
+        return ul if cache is not None else self.output_layer(ul, drawn=lambda *outputs: x)
+
+    def new_cache(self, batch: int, image_shape: tuple[int, ...]) -> ImageCache:
+        """As PixelSNAIL's."""
+        parts, level = [], self.level
+        while level is not None:
+            parts.append(level.own_layers())
+            level = level.inner
+        return ImageCache(parts, batch, *image_shape[:2], self.nr_filters)
+
+
+class Level(keras.layers.Layer):
+    """PixelCNN++ at one size of map: steps on the way to the next smaller one, and steps on the way back.
+
+    Each step back sees what a step of the way there made, the last one first.
+
+    Args:
+        up: the steps there.
+        shrink, inner, grow: to half the size, the level there, and back; None at the smallest.
+        down: the steps back.
+    """
+
+    def __init__(self, up, shrink, inner, grow, down):
+        super().__init__()
+        # In the original's order of creation.
+        self.up = up
+        self.shrink = shrink
+        self.inner = inner
+        self.grow = grow
+        self.down = down
+
+    def own_layers(self) -> list[keras.layers.Layer]:
+        """Those that work at this size."""
+        return [*self.up, *([self.shrink] if self.shrink else []), *self.down]
+
+    def call(self, ul, u, h=None, seed=None, cache=None):
+        *seeds, inner_seed = nn.split_seed(seed, len(self.up) + len(self.down) + 1)
+        streams = [(ul, u)]
+        for layer, layer_seed in zip(self.up, seeds[: len(self.up)], strict=True):
+            ul, u = layer(ul, u=u, h=h, seed=layer_seed, cache=cache)
+            streams.append((ul, u))
+        if self.inner is None:
+            ul, u = streams.pop()
+        elif cache is None:
+            ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed))
+        else:
+            small = self.shrink(ul, u, cache=cache)
+            if cache.inner_is_due:
+                cache.keep(*self.inner(*small, h=h, cache=cache.inner))
+            ul, u = self.grow(*cache.kept(), cache=cache)
+        for layer, layer_seed in zip(self.down, seeds[len(self.up) :], strict=True):
+            skip_ul, skip_u = streams.pop()
+            ul, u = layer(ul, u=u, skip_ul=skip_ul, skip_u=skip_u, h=h, seed=layer_seed, cache=cache)
+        return ul, u
 
 
 class Stem(keras.layers.Layer):
-    """The streams' first maps, (ul, u or None), of the padded image: from here on a pixel's own values are out of
-    sight."""
+    """The streams' first maps, (ul, u or None), of the image: from here on a pixel's own values are out of sight."""
 
     def __init__(self, nr_filters: int, up: bool):
         super().__init__()
@@ -147,9 +213,14 @@ class Stem(keras.layers.Layer):
         self.above = nn.down_shifted_conv2d(nr_filters, filter_size=(1, 3))
         self.left = nn.down_right_shifted_conv2d(nr_filters, filter_size=(2, 1))
 
-    def call(self, x_pad):
-        u = nn.down_shift(self.up(x_pad)) if self.up else None
-        return nn.down_shift(self.above(x_pad)) + nn.right_shift(self.left(x_pad)), u
+    def call(self, x, cache=None):
+        if cache is None:
+            x_pad = padded(x)
+            u = nn.down_shift(self.up(x_pad)) if self.up else None
+            return nn.down_shift(self.above(x_pad)) + nn.right_shift(self.left(x_pad)), u
+        u = cache.down_shifted(self.up) if self.up else None
+        above = cache.down_shifted(self.above)
+        return (None if cache.in_row else above + cache.right_shifted(self.left)), u
 
 
 class ShiftStem(keras.layers.Layer):
@@ -159,8 +230,10 @@ class ShiftStem(keras.layers.Layer):
         super().__init__()
         self.shift_nin = nn.causal_shift_nin(nr_filters)
 
-    def call(self, x_pad):
-        return self.shift_nin(x_pad), None
+    def call(self, x, cache=None):
+        if cache is None:
+            return self.shift_nin(padded(x)), None
+        return (None if cache.in_row else self.shift_nin(cache.around())[:, 1, 1]), None
 
 
 class Streams(keras.layers.Layer):
@@ -171,12 +244,14 @@ class Streams(keras.layers.Layer):
         self.resnet_u = resnet(nn.down_shifted_conv2d) if up else None
         self.resnet_ul = resnet(conv)
 
-    def call(self, ul, u=None, skip_ul=None, skip_u=None, h=None, seed=None):
+    def call(self, ul, u=None, skip_ul=None, skip_u=None, h=None, seed=None, cache=None):
         seed_u, seed_ul = nn.split_seed(seed, 2)
-        if u is not None:
-            u = self.resnet_u(u, a=skip_u, h=h, seed=seed_u)
-        seen = [map_ for map_ in (u, skip_ul) if map_ is not None]
-        ul = self.resnet_ul(ul, a=tf.concat(seen, -1) if seen else None, h=h, seed=seed_ul)
+        if self.resnet_u is not None:
+            below = functools.partial(self.resnet_u, u, a=skip_u, h=h, seed=seed_u, cache=cache)
+            u = below() if cache is None else cache.of_row(self, below)
+        if ul is not None:
+            seen = [map_ for map_ in (u, skip_ul) if map_ is not None]
+            ul = self.resnet_ul(ul, a=tf.concat(seen, -1) if seen else None, h=h, seed=seed_ul, cache=cache)
         return ul, u
 
 
@@ -188,10 +263,10 @@ class Resample(keras.layers.Layer):
         self.layer_u = layer_u
         self.layer_ul = layer_ul
 
-    def call(self, ul, u, skip_ul=None, skip_u=None, h=None, seed=None):
+    def call(self, ul, u, cache=None):
         # u first: the order of creation names the variables.
-        u = self.layer_u(u)
-        return self.layer_ul(ul), u
+        u = self.layer_u(u, cache=cache) if cache is None or cache.in_row else None
+        return (None if ul is None else self.layer_ul(ul, cache=cache)), u
 
 
 class Block(keras.layers.Layer):
@@ -202,11 +277,13 @@ class Block(keras.layers.Layer):
         self.steps = steps
         self.attention = attention
 
-    def call(self, ul, u, x, position, h=None, seed=None):
+    def call(self, ul, u, x, position, h=None, seed=None, cache=None):
         *step_seeds, attention_seed = nn.split_seed(seed, len(self.steps) + 1)
         for step, step_seed in zip(self.steps, step_seeds, strict=True):
-            ul, u = step(ul, u=u, h=h, seed=step_seed)
-        return self.attention(ul, x=x, position=position, h=h, seed=attention_seed), u
+            ul, u = step(ul, u=u, h=h, seed=step_seed, cache=cache)
+        if ul is not None:
+            ul = self.attention(ul, x=x, position=position, h=h, seed=attention_seed, cache=cache)
+        return ul, u
 
 
 class AttentionBlock(keras.layers.Layer):
@@ -235,10 +312,14 @@ class AttentionBlock(keras.layers.Layer):
         self.query = Pointwise(resnet, key_channels)
         self.merge = resnet(nn.nin)
 
-    def call(self, ul, x, position, h=None, seed=None):
+    def call(self, ul, x, position, h=None, seed=None, cache=None):
         content_seed, question_seed, merge_seed = nn.split_seed(seed, 3)
-        content = tf.concat([x, ul, position], -1)
         question = tf.concat([ul, position], -1)
+        if cache is not None:
+            cache.when_known(self, lambda x: self.key_mixin(tf.concat([x, ul, position], -1), h=h))
+            mixed = cache.look_up(self, lambda: self.query(question, h=h))
+            return self.merge(ul, a=mixed, h=h)
+        content = tf.concat([x, ul, position], -1)
         causal_unit = 1
         if self.hier > 1 and self.hier_inputs:
             content, question = (nn.average_pool(map_, self.hier) for map_ in (content, question))
@@ -284,14 +365,15 @@ class Output(keras.layers.Layer):
         super().__init__()
         self.nin = nn.nin(10 * nr_logistic_mix)
 
-    def call(self, ul, x, h=None, seed=None):
+    def call(self, ul, drawn, h=None, seed=None, cache=None):
         return self.nin(tf.nn.elu(ul))
 
 
 class ChannelWiseOutput(keras.layers.Layer):
     """Parameters for each channel, (lr, lg, lb), [B, H, W, 3 K] each: G's are made with R in sight, B's with R and G.
 
-    The causal convolutions see the lower channels of the pixel itself, and no more of it.
+    The causal convolutions see the lower channels of the pixel itself, and no more of it. `drawn` shows them: called
+    with the parameters made so far, (lr,) and then (lr, lg), it returns the image, with as many channels known.
     """
 
     def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
@@ -304,14 +386,14 @@ class ChannelWiseOutput(keras.layers.Layer):
         self.blue_stream, self.blue_merge = resnet(conv), resnet(conv)
         self.blue = nn.nin(3 * nr_logistic_mix)
 
-    def call(self, ul, x, h=None, seed=None):
+    def call(self, ul, drawn, h=None, seed=None, cache=None):
         seeds = nn.split_seed(seed, 4)
         lr = self.red(tf.nn.elu(ul))
-        green = self.green_stream(self.green_in(x[..., :1]), a=ul, h=h, seed=seeds[0])
-        green = self.green_merge(ul, a=green, h=h, seed=seeds[1])
+        green = self.green_stream(self.green_in(drawn(lr)[..., :1]), a=ul, h=h, seed=seeds[0], cache=cache)
+        green = self.green_merge(ul, a=green, h=h, seed=seeds[1], cache=cache)
         lg = self.green(tf.nn.elu(green))
-        blue = self.blue_stream(self.blue_in(x[..., :2]), a=green, h=h, seed=seeds[2])
-        blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3])
+        blue = self.blue_stream(self.blue_in(drawn(lr, lg)[..., :2]), a=green, h=h, seed=seeds[2], cache=cache)
+        blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3], cache=cache)
         return lr, lg, self.blue(tf.nn.elu(blue))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 _initialising = contextvars.ContextVar("initialising", default=False)
+_folded = contextvars.ContextVar("folded", default=None)
 
 
 @contextlib.contextmanager
@@ -31,6 +32,38 @@ def data_dependent_initialisation() -> Iterator[None]:
         yield
     finally:
         _initialising.reset(token)
+
+
+def fold(model: keras.Model, values: list[tf.Tensor]) -> dict[keras.layers.Layer, list[tf.Tensor]]:
+    """The weights that each layer computes with: weight normalisation done once, for many calls under `folded`.
+
+    Args:
+        values: of `model.trainable_variables`, in order.
+
+    Returns:
+        [W, b] of each weight-normalised layer, and more of some, [hw] of each conditional_weights.
+    """
+    value_of = dict(zip(map(id, model.trainable_variables), values, strict=True))
+    return {
+        layer: layer.effective(*(value_of[id(variable)] for variable in layer.trainable_variables))
+        for layer in model._flatten_layers()
+        if isinstance(layer, (_weight_normalised, conditional_weights))
+    }
+
+
+@contextlib.contextmanager
+def folded(weights: dict[keras.layers.Layer, list[tf.Tensor]]) -> Iterator[None]:
+    """Within it, layers compute with weights that `fold` made, instead of their variables."""
+    token = _folded.set(weights)
+    try:
+        yield
+    finally:
+        _folded.reset(token)
+
+
+def _effective(layer):
+    weights = _folded.get()
+    return layer.effective(*layer.trainable_variables) if weights is None else weights[layer]
 
 
 # Weighted layers
@@ -70,13 +103,17 @@ class _weight_normalised(keras.layers.Layer):
         self.g = self.add_weight([self.num_filters], "ones", name="g")
         self.b = self.add_weight([self.num_filters], "zeros", name="b")
 
-    def call(self, x):
-        direction = tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)
-        if _initialising.get():
-            return self._initialise(self.linear(x, direction))
+    def effective(self, v, g, b):
+        """[W, b]: the weights with their norm, and the bias."""
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
-        scale = tf.expand_dims(self.g, 1) if self.channel_axis == -2 else self.g
-        return self.linear(x, scale * direction) + self.b
+        scale = tf.expand_dims(g, 1) if self.channel_axis == -2 else g
+        return [scale * tf.math.l2_normalize(v, self.axes, epsilon=1e-12), b]
+
+    def call(self, x):
+        if _initialising.get():
+            return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
+        w, b = _effective(self)[:2]
+        return self.linear(x, w) + b
 
     def _initialise(self, t):
         mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
@@ -107,6 +144,11 @@ class conv2d(_weight_normalised):
     def direction_shape(self, channels):
         return [*self.filter_size, channels, self.num_filters]
 
+    @property
+    def input_channels(self):
+        """C, once the layer is built."""
+        return self.V.shape[2]
+
     def padded(self, x):
         """x with as many zeros on each side as TensorFlow's SAME asks for."""
         sides = []
@@ -123,7 +165,7 @@ class down_shifted_conv2d(conv2d):
     """A convolution whose output at a row sees this row and the filter's height - 1 rows above, as wide as the filter.
 
     Causal only once its output is moved down by a row. As the original: height - 1 zeros on top, (width - 1) / 2 on
-    each side.
+    each side. With a cache, it is given a row, [B, 1, W, C], and finds the row before it there.
     """
 
     def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
@@ -133,9 +175,21 @@ class down_shifted_conv2d(conv2d):
         height, width = self.filter_size
         return tf.pad(x, [[0, 0], [height - 1, 0], [(width - 1) // 2] * 2, [0, 0]])
 
+    def call(self, x, cache=None):
+        if cache is None:
+            return super().call(x)
+        w, b = _effective(self)
+        rows = tf.concat([cache.row_before(self, x), x], 1)
+        sides = [(self.filter_size[1] - 1) // 2] * 2
+        return tf.nn.conv2d(tf.pad(rows, [[0, 0], [0, 0], sides, [0, 0]]), w, (1, self.strides[1]), "VALID") + b
+
 
 class down_right_shifted_conv2d(conv2d):
-    """A convolution whose output at a pixel sees this pixel and what lies above and to the left of it."""
+    """A convolution whose output at a pixel sees this pixel and what lies above and to the left of it.
+
+    With a cache, whose filter must be (2, 2), it is given the features of one pixel, [B, C], and finds there what its
+    filter's other parts have made of the pixels above and to the left; strides are the caller's affair.
+    """
 
     def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, filter_size, strides, init_scale)
@@ -143,6 +197,24 @@ class down_right_shifted_conv2d(conv2d):
     def padded(self, x):
         height, width = self.filter_size
         return tf.pad(x, [[0, 0], [height - 1, 0], [width - 1, 0], [0, 0]])
+
+    def call(self, x, cache=None):
+        return super().call(x) if cache is None else cache.look_back(self, x)
+
+    def effective(self, v, g, b):
+        w, b = super().effective(v, g, b)
+        # Parted once, not at every pixel: the upper row of the filter, what it has on the left, and the pixel's own.
+        return [w, b, tf.reshape(w[0], [-1, self.num_filters]), w[-1, 0], w[-1, -1]]
+
+    def above(self, row):
+        """What the filter's upper row makes of a row of features [W, B, C], for the row below it: [W, B, F]."""
+        _, b, w_above, _, _ = _effective(self)
+        return _matmul(tf.concat([_from_left(row), row], -1), w_above) + b
+
+    def left_and_here(self, x):
+        """What a pixel's features [B, C] add to the output to the right of it, and to its own: [B, F] each."""
+        *_, w_left, w_here = _effective(self)
+        return tf.matmul(x, w_left), tf.matmul(x, w_here)
 
 
 class deconv2d(_weight_normalised):
@@ -178,28 +250,44 @@ class deconv2d(_weight_normalised):
 
 
 class down_shifted_deconv2d(deconv2d):
-    """deconv2d that undoes the size of a strided down_shifted_conv2d: the last fh - 1 rows and the sides are cut."""
+    """deconv2d that undoes the size of a strided down_shifted_conv2d: the last fh - 1 rows and the sides are cut.
+
+    With a cache, it is given the row of the smaller map, [B, 1, W, C], which the cache's row lies in.
+    """
 
     def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, filter_size, strides, init_scale)
 
-    def call(self, x):
-        y = super().call(x)
+    def call(self, x, cache=None):
         height, width = self.filter_size
         side = (width - 1) // 2
-        return y[:, : y.shape[1] - height + 1, side : y.shape[2] - side]
+        if cache is None:
+            y = super().call(x)
+            return y[:, : y.shape[1] - height + 1, side : y.shape[2] - side]
+        w, b = _effective(self)
+        part = cache.row_phase % self.strides[0]
+        shape = [x.shape[0], 1, x.shape[2] * self.strides[1] + width - 1, self.num_filters]
+        y = tf.nn.conv2d_transpose(x, w[part : part + 1], shape, (1, self.strides[1]), "VALID") + b
+        return y[:, :, side : y.shape[2] - side]
 
 
 class down_right_shifted_deconv2d(deconv2d):
-    """deconv2d that undoes the size of a strided down_right_shifted_conv2d: last fh - 1 rows, fw - 1 columns cut."""
+    """deconv2d that undoes the size of a strided down_right_shifted_conv2d: last fh - 1 rows, fw - 1 columns cut.
+
+    With a cache, it is given the features of the smaller map's pixel, [B, C], which the cache's pixel lies in.
+    """
 
     def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, filter_size, strides, init_scale)
 
-    def call(self, x):
-        y = super().call(x)
-        height, width = self.filter_size
-        return y[:, : y.shape[1] - height + 1, : y.shape[2] - width + 1]
+    def call(self, x, cache=None):
+        if cache is None:
+            y = super().call(x)
+            height, width = self.filter_size
+            return y[:, : y.shape[1] - height + 1, : y.shape[2] - width + 1]
+        w, b = _effective(self)
+        part = w[cache.row_phase % self.strides[0], cache.column_phase % self.strides[1]]
+        return tf.matmul(x, part, transpose_b=True) + b
 
 
 class dense(_weight_normalised):
@@ -213,8 +301,7 @@ class dense(_weight_normalised):
         return [channels, self.num_filters]
 
     def linear(self, x, w):
-        # One matrix product over all pixels: TensorFlow's batched one would go image by image.
-        return tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), w), [*_shape(x)[:-1], self.num_filters])
+        return _matmul(x, w)
 
 
 nin = dense
@@ -235,6 +322,13 @@ def variable_names(model: keras.Model) -> list[str]:
     return names
 
 
+def _matmul(x, w):
+    """x [..., C] times w [C, F]: one matrix product over all pixels; TensorFlow's batched one goes image by image."""
+    if x.shape.rank == 2:
+        return tf.matmul(x, w)
+    return tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), w), [*_shape(x)[:-1], w.shape[-1]])
+
+
 # Shifts and functions without variables
 
 
@@ -251,6 +345,16 @@ def right_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
 def left_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
     """Moves a map [B, H, W, C] left by `step` columns; zeros come in on the right."""
     return tf.pad(x[:, :, step:], [[0, 0], [0, 0], [0, step], [0, 0]])
+
+
+def _from_left(row):
+    """A row [W, B, C] moved right by one; zeros come in."""
+    return tf.pad(row[:-1], [[1, 0], [0, 0], [0, 0]])
+
+
+def _from_right(row):
+    """A row [W, B, C] moved left by one; zeros come in."""
+    return tf.pad(row[1:], [[0, 1], [0, 0], [0, 0]])
 
 
 def concat_elu(x: tf.Tensor) -> tf.Tensor:
@@ -306,14 +410,32 @@ class causal_shift_nin(keras.layers.Layer):
         super().__init__()
         self.nin = nin(num_filters, init_scale)
 
-    def call(self, x):
+    def call(self, x, cache=None):
+        if cache is not None:
+            return cache.look_back(self, x)
         left, upleft, up, _ = tf.split(x, 4, -1)
         seen = [right_shift(left), right_shift(down_shift(upleft)), down_shift(up), down_shift(left_shift(upleft))]
         return self.nin(tf.concat(seen, -1))
 
+    def above(self, row):
+        """As down_right_shifted_conv2d's."""
+        w, b = _effective(self.nin)
+        _, upleft, up, _ = tf.split(row, 4, -1)
+        return _matmul(tf.concat([_from_left(upleft), up, _from_right(upleft)], -1), w[row.shape[-1] // 4 :]) + b
+
+    def left_and_here(self, x):
+        """As down_right_shifted_conv2d's; nothing of its own pixel is seen."""
+        w, _ = _effective(self.nin)
+        channels = x.shape[-1] // 4
+        return tf.matmul(x[:, :channels], w[:channels]), None
+
+    @property
+    def input_channels(self):
+        return self.nin.V.shape[0]
+
 
 class conditional_weights(keras.layers.Layer):
-    """What the labels add to a map: h [B, L] -> h @ hw [B, 1, 1, F]; hw ~ N(0, 0.05), no weight normalisation."""
+    """What the labels add to a map: h [B, L] -> h @ hw [B, F]; hw ~ N(0, 0.05), no weight normalisation."""
 
     def __init__(self, num_filters: int):
         super().__init__(name="conditional_weights")
@@ -323,8 +445,12 @@ class conditional_weights(keras.layers.Layer):
         shape = [h_shape[-1], self.num_filters]
         self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
 
+    def effective(self, hw):
+        return [hw]
+
     def call(self, h):
-        return tf.matmul(h, self.hw)[:, None, None]
+        (hw,) = _effective(self)
+        return tf.matmul(h, hw)
 
 
 class gated_resnet(keras.layers.Layer):
@@ -354,14 +480,16 @@ class gated_resnet(keras.layers.Layer):
         self.conv_out = self.conv(2 * filters, init_scale=0.1)
         self.labels = conditional_weights(2 * filters) if h_shape else None
 
-    def call(self, x, a=None, h=None, seed=None):
-        c1 = self.conv_in(self.nonlinearity(x))
+    def call(self, x, a=None, h=None, seed=None, cache=None):
+        looks_back = {} if cache is None else {"cache": cache}
+        c1 = self.conv_in(self.nonlinearity(x), **looks_back)
         if a is not None:
             c1 += self.nin_a(self.nonlinearity(a))
         c1 = dropout(self.nonlinearity(c1), self.dropout_p, seed)
-        c2 = self.conv_out(c1)
+        c2 = self.conv_out(c1, **looks_back)
         if h is not None:
-            c2 += self.labels(h)
+            labels = self.labels(h)
+            c2 += labels if c2.shape.rank == 2 else labels[:, None, None]
         p, q = tf.split(c2, 2, -1)
         return x + p * tf.sigmoid(q)
 
@@ -416,11 +544,17 @@ def _attend(key, mixin, query, visible):
     """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits."""
     logits = tf.matmul(query, key, transpose_b=True) + tf.where(visible, 0.0, -1e30)
     probabilities = tf.nn.softmax(logits)
-    # The original divides exp(logit - max) by its sum + 1e-6. Its largest element is 1, so the softmax's is 1 / sum,
-    # and this factor makes the one quotient the other; as constant as 1e-6 lets it be, it needs no gradient.
+    return attention_factor(probabilities, tf.reduce_any(visible, -1, keepdims=True)) * tf.matmul(probabilities, mixin)
+
+
+def attention_factor(probabilities: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
+    """What makes softmax's probabilities [..., N] the original's: [..., 1]; 0 where a query sees not `some` key.
+
+    The original divides exp(logit - max) by its sum + 1e-6. Its largest element is 1, so the softmax's is 1 / sum, and
+    this factor makes the one quotient the other; as constant as 1e-6 lets it be, it needs no gradient.
+    """
     largest = tf.stop_gradient(tf.reduce_max(probabilities, -1, keepdims=True))
-    factor = tf.where(tf.reduce_any(visible, -1, keepdims=True), 1 / (1 + 1e-6 * largest), 0)
-    return factor * tf.matmul(probabilities, mixin)
+    return tf.where(some, 1 / (1 + 1e-6 * largest), 0)
 
 
 def _first(x, number):

@@ -1,32 +1,126 @@
 """Draws images pixel by pixel, in raster order."""
 
+import functools
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import logistic_mixture, progress
+from pixel_snail import logistic_mixture, nn, progress
 
 
-def uniforms(seed: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random numbers for what `sampler` makes: u_mix [B, H, W, K] and u_logistic [B, H, W, 3], in [0, 1).
+def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
+    """Random numbers for images `first` to `first + images - 1`: u_mix [B, H, W, K], u_logistic [B, H, W, 3], in [0, 1).
 
-    Each image has a stream of its own: it does not depend on how many are drawn with it.
+    Each image has a stream of its own: it does not depend on which others are drawn with it.
     """
     height, width, channels = image_shape
     draws = [
         np.random.default_rng([seed, image]).random([height, width, nr_mix + channels], np.float32)
-        for image in range(images)
+        for image in range(first, first + images)
     ]
-    draws = np.stack(draws)
-    return draws[..., :nr_mix], draws[..., nr_mix:]
+    return np.split(np.stack(draws), [nr_mix], -1)
 
 
-def sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
-    """A function that draws images with a network that predicts each pixel from those before it.
+def sampler(
+    model: keras.Model, batch: int, image_shape: tuple[int, ...], temperature: float = 1.0, weights: dict | None = None
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """A function that draws images with a causal network; each pixel's features are computed once (see cache.py).
 
-    As in the original, the canvas starts as zeros, and the pixels are not rounded to 8 bits before the next ones are
+    As in the original, the canvas starts as zeros, and pixels are not rounded to 8 bits before the next ones are
     predicted from them. A progress bar counts the rows.
+
+    Args:
+        model: from pixel_snail.model.
+        batch: how many images it draws at a time.
+        image_shape: (H, W, 3).
+        temperature: scales the noise of the components' choice and of the logistics.
+        weights: what nn.fold made of the network, to be compiled into the function: faster where the network is
+            large, but it draws with these only.
+
+    Returns:
+        draw(u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, weights=None, given=None, keep_rows=0) ->
+        (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K], or 9 K where
+        they are channel-wise). h are labels [B, L]; weights are needed if none were compiled in; of images `given`
+        [B, H, W, 3], the upper rows are kept.
+    """
+    cache = model.new_cache(batch, image_shape)
+    height, width = image_shape[:2]
+    compiled = None if weights is None else {layer: [np.asarray(w) for w in ws] for layer, ws in weights.items()}
+
+    @tf.function
+    def draw_row(y, phase, u_mix, u_logistic, given, is_given, h, layers, weights):
+        def step(x, phase, loop, outputs):
+            cache.begin_step(x, phase, loop)
+            pixel, output = _draw_pixel(
+                functools.partial(model.output_layer, model(None, h=h, cache=cache), h=h, cache=cache),
+                *(tf.gather(row, x, axis=1) for row in (u_mix, u_logistic)),
+                temperature,
+                lambda drawn, channel=slice(None): tf.where(is_given, tf.gather(given, x, axis=1)[:, channel], drawn),
+            )
+            return cache.known(pixel), outputs.write(x, output)
+
+        def steps(x, loop, outputs):
+            for i in range(model.period):
+                loop, outputs = step(x + i, i, loop, outputs)
+            return x + model.period, loop, outputs
+
+        with nn.folded(compiled or dict(zip(layers, weights, strict=True))):
+            cache.begin_row(y, phase)
+            model(None, h=h, cache=cache)
+            loop = tf.constant(0), cache.begin_steps(), tf.TensorArray(tf.float32, width)
+            _, loop, outputs = tf.while_loop(lambda x, loop, outputs: x < width, steps, loop)
+            return cache.end_row(loop), tf.transpose(outputs.stack(), [1, 0, 2])
+
+    def draw(u_mix, u_logistic, h=None, weights=None, given=None, keep_rows=0):
+        cache.reset()
+        given = np.zeros([batch, *image_shape], np.float32) if given is None else given
+        layers, weights = ((), ()) if weights is None else (tuple(weights), list(weights.values()))
+        rows = [
+            draw_row(
+                tf.constant(y),
+                y % model.period,
+                *(tf.constant(values[:, y]) for values in (u_mix, u_logistic, given)),
+                tf.constant(y < keep_rows),
+                h,
+                layers,
+                weights,
+            )
+            for y in progress.bar(range(height), desc="sampling", unit="row")
+        ]
+        images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
+        return images, outputs
+
+    return draw
+
+
+def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
+    """A pixel [B, 3] drawn from the outputs of the network's last layer, and these outputs, side by side.
+
+    Args:
+        outputs_of: the last layer, which takes what shows it the channels drawn so far.
+        unless_given: replaces what was drawn where it was given.
+    """
+    channels = []
+
+    def drawn(*outputs):
+        channel = len(channels)
+        value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
+            outputs[0], outputs[-1], u_mix, u_logistic[:, channel], temperature
+        )
+        channels.append(unless_given(value, channel))
+        return tf.stack(channels, -1)
+
+    outputs = outputs_of(drawn=drawn)
+    if isinstance(outputs, tuple):
+        return drawn(*outputs), tf.concat(outputs, -1)
+    pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature)
+    return unless_given(pixel), outputs
+
+
+def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
+    """The same as the original does it: the whole network for each pixel. What `sampler` is measured against.
 
     Args:
         predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three of [B, H, W, 3 K]:
