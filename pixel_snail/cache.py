@@ -178,6 +178,11 @@ class ImageCache(Cache):
         super().reset()
         self.pixels_above.assign(tf.zeros(self.pixels_above.shape))
 
+    def advance(self, y: tf.Tensor) -> None:
+        """Makes ready for row y; apart from the pass over it, so that the memory of attention is written in place."""
+        for memory in self.memories.values():
+            memory.advance(y)
+
     def begin_row(self, y: tf.Tensor, phase: int) -> None:
         super().begin_row(y, phase)
         for memory in self.memories.values():
@@ -255,8 +260,8 @@ class _Memory:
     """The keys and values of an attention block, so far.
 
     They are pooled over cells of size x size pixels: averaged where the attention itself is that coarse, or the
-    largest taken where only its keys are. Rows of cells that are complete lie in `past`, [B, N, D + M]; the row of
-    cells that is being drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is what it found for
+    largest taken where only its keys are. All rows of cells lie in `past`, [B, N, D + M], those in sight that are
+    complete; the row of cells that is being drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is what it found for
     each cell of the row, [B, W / size, M]: at the cell's first pixel.
     """
 
@@ -271,14 +276,18 @@ class _Memory:
         self.cells = _zeros(batch, self.columns, channels)
         self.mixed = _zeros(batch, self.columns, channels - self.key_channels)
 
+    def advance(self, y):
+        rows = y // self.size  # of cells, complete
+        # The row of cells that the last row of pixels was in: complete now, or to be written again, out of sight so far.
+        slot = tf.maximum(tf.where(y % self.size == 0, rows - 1, rows), 0) * self.columns
+        self.past[:, slot : slot + self.columns].assign(self.cells)
+
     def begin_row(self, y):
         self.y = y
-        rows = y // self.size  # of cells, complete
         self.is_first_row = y % self.size == 0
-        # The row of cells that the last row of pixels was in: complete now, or to be written again, out of sight so far.
-        slot = tf.maximum(tf.where(self.is_first_row, rows - 1, rows), 0) * self.columns
-        self.past[:, slot : slot + self.columns].assign(self.cells)
-        self.past_key, self.past_mixin = self._split(self.past[:, : rows * self.columns])
+        self.past_key, self.past_mixin = self._split(self.past)
+        number = self.past.shape[1]
+        self.past_visible = tf.range(number) < y // self.size * self.columns
 
     def begin_steps(self):
         empty = tf.fill(self.cells.shape, 0.0 if self.is_coarse else _HIDDEN)
@@ -315,21 +324,20 @@ class _Memory:
     def _attend(self, query):
         """nn.causal_attention of one query, [B, D]."""
         query = query[:, None] / self.key_channels**0.5
-        logits = tf.matmul(query, self.past_key, transpose_b=True)
-        past, some = tf.shape(logits)[-1], self.y >= self.size
+        visible, logits = self.past_visible, tf.matmul(query, self.past_key, transpose_b=True)
         if not self.is_coarse:  # else the row of cells itself is out of sight
             key, mixin = self._split(self.loop["cells"])
             # A cell is complete after the last of its rows and of its columns.
             last_row = tf.minimum(self.y // self.size * self.size + self.size, self.height) - 1
             last_columns = tf.minimum((tf.range(self.columns) + 1) * self.size, self.width) - 1
-            visible = (self.y == last_row) & (last_columns < self.x)
-            cells = tf.where(visible, tf.matmul(query, key, transpose_b=True), _HIDDEN)
-            logits, some = tf.concat([logits, cells], -1), some | tf.reduce_any(visible)
-        probabilities = tf.nn.softmax(logits)
+            visible = tf.concat([visible, (self.y == last_row) & (last_columns < self.x)], 0)
+            logits = tf.concat([logits, tf.matmul(query, key, transpose_b=True)], -1)
+        probabilities = tf.nn.softmax(tf.where(visible, logits, _HIDDEN))
+        past = self.past.shape[1]
         mixed = tf.matmul(probabilities[..., :past], self.past_mixin)
         if not self.is_coarse:
             mixed += tf.matmul(probabilities[..., past:], mixin)
-        return (nn.attention_factor(probabilities, some) * mixed)[:, 0]
+        return (nn.attention_factor(probabilities, tf.reduce_any(visible)) * mixed)[:, 0]
 
     def _split(self, key_mixin):
         return key_mixin[..., : self.key_channels], key_mixin[..., self.key_channels :]

@@ -43,7 +43,7 @@ def fold(model: keras.Model, values: list[tf.Tensor]) -> dict[keras.layers.Layer
     Returns:
         [W, b] of each weight-normalised layer, and more of some, [hw] of each conditional_weights.
     """
-    value_of = dict(zip(map(id, model.trainable_variables), values, strict=True))
+    value_of = dict(zip(map(id, model.trainable_variables), map(tf.convert_to_tensor, values), strict=True))
     return {
         layer: layer.effective(*(value_of[id(variable)] for variable in layer.trainable_variables))
         for layer in model._flatten_layers()

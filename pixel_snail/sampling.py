@@ -24,7 +24,7 @@ def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], n
 
 
 def sampler(
-    model: keras.Model, batch: int, image_shape: tuple[int, ...], temperature: float = 1.0, weights: dict | None = None
+    model: keras.Model, batch: int, image_shape: tuple[int, ...], temperature: float = 1.0, jit: bool = True
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws images with a causal network; each pixel's features are computed once (see cache.py).
 
@@ -36,20 +36,18 @@ def sampler(
         batch: how many images it draws at a time.
         image_shape: (H, W, 3).
         temperature: scales the noise of the components' choice and of the logistics.
-        weights: what nn.fold made of the network, to be compiled into the function: faster where the network is
-            large, but it draws with these only.
+        jit: whether XLA compiles it: a step is a thousand small operations, which TensorFlow starts more slowly.
 
     Returns:
-        draw(u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, weights=None, given=None, keep_rows=0) ->
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0) ->
         (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K], or 9 K where
-        they are channel-wise). h are labels [B, L]; weights are needed if none were compiled in; of images `given`
-        [B, H, W, 3], the upper rows are kept.
+        they are channel-wise). weights are nn.fold's, h labels [B, L]; of images `given` [B, H, W, 3], the upper rows
+        are kept.
     """
     cache = model.new_cache(batch, image_shape)
     height, width = image_shape[:2]
-    compiled = None if weights is None else {layer: [np.asarray(w) for w in ws] for layer, ws in weights.items()}
 
-    @tf.function
+    @tf.function(jit_compile=jit)
     def draw_row(y, phase, u_mix, u_logistic, given, is_given, h, layers, weights):
         def step(x, phase, loop, outputs):
             cache.begin_step(x, phase, loop)
@@ -66,29 +64,27 @@ def sampler(
                 loop, outputs = step(x + i, i, loop, outputs)
             return x + model.period, loop, outputs
 
-        with nn.folded(compiled or dict(zip(layers, weights, strict=True))):
+        with nn.folded(dict(zip(layers, weights, strict=True))):
             cache.begin_row(y, phase)
             model(None, h=h, cache=cache)
             loop = tf.constant(0), cache.begin_steps(), tf.TensorArray(tf.float32, width)
             _, loop, outputs = tf.while_loop(lambda x, loop, outputs: x < width, steps, loop)
             return cache.end_row(loop), tf.transpose(outputs.stack(), [1, 0, 2])
 
-    def draw(u_mix, u_logistic, h=None, weights=None, given=None, keep_rows=0):
+    advance = tf.function(cache.advance)
+
+    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0):
         cache.reset()
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
-        layers, weights = ((), ()) if weights is None else (tuple(weights), list(weights.values()))
-        rows = [
-            draw_row(
-                tf.constant(y),
-                y % model.period,
-                *(tf.constant(values[:, y]) for values in (u_mix, u_logistic, given)),
-                tf.constant(y < keep_rows),
-                h,
-                layers,
-                weights,
+        rows = []
+        for y in progress.bar(range(height), desc="sampling", unit="row"):
+            advance(tf.constant(y))
+            here = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
+            is_given = tf.constant(y < keep_rows)
+            row = draw_row(
+                tf.constant(y), y % model.period, *here, is_given, h, tuple(weights), list(weights.values())
             )
-            for y in progress.bar(range(height), desc="sampling", unit="row")
-        ]
+            rows.append([tensor.numpy() for tensor in row])
         images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return images, outputs
 
