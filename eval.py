@@ -18,14 +18,27 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("-r", "--load_params", metavar="PREFIX", required=True, help="the checkpoint, or a folder: its newest one")
     add("--raw", action="store_true", help="use the parameters themselves, not their running average")
     add("--json", metavar="PATH", help="write the result there")
-    add("--nr_samples", type=command_line.non_negative_int, default=0, help="images to draw, into --save_dir")
+    add(
+        "--nr_samples",
+        type=command_line.non_negative_int,
+        default=0,
+        help="images to draw, or completions of each",
+    )
     add(
         "--classes", type=class_list, help="of a conditional network: which to draw, as 0,3,5; default: all, a row each"
     )
-    add("-o", "--save_dir", help="where the samples go")
+    add("--complete", metavar="IMAGES", help="a picture or .npy of images to draw again below --keep_rows")
+    add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; default: half")
+    add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
+    add("--skip_test", action="store_true", help="only draw")
+    add("-o", "--save_dir", help="where the pictures go")
     flags = parser.parse_args(argv)
-    if flags.nr_samples and not flags.save_dir:
-        parser.error("--nr_samples needs --save_dir, the folder for the samples")
+    if (flags.nr_samples or flags.complete) and not flags.save_dir:
+        parser.error("--nr_samples and --complete need --save_dir, the folder for the samples")
+    if flags.skip_test and not (flags.nr_samples or flags.complete):
+        parser.error("--skip_test leaves nothing to do without --nr_samples or --complete")
+    if flags.keep_rows and not flags.complete:
+        parser.error("--keep_rows is for --complete")
     return flags
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import data
-from pixel_snail import evaluation, plotting, run_folder
 from pixel_snail import flags as command_line
+from pixel_snail import plotting, run_folder
 
 IMAGES = 10
 """Of each class; of a set without labels, its square."""
@@ -36,7 +36,7 @@ def plot(flags: argparse.Namespace) -> None:
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
     images = data_set.train.images[chosen] / 127.5 - 1
-    evaluation.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
+    run_folder.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     print(f"{len(data_set.train):,} training and {len(data_set.test):,} test images from {data_set.source}: {path}")
 
 

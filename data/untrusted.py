@@ -140,6 +140,16 @@ def tar_pictures(archive: Path, folder: Path) -> Iterator[tuple[str, BinaryIO]]:
             raise UserError(f"{archive} is broken or cut off; get it anew")
 
 
+def npy(path: Path | str) -> np.ndarray:
+    """The array in an .npy file; arrays of objects, which are pickles, are refused."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    except Exception as error:  # what is broken makes NumPy raise nearly anything
+        raise UserError(f"{path} is not an array that can be read: {error}") from error
+
+
 def npz_names(path: Path) -> set[str]:
     """The names of the arrays in an .npz file."""
     with _readable(path), zipfile.ZipFile(path) as file:

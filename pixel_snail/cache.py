@@ -29,7 +29,9 @@ class Cache:
         filters: F.
     """
 
-    def __init__(self, parts: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int):
+    def __init__(
+        self, parts: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int
+    ):
         layers = [layer for part in parts[0] for layer in part._flatten_layers()]
         self.convs = [layer for layer in layers if hasattr(layer, "left_and_here")]
         self.channels = [conv.input_channels for conv in self.convs]
@@ -48,10 +50,18 @@ class Cache:
 
     def reset(self) -> None:
         """Forgets all: the next row is an image's first."""
-        for variable in (self.inputs_above, *self.rows_before.values()):
+        for variable in self.variables:
             variable.assign(tf.zeros(variable.shape))
-        if self.inner is not None:
-            self.inner.reset()
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that is kept between rows."""
+        own = [self.inputs_above, *self.rows_before.values()]
+        return own if self.inner is None else [*own, self.kept_u, self.kept_ul, *self.inner.variables]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(4 * variable.shape.num_elements() for variable in self.variables)
 
     # The pass over a row
 
@@ -174,9 +184,10 @@ class ImageCache(Cache):
         # Two rows with their channel of ones, and zeros on either side.
         self.pixels_above = _zeros(batch, 2, width + 2, 4)
 
-    def reset(self) -> None:
-        super().reset()
-        self.pixels_above.assign(tf.zeros(self.pixels_above.shape))
+    @property
+    def variables(self) -> list[tf.Variable]:
+        of_memories = [v for memory in self.memories.values() for v in (memory.past, memory.cells, memory.mixed)]
+        return [*super().variables, self.pixels_above, *of_memories]
 
     def advance(self, y: tf.Tensor) -> None:
         """Makes ready for row y; apart from the pass over it, so that the memory of attention is written in place."""
@@ -261,8 +272,8 @@ class _Memory:
 
     They are pooled over cells of size x size pixels: averaged where the attention itself is that coarse, or the
     largest taken where only its keys are. All rows of cells lie in `past`, [B, N, D + M], those in sight that are
-    complete; the row of cells that is being drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is what it found for
-    each cell of the row, [B, W / size, M]: at the cell's first pixel.
+    complete; the row of cells that is being drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is
+    what it found for each cell of that row, [B, W / size, M]: at the cell's first pixel.
     """
 
     def __init__(self, block, batch, height, width):
@@ -278,7 +289,7 @@ class _Memory:
 
     def advance(self, y):
         rows = y // self.size  # of cells, complete
-        # The row of cells that the last row of pixels was in: complete now, or to be written again, out of sight so far.
+        # The row of cells that the last row of pixels was in is complete now, or will be written again, unseen so far.
         slot = tf.maximum(tf.where(y % self.size == 0, rows - 1, rows), 0) * self.columns
         self.past[:, slot : slot + self.columns].assign(self.cells)
 

@@ -15,12 +15,13 @@ from pixel_snail import (
     checkpoint,
     codecs,
     devices,
+    drawing,
     logistic_mixture,
+    nn,
     plotting,
     progress,
     published,
     run_folder,
-    sampling,
 )
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
@@ -41,32 +42,68 @@ def evaluate(flags: argparse.Namespace) -> None:
     prefix = checkpoint.find(flags.load_params)
     run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
     if flags.model in models.leaking:
-        if flags.nr_samples:
-            raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples")
+        if flags.nr_samples or flags.complete:
+            raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
         print(models.leak_warning(flags.model))
     strategy = devices.strategy(flags.nr_gpu)
     data_set = load_data(flags)
-    classes, columns = _classes_to_draw(flags, data_set.nr_labels)
+    plan = _what_to_draw(flags, data_set)
     with strategy.scope():
         model = build_model(flags, data_set, dropout_p=0.0)
         checkpoint.load(prefix, model, averaged=not flags.raw)
+    if not flags.skip_test:
+        _test(flags, prefix, strategy, model, data_set)
+    if plan is not None:
+        print(plan(model))
 
-    def predict(x, h):
-        return model(x, h=h)
 
-    step = test_step(strategy, predict, data_set.nr_labels)
+def _test(flags, prefix, strategy, model, data_set):
+    """Evaluates the whole test set, prints a table, and writes --json and the picture."""
+    step = test_step(strategy, lambda x, h: model(x, h=h), data_set.nr_labels)
     nats, extremes = _nats_and_extremes(per_value(step, strategy, data_set.test, flags.batch_size))
     result = _result(flags, prefix, data_set, nats)
     print(f"bits/dim: {result['bits_per_dim']:.4f} +- {result['bits_per_dim_stderr']:.4f} (standard error)", flush=True)
     result["files_bits_per_dim"] = codecs.bits_per_dim(data_set.test.images)
     if flags.json:
-        write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
+        run_folder.write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
     if flags.save_dir:
         print(f"where the bits go: {_save_bit_maps(flags, data_set, result, extremes)}")
-    if flags.nr_samples:
-        images = draw(sampling.sampler(predict), flags, data_set, classes)
-        print(f"samples: {save_samples(images, flags.save_dir, flags.data_set, columns)}")
-    print(_table(result))
+    print(_table(result), flush=True)
+
+
+def _what_to_draw(flags, data_set):
+    """A function of the model that draws what the flags ask for and says where it is; None if they ask for nothing.
+
+    What may be wrong with the flags is found here, before anything is computed.
+    """
+
+    def drawn_by(model, number, *arguments, **keywords):
+        batch, nr_mix = flags.sample_batch, flags.nr_logistic_mix
+        draw = drawing.drawer(model, data_set, number, batch, nr_mix, flags.seed, flags.temperature)
+        return draw(nn.fold(model, model.trainable_variables), *arguments, **keywords)
+
+    if flags.complete:
+        truth = drawing.images_to_complete(flags.complete, data_set.image_shape)
+        keep_rows = drawing.rows_to_keep(flags, data_set.image_shape)
+        classes = drawing.classes_to_complete(flags.classes, len(truth), data_set.nr_labels)
+        each = flags.nr_samples or drawing.COMPLETIONS
+
+        def complete(model):
+            labels = None if classes is None else np.repeat(classes, each)
+            given = np.repeat(truth, each, 0)
+            images = drawn_by(model, len(given), labels, given=given, keep_rows=keep_rows)
+            path = drawing.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set)
+            return f"completions: {path}"
+
+        return complete
+
+    classes, columns = drawing.classes_to_draw(flags.classes, flags.nr_samples, data_set.nr_labels)
+
+    def sample(model):
+        images = drawn_by(model, flags.nr_samples if classes is None else len(classes), classes)
+        return f"samples: {drawing.save_samples(images, flags.save_dir, flags.data_set, columns)}"
+
+    return sample if flags.nr_samples else None
 
 
 def load_data(flags: argparse.Namespace) -> data.DataSet:
@@ -155,42 +192,6 @@ def nats_per_channel(values: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in values])
 
 
-def draw(sampler: Callable, flags: argparse.Namespace, data_set: data.DataSet, classes: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1], [B, H, W, 3], one of each class in `classes` [B], which only a conditional network reads."""
-    u_mix, u_logistic = sampling.uniforms(flags.seed, len(classes), data_set.image_shape, flags.nr_logistic_mix)
-    return sampler(u_mix, u_logistic, tf.one_hot(classes, data_set.nr_labels) if data_set.nr_labels else None)
-
-
-def save_samples(images: np.ndarray, folder: str, data_set: str, columns: int | None = None) -> str:
-    """Writes `<data_set>_samples.png`, a grid, and `.npy`, the images as drawn; returns the picture's path."""
-    stem = os.path.join(folder, f"{data_set}_samples")
-    write(f"{stem}.npy", lambda path: np.save(path, images))
-    write(f"{stem}.png", lambda path: plotting.save_grid(images, path, columns))
-    return f"{stem}.png"
-
-
-def write(path: str | Path, save: Callable) -> None:
-    """Calls save(path), its folder made; raises UserError where that can't be done."""
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        save(path)
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
-
-
-def _classes_to_draw(flags, nr_labels):
-    """The class of each sample, and how many there are in a row of their picture: one row a class."""
-    if nr_labels is None:
-        if flags.classes:
-            raise UserError("--classes is for networks trained with --class_conditional")
-        return np.zeros(flags.nr_samples, int), None
-    classes = flags.classes or list(range(nr_labels))
-    if max(classes) >= nr_labels:
-        raise UserError(f"--classes: there is no class {max(classes)}, the last is {nr_labels - 1}")
-    columns = -(-flags.nr_samples // len(classes))
-    return np.repeat(classes, columns), columns
-
-
 def _nats_and_extremes(values):
     """nats_per_channel(values), and of the images with the fewest and the most nats, in that order, the numbers and
     the nats of their values."""
@@ -244,7 +245,7 @@ def _save_bit_maps(flags, data_set, result, extremes):
     images = np.stack([data_set.test.images[number] for number, _ in extremes])
     maps = np.stack([nats.sum(-1) / np.log(2) for _, nats in extremes])
     bits = result["bits_per_dim_per_image"]
-    write(path, lambda path: plotting.save_bit_maps(images, maps, bits, path))
+    run_folder.write(path, lambda path: plotting.save_bit_maps(images, maps, bits, path))
     return path
 
 

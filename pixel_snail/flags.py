@@ -101,6 +101,7 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument(
         "-g", "--nr_gpu", type=positive_int, help="replicas; default: all GPUs (without any, logical CPU devices)"
     )
+    parser.add_argument("--sample_batch", type=positive_int, default=32, help="images drawn at a time, at most")
     parser.add_argument("-s", "--seed", type=int, default=42, help="of initialisation, order, dropout and samples")
 
 
@@ -125,6 +126,14 @@ def probability(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return number
+
+
+def non_negative_float(text: str) -> float:
+    """The type of a flag that scales something."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, inf)")
     return number
 
 

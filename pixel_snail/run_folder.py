@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pixel_snail.errors import UserError
@@ -55,6 +55,15 @@ def complete_flags(
     for name, default in (network | data).items():
         if getattr(flags, name) is None:
             setattr(flags, name, run.get(name, default))
+
+
+def write(path: str | Path, save: Callable) -> None:
+    """Calls save(path), its folder made; raises UserError where that can't be done."""
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        save(path)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror}") from error
 
 
 class RunFolder:

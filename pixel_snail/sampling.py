@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from pixel_snail import logistic_mixture, nn, progress
+from pixel_snail.errors import UserError
 
 
 def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
-    """Random numbers for images `first` to `first + images - 1`: u_mix [B, H, W, K], u_logistic [B, H, W, 3], in [0, 1).
+    """Random numbers in [0, 1) for so many images from the first on: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
 
     Each image has a stream of its own: it does not depend on which others are drawn with it.
     """
@@ -39,10 +40,10 @@ def sampler(
         jit: whether XLA compiles it: a step is a thousand small operations, which TensorFlow starts more slowly.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0) ->
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, title=...) ->
         (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K], or 9 K where
         they are channel-wise). weights are nn.fold's, h labels [B, L]; of images `given` [B, H, W, 3], the upper rows
-        are kept.
+        are kept; the title is the progress bar's.
     """
     cache = model.new_cache(batch, image_shape)
     height, width = image_shape[:2]
@@ -73,22 +74,39 @@ def sampler(
 
     advance = tf.function(cache.advance)
 
-    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0):
+    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling"):
         cache.reset()
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         rows = []
-        for y in progress.bar(range(height), desc="sampling", unit="row"):
+        for y in progress.bar(range(height), desc=title, unit="row"):
             advance(tf.constant(y))
             here = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
             is_given = tf.constant(y < keep_rows)
-            row = draw_row(
-                tf.constant(y), y % model.period, *here, is_given, h, tuple(weights), list(weights.values())
-            )
+            row = draw_row(tf.constant(y), y % model.period, *here, is_given, h, tuple(weights), list(weights.values()))
             rows.append([tensor.numpy() for tensor in row])
         images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return images, outputs
 
     return draw
+
+
+def check_memory(model: keras.Model, batch: int, image_shape: tuple[int, ...]) -> None:
+    """Raises UserError if drawing a batch needs more memory than the machine has left.
+
+    On GPUs, whose memory is their own, nothing is foretold.
+    """
+    try:
+        with open("/proc/meminfo") as file:
+            available = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return
+    # A cache is there as variables and, in the loop, once or twice as tensors.
+    needed = 3 * batch * model.new_cache(1, image_shape).nbytes
+    if needed > available and not tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            f"{batch} images at a time need about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free: lower "
+            "--sample_batch"
+        )
 
 
 def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):

@@ -13,6 +13,7 @@ import data
 from pixel_snail import (
     checkpoint,
     devices,
+    drawing,
     evaluation,
     logistic_mixture,
     nn,
@@ -20,7 +21,6 @@ from pixel_snail import (
     progress,
     published,
     run_folder,
-    sampling,
 )
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
@@ -113,7 +113,9 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
     step = train_step(strategy, model, optimizer, data_set.nr_labels, flags.seed)
     predict = predict_with_averages(model, optimizer)
     test_step = evaluation.test_step(strategy, predict, data_set.nr_labels)
-    sampler = sampling.sampler(predict)
+    number = flags.batch_size * strategy.num_replicas_in_sync
+    samples = flags.sample_interval and flags.model not in models.leaking
+    draw = samples and drawing.drawer(model, data_set, number, flags.sample_batch, flags.nr_logistic_mix, flags.seed)
     summaries = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
     steps, test_bpds = [], []
     last = time.time()
@@ -145,12 +147,11 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
             prefix = folder.path / str(epoch) / f"params_{flags.data_set}.ckpt"
             checkpoint.save(str(prefix), model, optimizer)
             folder.log(f"saved {prefix}")
-        # After the checkpoint: of a large network, samples take hours.
-        if flags.sample_interval and epoch % flags.sample_interval == 0 and flags.model not in models.leaking:
-            number = flags.batch_size * strategy.num_replicas_in_sync
-            classes = np.arange(number) % (data_set.nr_labels or 1)
-            images = evaluation.draw(sampler, flags, data_set, classes)
-            evaluation.save_samples(images, folder.path, flags.data_set)
+        # After the checkpoint: of a large network, samples take a while.
+        if samples and epoch % flags.sample_interval == 0:
+            weights = nn.fold(model, optimizer.split(optimizer.average.value))
+            images = draw(weights, np.arange(number) % (data_set.nr_labels or 1))
+            drawing.save_samples(images, folder.path, flags.data_set)
         if is_last:
             return
 

@@ -1,0 +1,102 @@
+"""Sampling with caches against one evaluation of the same batch, and against the naive loop.
+
+Prints a JSON line for each network and batch: seconds to compile, to draw the batch, to evaluate it once, their ratio,
+and what the naive loop, which computes the whole network for each pixel, would take (measured on some pixels, the rest
+extrapolated). Each line comes from a process of its own.
+
+    python -m benchmarks.sampling                                   # F 32, 64, 256; batches of 1, 8, 32
+    python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
+"""
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import statistics
+import time
+from pathlib import Path
+
+from pixel_snail import flags as command_line
+
+NAIVE_PIXELS = 4
+
+
+def main() -> None:
+    parser = command_line.Parser(description=__doc__.splitlines()[0])
+    command_line.add_model_flags(parser)
+    parser.set_defaults(nr_filters=None)
+    parser.add_argument("--batch_size", type=command_line.positive_int)
+    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    flags = parser.parse_args()
+    for filters in [flags.nr_filters] if flags.nr_filters else [32, 64, 256]:
+        for batch in [flags.batch_size] if flags.batch_size else [1, 8, 32]:
+            flags.nr_filters, flags.batch_size = filters, batch
+            context = multiprocessing.get_context("spawn")
+            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+                print(json.dumps(pool.submit(measure, flags).result()), flush=True)
+
+
+def measure(flags: argparse.Namespace) -> dict:
+    import numpy as np
+    import tensorflow as tf
+
+    from pixel_snail import logistic_mixture, model, nn, sampling
+
+    shape = (flags.image_size, flags.image_size, 3)
+    batch = flags.batch_size
+    network = model.build(
+        flags.model,
+        shape,
+        nr_resnet=flags.nr_resnet,
+        nr_filters=flags.nr_filters,
+        nr_logistic_mix=flags.nr_logistic_mix,
+        resnet_nonlinearity=flags.resnet_nonlinearity,
+    )
+    x = tf.constant(np.random.default_rng(0).uniform(-1, 1, [batch, *shape]), tf.float32)
+    with nn.data_dependent_initialisation():
+        network(x[:2])
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, network(x)))
+    evaluate(x)
+    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
+
+    weights = nn.fold(network, network.trainable_variables)
+    uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
+    draw = sampling.sampler(network, batch, shape)
+    first = timed(lambda: draw(weights, *uniforms))
+    seconds = timed(lambda: draw(weights, *uniforms))
+    peak = peak_gb()
+
+    # A row of so many pixels has the naive loop compute the whole image as often.
+    naive = sampling.naive_sampler(lambda x, h: network(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS])
+    rest = [[0, 0], [0, shape[0] - 1], [0, shape[1] - NAIVE_PIXELS], [0, 0]]
+    few = [u[:, :1, :NAIVE_PIXELS] for u in uniforms]
+    naive(*few)
+    naive_seconds = timed(lambda: naive(*few)) / NAIVE_PIXELS * shape[0] * shape[1]
+    return {
+        "model": flags.model,
+        "nr_filters": flags.nr_filters,
+        "batch_size": batch,
+        "image_size": flags.image_size,
+        "compile_seconds": round(first - seconds, 1),
+        "sampling_seconds": round(seconds, 2),
+        "evaluation_seconds": round(evaluation, 3),
+        "ratio": round(seconds / evaluation, 2),
+        "naive_seconds": round(naive_seconds, 1),
+        "naive_pixels_measured": NAIVE_PIXELS,
+        "peak_gb": peak,
+    }
+
+
+def timed(function):
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def peak_gb():
+    """Of this process alone: getrusage would count what its parent had."""
+    return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e6, 2)
+
+
+if __name__ == "__main__":
+    main()
