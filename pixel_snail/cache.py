@@ -271,9 +271,10 @@ class _Memory:
     """The keys and values of an attention block, so far.
 
     They are pooled over cells of size x size pixels: averaged where the attention itself is that coarse, or the
-    largest taken where only its keys are. All rows of cells lie in `past`, [B, N, D + M], those in sight that are
-    complete; the row of cells that is being drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is
-    what it found for each cell of that row, [B, W / size, M]: at the cell's first pixel.
+    largest taken where only its keys are (over 2 x 2 at most: for larger cells, SAME would put padding before them).
+    All rows of cells lie in `past`, [B, N, D + M], those in sight that are complete; the row of cells that is being
+    drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is what it found for each cell of that row,
+    [B, W / size, M]: at the cell's first pixel.
     """
 
     def __init__(self, block, batch, height, width):

@@ -1,11 +1,17 @@
-"""Samples against the original's."""
+"""Samples against the original's and the naive loop's; predictions step by step against those of the whole image."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import golden_numbers
-from pixel_snail import checkpoint, sampling
+from pixel_snail import checkpoint, nn, sampling
+from pixel_snail import model as models
+from pixel_snail.errors import UserError
+
+
+def weights(model):
+    return nn.fold(model, model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", [name for name in golden_numbers.CAUSAL if "ar_chs" not in name])
@@ -13,24 +19,112 @@ def test_samples_from_given_uniforms_are_the_originals(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)
     checkpoint.load(golden_numbers.checkpoint(name), model, averaged=True)
-    draw = sampling.sampler(lambda x, h: model(x, h=h))
-    images = draw(golden["sample/u_mix"], golden["sample/u_logistic"])
+    draw = sampling.sampler(model, len(golden["sample/x"]), golden["sample/x"].shape[1:])
+    images, _ = draw(weights(model), golden["sample/u_mix"], golden["sample/u_logistic"])
     assert images.shape == golden["sample/x"].shape
     # Running free, rounding is amplified from pixel to pixel.
     assert golden_numbers.error(images, golden["sample/x"]) < 1e-2
 
 
-def test_an_images_random_numbers_do_not_depend_on_how_many_are_drawn():
-    few, many = (sampling.uniforms(3, images, (4, 5, 3), 2) for images in (2, 5))
-    for a, b in zip(few, many, strict=True):
+def random_model(name, shape, rng, **settings):
+    """A small network whose features are all of order 1."""
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2} | settings
+    nr_labels = settings.pop("nr_labels", None)
+    model = models.build(name, shape, nr_labels, **settings)
+    h = None if nr_labels is None else tf.one_hot([0, 1, 2], nr_labels)
+    with nn.data_dependent_initialisation():
+        model(tf.cast(rng.uniform(-1, 1, [3, *shape]), tf.float32), h=h)
+    return model
+
+
+def step_by_step_error(model, shape, rng, h=None):
+    """How far predictions given the pixels so far are from the whole image's, at their worst position."""
+    images = rng.uniform(-1, 1, [2, *shape]).astype(np.float32)
+    expected = model(tf.constant(images), h=h)
+    expected = tf.concat(expected, -1) if isinstance(expected, tuple) else expected
+    nr_mix = expected.shape[-1] // (9 if expected.shape[-1] % 10 else 10)
+    uniforms = sampling.uniforms(0, 0, 2, shape, nr_mix)
+    draw = sampling.sampler(model, 2, shape, jit=False)
+    kept, outputs = draw(weights(model), *uniforms, h=h, given=images, keep_rows=shape[0])
+    np.testing.assert_array_equal(kept, images)
+    return golden_numbers.error(outputs, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 16)], ids=str)
+@pytest.mark.parametrize("name", golden_numbers.CAUSAL)
+def test_predictions_given_the_pixels_so_far_are_those_of_the_whole_image(name, size, rng):
+    shape = (*size, 3)
+    assert step_by_step_error(random_model(name, shape, rng), shape, rng) < 3e-5
+
+
+@pytest.mark.parametrize("name", ["model", "h8_noup_smallkey_ar_chs", "h6_shift", "pxpp", "h6_noup_124mix_halfattn"])
+@pytest.mark.parametrize("settings", [{"resnet_nonlinearity": "concat_elu"}, {"resnet_nonlinearity": "relu"}], ids=str)
+def test_they_are_for_every_nonlinearity_and_with_labels(name, settings, rng):
+    shape = (4, 8, 3) if name != "h8_noup_smallkey_ar_chs" else (5, 7, 3)
+    model = random_model(name, shape, rng, nr_resnet=2, nr_labels=3, **settings)
+    assert step_by_step_error(model, shape, rng, h=tf.one_hot([2, 0], 3)) < 3e-5
+
+
+@pytest.mark.parametrize("name, size", [("h12_pool2_smallkey", (5, 7)), ("h8_noup_smallkey", (1, 9))], ids=str)
+def test_they_are_for_images_whose_sides_are_odd(name, size, rng):
+    shape = (*size, 3)
+    assert step_by_step_error(random_model(name, shape, rng), shape, rng) < 3e-5
+
+
+@pytest.mark.parametrize("name", ["h8_noup_smallkey_ar_chs", "model"])
+def test_samples_are_those_of_the_naive_loop(name, rng):
+    shape = (6, 5, 3)
+    model = random_model(name, shape, rng)
+    uniforms = sampling.uniforms(1, 0, 2, shape, 2)
+    images, _ = sampling.sampler(model, 2, shape)(weights(model), *uniforms)
+    naive = sampling.naive_sampler(lambda x, h: model(x, h=h))(*uniforms)
+    assert np.abs(images - naive).max() < 1e-2
+    assert images.std() > 0.1
+
+
+def test_a_second_image_does_not_remember_the_first(rng):
+    shape = (4, 4, 3)
+    model = random_model("h8_noup_124444mix", (8, 8, 3), rng)
+    shape = (8, 8, 3)
+    draw = sampling.sampler(model, 2, shape, jit=False)
+    first, second = (sampling.uniforms(seed, 0, 2, shape, 2) for seed in (1, 2))
+    expected, _ = draw(weights(model), *second)
+    draw(weights(model), *first)
+    again, _ = draw(weights(model), *second)
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_temperature_0_draws_no_noise(rng):
+    shape = (4, 4, 3)
+    model = random_model("h8_noup_smallkey", shape, rng)
+    draw = sampling.sampler(model, 2, shape, temperature=0.0, jit=False)
+    images = [draw(weights(model), *sampling.uniforms(seed, 0, 2, shape, 2))[0] for seed in (1, 2)]
+    np.testing.assert_array_equal(images[0], images[1])
+    warm, _ = sampling.sampler(model, 2, shape, temperature=0.5, jit=False)(
+        weights(model), *sampling.uniforms(1, 0, 2, shape, 2)
+    )
+    assert np.abs(warm - images[0]).max() > 1e-2
+
+
+def test_more_images_than_memory_holds_are_refused(rng):
+    model = random_model("h8_noup_smallkey", (8, 8, 3), rng)
+    sampling.check_memory(model, 8, (8, 8, 3))
+    with pytest.raises(UserError, match=r"images at a time need about .* GB are free: lower --sample_batch"):
+        sampling.check_memory(model, 10**9, (8, 8, 3))
+
+
+def test_an_images_random_numbers_do_not_depend_on_which_are_drawn_with_it():
+    few, many, later = (sampling.uniforms(3, first, images, (4, 5, 3), 2) for first, images in ((0, 2), (0, 5), (3, 2)))
+    for a, b, c in zip(few, many, later, strict=True):
         np.testing.assert_array_equal(a, b[:2])
+        np.testing.assert_array_equal(c, b[3:])
     u_mix, u_logistic = many
     assert u_mix.shape == (5, 4, 5, 2)
     assert u_logistic.shape == (5, 4, 5, 3)
     assert len(np.unique(np.concatenate([u_mix.ravel(), u_logistic.ravel()]))) > 450
 
 
-def test_pixels_are_drawn_in_raster_order_each_from_those_before_it():
+def test_the_naive_loop_draws_in_raster_order_each_pixel_from_those_before_it():
     """A network that predicts, without noise, the previous pixel plus a tenth, counts through the image."""
 
     def predict(x, h):
@@ -39,6 +133,7 @@ def test_pixels_are_drawn_in_raster_order_each_from_those_before_it():
         outputs = tf.stack([means, tf.fill(means.shape, -100.0), tf.zeros_like(means)], -1)
         return tf.concat([tf.zeros([1, 3, 4, 1]), tf.reshape(outputs, [1, 3, 4, 9])], -1)
 
-    images = sampling.sampler(predict)(np.full([1, 3, 4, 1], 0.5, np.float32), np.full([1, 3, 4, 3], 0.5, np.float32))
+    draw = sampling.naive_sampler(predict)
+    images = draw(np.full([1, 3, 4, 1], 0.5, np.float32), np.full([1, 3, 4, 3], 0.5, np.float32))
     # Each logistic's median is its mean; a scale of e^-7 times the logit of 0.5, 0.
     np.testing.assert_allclose(images[0, :, :, 0].ravel(), -1 + 0.1 * np.arange(1, 13), atol=1e-5)
