@@ -39,7 +39,7 @@ def main() -> None:
     optimizer.build(model.trainable_variables)
     with tempfile.TemporaryDirectory() as folder:
         prefix = os.path.join(folder, "0", "params_photos.ckpt")
-        timed("save_seconds", lambda: checkpoint.save(prefix, model, optimizer))
+        timed("save_seconds", lambda: checkpoint.save(prefix, model, optimizer, {}))
         size = sum(os.path.getsize(file) for file in (f"{prefix}.index", f"{prefix}.data-00000-of-00001"))
         expected = [np.asarray(variable) for variable in model.trainable_variables]
         for variable in model.trainable_variables:

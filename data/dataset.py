@@ -52,16 +52,19 @@ class DataSet:
         return dataclasses.replace(self, train=Split(self.train.images), test=Split(self.test.images))
 
 
-def training_batches(split: Split, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
+def training_batches(split: Split, batch_size: int, seed: int, epoch: int, seen: int = 0) -> tf.data.Dataset:
     """An epoch of training: a fresh permutation, each image at most once, the remainder of a batch left out.
 
     Yields {"images": uint8 [B, H, W, 3]}, with "labels", int32 [B], where there are labels.
+
+    Args:
+        seen: how many images of the permutation are left out, because the epoch goes on after them.
 
     Raises:
         UserError: the split has less than a batch.
     """
     check_batch_size(split, batch_size)
-    order = np.random.default_rng([seed, epoch]).permutation(len(split))
+    order = np.random.default_rng([seed, epoch]).permutation(len(split))[seen:]
     return _batches(split, order[: len(order) // batch_size * batch_size], batch_size)
 
 

@@ -8,6 +8,7 @@ A TensorFlow checkpoint of named tensors:
 | its average | the same + `/ExponentialMovingAverage` |
 | Adam's t, steps taken + 1, a float | `Variable` |
 | Adam's v and m of parameter i | `Variable_{2i+1}`, `Variable_{2i+2}` |
+| where training is, which the original's lacks and its Saver passes over | `pixel_snail/epoch`, `pixel_snail/images` |
 
 `python -m pixel_snail.checkpoint PREFIX` prints what a checkpoint holds.
 """
@@ -15,6 +16,7 @@ A TensorFlow checkpoint of named tensors:
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -26,13 +28,17 @@ from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam, flatten
 
 AVERAGE = "/ExponentialMovingAverage"
+PROGRESS = "pixel_snail/"
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 
 
-def save(prefix: str, model: keras.Model, optimizer: PolyakAdam) -> None:
+def save(prefix: str, model: keras.Model, optimizer: PolyakAdam, progress: Mapping[str, int]) -> None:
     """Writes a run's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
 
     They are written aside and the folder renamed, so that there is never half a checkpoint under its name.
+
+    Args:
+        progress: what `read_progress` is to return: the `epoch` to go on in, the `images` of it seen already.
 
     Raises:
         OSError: no permission, no space, or the folder is there already.
@@ -42,6 +48,7 @@ def save(prefix: str, model: keras.Model, optimizer: PolyakAdam) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     os.makedirs(aside)
     tensors = _state(model, optimizer)
+    tensors |= {PROGRESS + name: tf.constant(value, tf.int64) for name, value in progress.items()}
     try:
         tf.raw_ops.SaveV2(
             prefix=os.path.join(aside, name),
@@ -102,6 +109,17 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
         optimizer.momentum.assign(flatten(momentum))
     for variable, value in zip(model.trainable_variables, values, strict=True):
         variable.assign(value)
+
+
+def read_progress(prefix: str) -> dict[str, int]:
+    """What `save` was told of the run's progress; nothing, if the original wrote the checkpoint.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    reader = Reader(prefix)
+    names = [name for name in reader.shapes if name.startswith(PROGRESS)]
+    return {name[len(PROGRESS) :]: int(value) for name, value in zip(names, reader.read(names), strict=True)}
 
 
 def _state(model, optimizer):

@@ -38,11 +38,16 @@ def train(flags: argparse.Namespace) -> None:
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     run_folder.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params) if flags.load_params else None
+    start = {"epoch": 0, "images": 0} | (checkpoint.read_progress(prefix) if prefix else {})
     keras.utils.set_random_seed(flags.seed)
     strategy = devices.strategy(flags.nr_gpu)
     data_set = evaluation.load_data(flags)
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
     data.check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
+    if len(data_set.train) - start["images"] < global_batch:
+        start = {"epoch": start["epoch"] + 1, "images": 0}
+    if start["epoch"] >= flags.max_epochs:
+        raise UserError(f"{prefix} has {start['epoch']} epochs behind it: raise --max_epochs={flags.max_epochs}")
     with strategy.scope():
         model = evaluation.build_model(flags, data_set, flags.dropout_p)
         optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay)
@@ -64,8 +69,9 @@ def train(flags: argparse.Namespace) -> None:
         folder.log(models.leak_warning(flags.model))
     if prefix:
         folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
+        folder.log(f"going on in epoch {start['epoch']}, after {start['images']} of its images")
     try:
-        _run_epochs(flags, strategy, data_set, model, optimizer, folder)
+        _run_epochs(flags, strategy, data_set, model, optimizer, folder, start)
     except OSError as error:
         raise UserError(f"can't write to {folder.path}: {error.strerror or error}") from error
 
@@ -109,7 +115,7 @@ def predict_with_averages(model: keras.Model, optimizer: PolyakAdam) -> Callable
     return predict
 
 
-def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
+def _run_epochs(flags, strategy, data_set, model, optimizer, folder, start):
     step = train_step(strategy, model, optimizer, data_set.nr_labels, flags.seed)
     predict = predict_with_averages(model, optimizer)
     test_step = evaluation.test_step(strategy, predict, data_set.nr_labels)
@@ -120,8 +126,11 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
     steps, test_bpds = [], []
     last = time.time()
     deadline = last + 60 * flags.max_minutes if flags.max_minutes else float("inf")
-    for epoch in range(flags.max_epochs):
-        steps.append(_train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, summaries))
+    for epoch in range(start["epoch"], flags.max_epochs):
+        seen = start["images"] if epoch == start["epoch"] else 0
+        batches = data.training_batches(data_set.train, number, flags.seed, epoch, seen)
+        steps.append(_train_epoch(strategy, data_set, optimizer, step, batches, number, epoch, deadline, summaries))
+        seen += number * len(steps[-1])
         values = evaluation.per_value(test_step, strategy, data_set.test, flags.batch_size, leave=False)
         nats = evaluation.nats_per_channel(values).sum(1)
         test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
@@ -145,7 +154,7 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
         is_last = epoch + 1 == flags.max_epochs or now > deadline
         if epoch % flags.save_interval == 0 or is_last:
             prefix = folder.path / str(epoch) / f"params_{flags.data_set}.ckpt"
-            checkpoint.save(str(prefix), model, optimizer)
+            checkpoint.save(str(prefix), model, optimizer, {"epoch": epoch, "images": seen})
             folder.log(f"saved {prefix}")
         # After the checkpoint: of a large network, samples take a while.
         if samples and epoch % flags.sample_interval == 0:
@@ -156,13 +165,11 @@ def _run_epochs(flags, strategy, data_set, model, optimizer, folder):
             return
 
 
-def _train_epoch(flags, strategy, data_set, optimizer, step, epoch, deadline, summaries):
+def _train_epoch(strategy, data_set, optimizer, step, batches, global_batch, epoch, deadline, summaries):
     """Trains for an epoch, or until the deadline, and returns the bits/dim of its steps."""
-    global_batch = flags.batch_size * strategy.num_replicas_in_sync
-    batches = data.training_batches(data_set.train, global_batch, flags.seed, epoch)
     steps = []
     with progress.bar(total=len(batches), desc=f"epoch {epoch}", unit="step", leave=False) as bar:
-        if epoch == 0:
+        if step.experimental_get_tracing_count() == 0:
             bar.set_postfix_str("compiling the first step")
         for batch in strategy.experimental_distribute_dataset(batches):
             loss = float(step(batch))

@@ -27,9 +27,12 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
     optimizer.build(model.trainable_variables)
     checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
-    checkpoint.save(prefix, model, optimizer)
+    checkpoint.save(prefix, model, optimizer, {"epoch": 7, "images": 3})
     original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
-    assert original.keys() == ours.keys()
+    assert ours.keys() - original.keys() == {"pixel_snail/epoch", "pixel_snail/images"}
+    assert original.keys() <= ours.keys()
+    assert checkpoint.read_progress(prefix) == {"epoch": 7, "images": 3}
+    assert checkpoint.read_progress(golden_numbers.checkpoint(name)) == {}
     for name, tensor in original.items():
         assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape), name
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)

@@ -66,6 +66,14 @@ def test_an_epoch_of_training_is_a_permutation_without_its_remainder():
     np.testing.assert_array_equal(orders[1], orders[2])
 
 
+def test_an_epoch_goes_on_after_the_images_that_were_seen():
+    whole, rest = (
+        np.concatenate([batch["labels"] for batch in data.training_batches(numbered_split(50), 8, 1, 3, seen)])
+        for seen in (0, 16)
+    )
+    np.testing.assert_array_equal(rest, whole[16:])
+
+
 def test_test_batches_are_all_images_once_in_order():
     batches = list(data.test_batches(numbered_split(21), 8))
     order = np.concatenate([batch["images"][:, 0, 0, 0] for batch in batches])

@@ -96,7 +96,14 @@ def test_mistakes_are_refused_in_one_line_with_exit_code_2(parse, argv, message,
 
 
 def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):
-    for argv in ([], ["--load_params=x", "--nr_samples=4"]):
+    for argv in (
+        [],
+        ["-rx", "--nr_samples=4"],
+        ["-rx", "--complete=images.png"],
+        ["-rx", "--skip_test"],
+        ["-rx", "--nr_samples=4", "-oy", "--keep_rows=3"],
+        ["-rx", "--temperature=-1"],
+    ):
         with pytest.raises(SystemExit) as exit_:
             eval_command.parse_flags([*KNOWN_DATA_SET, *argv])
         assert exit_.value.code == 2

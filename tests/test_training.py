@@ -177,6 +177,16 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert run(eval_command, [*argv, "--nr_filters=8"]) == 2
     assert "--nr_filters=8, but the run of" in capsys.readouterr().err
 
+    complete = [f"-r{folder}", f"-o{samples}", "--skip_test", f"--complete={samples / 'tiny_samples.npy'}"]
+    assert run(eval_command, [*complete, "--nr_samples=2", "--keep_rows=5", "--sample_batch=4"]) == 0
+    completions = np.load(samples / "tiny_completions.npy")
+    assert completions.shape == (3, 2, 8, 8, 3)
+    kept = np.load(samples / "tiny_samples.npy")[:, None, :5]
+    np.testing.assert_array_equal(completions[:, :, :5], np.repeat(kept, 2, 1))
+    assert "bits/dim" not in capsys.readouterr().out
+    assert run(eval_command, [*complete, "--keep_rows=8"]) == 2
+    assert "leaves nothing to draw" in capsys.readouterr().err
+
     assert run(eval_command, [*argv, "--raw"]) == 0
     raw = json.loads(result_file.read_text())
     assert raw["averaged"] is False
@@ -184,9 +194,11 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
 
     # Going on: steps and learning rate are those of the checkpoint.
     assert (
-        run(train_command, [*TINY_NETWORK, "-x1", f"-o{tmp_path / 'more'}", f"-r{folder}", "--sample_interval=0"]) == 0
+        run(train_command, [*TINY_NETWORK, "-x4", f"-o{tmp_path / 'more'}", f"-r{folder}", "--sample_interval=0"]) == 0
     )
-    assert "15 steps taken" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "15 steps taken" in out
+    assert "going on in epoch 3, after 0 of its images" in out
 
 
 def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):
@@ -281,15 +293,28 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
     assert len(np.load(samples)) == 4  # the batches of both replicas
 
 
-def test_initialisation_and_first_steps_are_repeated_by_the_seed(tiny, tmp_path):
-    runs = []
-    for folder in ("a", "b"):
-        argv = [*TINY_NETWORK, f"-o{tmp_path / folder}", "-x1", "--sample_interval=0", "--seed=7"]
-        assert run(train_command, argv) == 0
-        reader = tf.train.load_checkpoint(checkpoint.find(str(tmp_path / folder)))
-        runs.append({name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
-    assert runs[0].keys() == runs[1].keys()
-    for name, value in runs[0].items():
-        np.testing.assert_allclose(runs[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
-    assert any(name.endswith("/V") for name in runs[0])
-    assert nn.variable_names(golden_numbers.build("h8_noup_smallkey"))[0] in runs[0]
+def test_a_run_that_was_interrupted_in_mid_epoch_ends_as_one_that_was_not(tiny, tmp_path, capsys):
+    """With the same seed: initialisation, order, dropout and learning rate are repeated or go on."""
+
+    def train(folder, *argv):
+        flags = [*TINY_NETWORK, f"-o{tmp_path / folder}", "--sample_interval=0", "--seed=7", "-e0.9", *argv]
+        assert run(train_command, flags) == 0
+        return checkpoint.find(str(tmp_path / folder))
+
+    whole = train("whole", "-x2")
+    begun = train("begun", "-x2", "--max_minutes=0.0001")
+    assert checkpoint.read_progress(begun) == {"epoch": 0, "images": 2}
+    capsys.readouterr()
+    resumed = train("resumed", "-x2", f"-r{begun}")
+    assert "going on in epoch 0, after 2 of its images" in capsys.readouterr().out
+    readers = [tf.train.load_checkpoint(prefix) for prefix in (whole, resumed)]
+    names = readers[0].get_variable_to_shape_map().keys()
+    assert names == readers[1].get_variable_to_shape_map().keys()
+    assert nn.variable_names(golden_numbers.build("h8_noup_smallkey"))[0] in names
+    assert readers[0].get_tensor("Variable") == 11  # five steps an epoch, and one
+    for name in names:
+        expected, actual = (reader.get_tensor(name) for reader in readers)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+    assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", f"-r{resumed}", "-x2"]) == 2
+    assert "has 2 epochs behind it: raise --max_epochs=2" in capsys.readouterr().err
