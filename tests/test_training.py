@@ -177,7 +177,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert run(eval_command, [*argv, "--nr_filters=8"]) == 2
     assert "--nr_filters=8, but the run of" in capsys.readouterr().err
 
-    complete = [f"-r{folder}", f"-o{samples}", "--skip_test", f"--complete={samples / 'tiny_samples.npy'}"]
+    complete = [f"-r{folder}", "-b2", f"-o{samples}", "--skip_test", f"--complete={samples / 'tiny_samples.npy'}"]
     assert run(eval_command, [*complete, "--nr_samples=2", "--keep_rows=5", "--sample_batch=4"]) == 0
     completions = np.load(samples / "tiny_completions.npy")
     assert completions.shape == (3, 2, 8, 8, 3)
