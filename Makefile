@@ -13,7 +13,7 @@ DEMO_TRAINING := --batch_size=2 --init_batch_size=100 --dropout_p=0 --polyak_dec
 
 demo: .venv/installed
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
-	$(BIN)/python eval.py --load_params=$(DEMO) --json=$(DEMO)/result.json --nr_samples=4 --save_dir=$(DEMO)
+	$(BIN)/python eval.py --load_params=$(DEMO) --json=$(DEMO)/result.json --nr_samples=16 --save_dir=$(DEMO)
 	@echo "learning curve: $$(ls -td $(DEMO)/pixelsnail_photos_*/ | head -1)learning_curve.png"
 	@echo "samples:        $(DEMO)/photos_samples.png"
 
