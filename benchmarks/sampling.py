@@ -10,6 +10,7 @@ extrapolated). Each line comes from a process of its own.
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -28,12 +29,12 @@ def main() -> None:
     parser.add_argument("--batch_size", type=command_line.positive_int)
     parser.add_argument("--image_size", type=command_line.positive_int, default=32)
     flags = parser.parse_args()
-    for filters in [flags.nr_filters] if flags.nr_filters else [32, 64, 256]:
-        for batch in [flags.batch_size] if flags.batch_size else [1, 8, 32]:
-            flags.nr_filters, flags.batch_size = filters, batch
-            context = multiprocessing.get_context("spawn")
-            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-                print(json.dumps(pool.submit(measure, flags).result()), flush=True)
+    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
+    batches = [flags.batch_size] if flags.batch_size else [1, 8, 32]
+    context = multiprocessing.get_context("spawn")
+    for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            print(json.dumps(pool.submit(measure, flags).result()), flush=True)
 
 
 def measure(flags: argparse.Namespace) -> dict:
@@ -55,16 +56,16 @@ def measure(flags: argparse.Namespace) -> dict:
     x = tf.constant(np.random.default_rng(0).uniform(-1, 1, [batch, *shape]), tf.float32)
     with nn.data_dependent_initialisation():
         network(x[:2])
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, network(x)))
-    evaluate(x)
-    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
-
     weights = nn.fold(network, network.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw = sampling.sampler(network, batch, shape)
     first = timed(lambda: draw(weights, *uniforms))
     seconds = timed(lambda: draw(weights, *uniforms))
-    peak = peak_gb()
+    peak = peak_gb()  # of sampling: an evaluation of a large batch takes more
+
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, network(x)))
+    evaluate(x)
+    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
 
     # A row of so many pixels has the naive loop compute the whole image as often.
     naive = sampling.naive_sampler(lambda x, h: network(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS])
