@@ -8,16 +8,16 @@ folder that needs 10 GB, and takes about ten minutes. Each line of JSON comes fr
 """
 
 import argparse
-import concurrent.futures
 import hashlib
 import io
 import json
-import multiprocessing
 import statistics
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.measuring import in_a_process, peak_gb, timed
 
 BATCH_SIZE = 8
 
@@ -32,18 +32,6 @@ def main() -> None:
         for phase in (convert, start, read_an_epoch):
             print(json.dumps({"images": flags.images, **in_a_process(phase, Path(folder))}), flush=True)
         print(json.dumps(in_a_process(input_and_step, Path(folder))), flush=True)
-
-
-def in_a_process(function, *arguments):
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def peak_gb():
-    """Of this process alone: getrusage would count what its parent had."""
-    status = Path("/proc/self/status").read_text()
-    return round(int(status.split("VmHWM:")[1].split()[0]) / 1e6, 2)
 
 
 def make_tars(folder, images):
@@ -125,12 +113,6 @@ def input_and_step(folder):
         "step_seconds": round(seconds, 3),
         "share": round(inputs / seconds, 5),
     }
-
-
-def timed(function):
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

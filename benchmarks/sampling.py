@@ -9,14 +9,11 @@ extrapolated). Each line comes from a process of its own.
 """
 
 import argparse
-import concurrent.futures
 import itertools
 import json
-import multiprocessing
 import statistics
-import time
-from pathlib import Path
 
+from benchmarks.measuring import in_a_process, peak_gb, timed
 from pixel_snail import flags as command_line
 
 NAIVE_PIXELS = 4
@@ -31,10 +28,8 @@ def main() -> None:
     flags = parser.parse_args()
     filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
     batches = [flags.batch_size] if flags.batch_size else [1, 8, 32]
-    context = multiprocessing.get_context("spawn")
     for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            print(json.dumps(pool.submit(measure, flags).result()), flush=True)
+        print(json.dumps(in_a_process(measure, flags)), flush=True)
 
 
 def measure(flags: argparse.Namespace) -> dict:
@@ -86,17 +81,6 @@ def measure(flags: argparse.Namespace) -> dict:
         "naive_pixels_measured": NAIVE_PIXELS,
         "peak_gb": peak,
     }
-
-
-def timed(function):
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
-
-
-def peak_gb():
-    """Of this process alone: getrusage would count what its parent had."""
-    return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e6, 2)
 
 
 if __name__ == "__main__":

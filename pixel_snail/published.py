@@ -3,6 +3,11 @@
 import dataclasses
 
 ORIGINAL = "PixelSNAIL, Chen et al. 2018"
+_PIXELRNN = "PixelRNN, van den Oord et al. 2016, arXiv 1601.06759"
+_GATED_PIXELCNN = "Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328"
+_PIXELCNNPP = "PixelCNN++, Salimans et al. 2017, arXiv 1701.05517"
+_IMAGE_TRANSFORMER = "Image Transformer, Parmar et al. 2018, arXiv 1802.05751"
+_SPARSE_TRANSFORMER = "Sparse Transformer, Child et al. 2019, arXiv 1904.10509"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,29 +30,29 @@ benchmarks = {
         images=10_000,
         bits_per_dim=2.85,
         others=(
-            ("PixelRNN, van den Oord et al. 2016, arXiv 1601.06759", 3.00),
-            ("Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328", 3.03),
-            ("PixelCNN++, Salimans et al. 2017, arXiv 1701.05517", 2.92),
-            ("Image Transformer, Parmar et al. 2018, arXiv 1802.05751", 2.90),
-            ("Sparse Transformer, Child et al. 2019, arXiv 1904.10509", 2.80),
+            (_PIXELRNN, 3.00),
+            (_GATED_PIXELCNN, 3.03),
+            (_PIXELCNNPP, 2.92),
+            (_IMAGE_TRANSFORMER, 2.90),
+            (_SPARSE_TRANSFORMER, 2.80),
         ),
     ),
     "imagenet": Benchmark(
         images=49_999,
         bits_per_dim=3.80,
         others=(
-            ("PixelRNN, van den Oord et al. 2016, arXiv 1601.06759", 3.86),
-            ("Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328", 3.83),
-            ("Image Transformer, Parmar et al. 2018, arXiv 1802.05751", 3.77),
+            (_PIXELRNN, 3.86),
+            (_GATED_PIXELCNN, 3.83),
+            (_IMAGE_TRANSFORMER, 3.77),
         ),
     ),
     "imagenet64": Benchmark(
         images=49_999,
         bits_per_dim=3.52,
         others=(
-            ("PixelRNN, van den Oord et al. 2016, arXiv 1601.06759", 3.63),
-            ("Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328", 3.57),
-            ("Sparse Transformer, Child et al. 2019, arXiv 1904.10509", 3.44),
+            (_PIXELRNN, 3.63),
+            (_GATED_PIXELCNN, 3.57),
+            (_SPARSE_TRANSFORMER, 3.44),
         ),
     ),
 }
