@@ -6,6 +6,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 
 from data import untrusted
@@ -86,6 +87,9 @@ def _batch(path):
 def _from_tfds(data_dir):
     progress.say("loading CIFAR-10 with TensorFlow Datasets ...")
     import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
+
+    # It warns that what it has not prepared yet is not there: beside an error, one line too many.
+    absl.logging.set_verbosity(absl.logging.ERROR)
 
     try:
         builder = tfds.builder("cifar10", data_dir=data_dir)
