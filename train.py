@@ -13,6 +13,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_data_flags(parser)
     command_line.add_model_flags(parser)
     command_line.add_run_flags(parser)
+    command_line.add_step_flags(parser)
     add = parser.add_argument
     add("--paper", choices=published.runs, help="all flags of the paper's run on it; flags given beside it win")
     add("-o", "--save_dir", default="./data/save", help="the run's folder is made in it")

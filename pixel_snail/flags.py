@@ -105,6 +105,14 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument("-s", "--seed", type=int, default=42, help="of initialisation, order, dropout and samples")
 
 
+def add_step_flags(parser: Parser) -> None:
+    """How a training step is computed: what makes it faster or smaller, and may change its numbers."""
+    add = parser.add_argument
+    add("--bfloat16", action="store_true", help="compute the network in bfloat16; what is learned stays in float32")
+    add("--recompute", action="store_true", help="keep less for the gradients and compute it anew: less memory")
+    add("--grad_accum", type=positive_int, default=1, help="parts that a replica's batch is computed in: less memory")
+
+
 def positive_int(text: str) -> int:
     """The type of a flag that counts something."""
     number = int(text)

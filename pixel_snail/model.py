@@ -83,8 +83,11 @@ class PixelSNAIL(keras.Model):
         ]
         self.output_layer = (output or Output)(resnet, conv, nr_filters, nr_logistic_mix)
 
-    def call(self, x, h=None, seed=None, cache=None):
+    def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """Outputs [B, H, W, 10 K] for images x [B, H, W, 3] and labels h [B, L]; dropout acts where there is a seed.
+
+        bfloat16 has all between the first and the last layer computed in it; recompute has gradients compute what is
+        in the blocks anew, and keep only what is between them.
 
         With a cache (see cache.py), x is None: in a pass over a row nothing comes back; in a step, the stream ul of
         the pixel [B, F], which output_layer takes.
@@ -92,9 +95,17 @@ class PixelSNAIL(keras.Model):
         *block_seeds, output_seed = nn.split_seed(seed, len(self.blocks) + 1)
         position = background(x) if cache is None else cache.position()
         ul, u = self.stem(x, cache=cache)
+        seen = {"x": x, "position": position}
+        if bfloat16:
+            ul, u, seen = tf.nest.map_structure(_to_bfloat16, (ul, u, seen))
         for block, block_seed in zip(self.blocks, block_seeds, strict=True):
-            ul, u = block(ul, u=u, x=x, position=position, h=h, seed=block_seed, cache=cache)
-        return ul if cache is not None else self.output_layer(ul, drawn=lambda *outputs: x, h=h, seed=output_seed)
+            run = functools.partial(block, **seen, h=h, seed=block_seed, cache=cache)
+            ul, u = (nn.recomputed(run) if recompute else run)(ul=ul, u=u)
+        return (
+            ul
+            if cache is not None
+            else self.output_layer(tf.cast(ul, tf.float32), drawn=lambda *outputs: x, h=h, seed=output_seed)
+        )
 
     def new_cache(self, batch: int, image_shape: tuple[int, ...]) -> ImageCache:
         """An empty cache for drawing images, (H, W, 3) each."""
@@ -144,11 +155,13 @@ class PixelCNNpp(keras.Model):
         self.level = level
         self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix)
 
-    def call(self, x, h=None, seed=None, cache=None):
+    def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """As PixelSNAIL's."""
         ul, u = self.stem(x, cache=cache)
-        ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache)
-        return ul if cache is not None else self.output_layer(ul, drawn=lambda *outputs: x)
+        if bfloat16:
+            ul, u = _to_bfloat16(ul), _to_bfloat16(u)
+        ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)
+        return ul if cache is not None else self.output_layer(tf.cast(ul, tf.float32), drawn=lambda *outputs: x)
 
     def new_cache(self, batch: int, image_shape: tuple[int, ...]) -> ImageCache:
         """As PixelSNAIL's."""
@@ -159,7 +172,7 @@ class PixelCNNpp(keras.Model):
         return ImageCache(parts, batch, *image_shape[:2], self.nr_filters)
 
 
-class Level(keras.layers.Layer):
+class Level(nn.Layer):
     """PixelCNN++ at one size of map: steps on the way to the next smaller one, and steps on the way back.
 
     Each step back sees what a step of the way there made, the last one first.
@@ -183,16 +196,21 @@ class Level(keras.layers.Layer):
         """Those that work at this size."""
         return [*self.up, *([self.shrink] if self.shrink else []), *self.down]
 
-    def call(self, ul, u, h=None, seed=None, cache=None):
+    def call(self, ul, u, h=None, seed=None, cache=None, recompute=False):
         *seeds, inner_seed = nn.split_seed(seed, len(self.up) + len(self.down) + 1)
+
+        def run(layer, layer_seed):
+            step = functools.partial(layer, h=h, seed=layer_seed, cache=cache)
+            return nn.recomputed(step) if recompute else step
+
         streams = [(ul, u)]
         for layer, layer_seed in zip(self.up, seeds[: len(self.up)], strict=True):
-            ul, u = layer(ul, u=u, h=h, seed=layer_seed, cache=cache)
+            ul, u = run(layer, layer_seed)(ul=ul, u=u)
             streams.append((ul, u))
         if self.inner is None:
             ul, u = streams.pop()
         elif cache is None:
-            ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed))
+            ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed, recompute=recompute))
         else:
             small = self.shrink(ul, u, cache=cache)
             if cache.inner_is_due:
@@ -200,11 +218,11 @@ class Level(keras.layers.Layer):
             ul, u = self.grow(*cache.kept(), cache=cache)
         for layer, layer_seed in zip(self.down, seeds[len(self.up) :], strict=True):
             skip_ul, skip_u = streams.pop()
-            ul, u = layer(ul, u=u, skip_ul=skip_ul, skip_u=skip_u, h=h, seed=layer_seed, cache=cache)
+            ul, u = run(layer, layer_seed)(ul=ul, u=u, skip_ul=skip_ul, skip_u=skip_u)
         return ul, u
 
 
-class Stem(keras.layers.Layer):
+class Stem(nn.Layer):
     """The streams' first maps, (ul, u or None), of the image: from here on a pixel's own values are out of sight."""
 
     def __init__(self, nr_filters: int, up: bool):
@@ -223,7 +241,7 @@ class Stem(keras.layers.Layer):
         return (None if cache.in_row else above + cache.right_shifted(self.left)), u
 
 
-class ShiftStem(keras.layers.Layer):
+class ShiftStem(nn.Layer):
     """The first map of a network whose convolutions are shifts: (ul, None)."""
 
     def __init__(self, nr_filters: int):
@@ -236,7 +254,7 @@ class ShiftStem(keras.layers.Layer):
         return (None if cache.in_row else self.shift_nin(cache.around())[:, 1, 1]), None
 
 
-class Streams(keras.layers.Layer):
+class Streams(nn.Layer):
     """A residual step of both streams: u sees a skip of itself, ul sees u and a skip of itself, where there are any."""
 
     def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], up: bool):
@@ -255,7 +273,7 @@ class Streams(keras.layers.Layer):
         return ul, u
 
 
-class Resample(keras.layers.Layer):
+class Resample(nn.Layer):
     """Halves or doubles both streams' size."""
 
     def __init__(self, layer_u: keras.layers.Layer, layer_ul: keras.layers.Layer):
@@ -269,7 +287,7 @@ class Resample(keras.layers.Layer):
         return (None if ul is None else self.layer_ul(ul, cache=cache)), u
 
 
-class Block(keras.layers.Layer):
+class Block(nn.Layer):
     """Residual steps of causal convolutions, then attention: the unit that PixelSNAIL repeats."""
 
     def __init__(self, steps: list[Streams], attention: keras.layers.Layer):
@@ -286,7 +304,7 @@ class Block(keras.layers.Layer):
         return ul, u
 
 
-class AttentionBlock(keras.layers.Layer):
+class AttentionBlock(nn.Layer):
     """Looks up all that came before each pixel, and adds what it finds to the stream (paper, figure 3).
 
     Keys and values are made of the image, the stream and the position; queries of the stream and the position. The
@@ -335,7 +353,7 @@ class AttentionBlock(keras.layers.Layer):
         return self.merge(ul, a=nn.repeat_pixels(mixed, self.hier), h=h, seed=merge_seed)
 
 
-class Pointwise(keras.layers.Layer):
+class Pointwise(nn.Layer):
     """A gated_resnet of 1x1 convolutions, then a nin to `channels`: what keys, values and queries are made with."""
 
     def __init__(self, resnet: Callable, channels: int):
@@ -347,7 +365,7 @@ class Pointwise(keras.layers.Layer):
         return self.nin(self.resnet(x, h=h, seed=seed))
 
 
-class PlainPointwise(keras.layers.Layer):
+class PlainPointwise(nn.Layer):
     """A nin alone, in Pointwise's place."""
 
     def __init__(self, resnet: Callable, channels: int):
@@ -358,7 +376,7 @@ class PlainPointwise(keras.layers.Layer):
         return self.nin(x)
 
 
-class Output(keras.layers.Layer):
+class Output(nn.Layer):
     """The mixture's parameters, [B, H, W, 10 K]; elu whatever --resnet_nonlinearity is, as in the original."""
 
     def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
@@ -369,7 +387,7 @@ class Output(keras.layers.Layer):
         return self.nin(tf.nn.elu(ul))
 
 
-class ChannelWiseOutput(keras.layers.Layer):
+class ChannelWiseOutput(nn.Layer):
     """Parameters for each channel, (lr, lg, lb), [B, H, W, 3 K] each: G's are made with R in sight, B's with R and G.
 
     The causal convolutions see the lower channels of the pixel itself, and no more of it. `drawn` shows them: called
@@ -395,6 +413,10 @@ class ChannelWiseOutput(keras.layers.Layer):
         blue = self.blue_stream(self.blue_in(drawn(lr, lg)[..., :2]), a=green, h=h, seed=seeds[2], cache=cache)
         blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3], cache=cache)
         return lr, lg, self.blue(tf.nn.elu(blue))
+
+
+def _to_bfloat16(x):
+    return None if x is None else tf.cast(x, tf.bfloat16)
 
 
 def background(x: tf.Tensor) -> tf.Tensor:

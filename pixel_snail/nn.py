@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pixel_snail import convolution, fused
+
 _initialising = contextvars.ContextVar("initialising", default=False)
 _folded = contextvars.ContextVar("folded", default=None)
 
@@ -66,10 +68,39 @@ def _effective(layer):
     return layer.effective(*layer.trainable_variables) if weights is None else weights[layer]
 
 
+class Layer(keras.layers.Layer):
+    """A Keras layer that takes its inputs as they are; Keras's own would make float32 of bfloat16."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name, autocast=False)
+
+
+def recomputed(function: Callable) -> Callable:
+    """`function`, of which a gradient keeps the arguments only, and computes anew what it needs of what lies between.
+
+    Its arguments, by name, and its results, of which there are several, are tensors or None. The random numbers are
+    the same again: they come of seeds.
+    """
+
+    def call(**inputs):
+        given = [name for name, value in inputs.items() if value is not None]
+        is_there = []
+
+        def compute(*values):
+            outputs = function(**inputs | dict(zip(given, values, strict=True)))
+            is_there[:] = [output is not None for output in outputs]
+            return [output for output in outputs if output is not None]
+
+        outputs = iter(tf.recompute_grad(compute)(*(inputs[name] for name in given)))
+        return [next(outputs) if there else None for there in is_there]
+
+    return call
+
+
 # Weighted layers
 
 
-class _weight_normalised(keras.layers.Layer):
+class _weight_normalised(Layer):
     """A linear map `W(V, g)` of x, plus b, with `W` of norm g for each output channel.
 
     Subclasses give `kind`, `direction_shape`, `axes` (those over which V is normalised) and `linear`.
@@ -81,7 +112,7 @@ class _weight_normalised(keras.layers.Layer):
     """
 
     kind: str
-    axes: list[int]
+    axes: tuple[int, ...]
     channel_axis = -1
     epsilon = 1e-8
 
@@ -106,14 +137,13 @@ class _weight_normalised(keras.layers.Layer):
     def effective(self, v, g, b):
         """[W, b]: the weights with their norm, and the bias."""
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
-        scale = tf.expand_dims(g, 1) if self.channel_axis == -2 else g
-        return [scale * tf.math.l2_normalize(v, self.axes, epsilon=1e-12), b]
+        return [fused.normalised(v, g, self.axes, self.channel_axis), b]
 
     def call(self, x):
         if _initialising.get():
             return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
         w, b = _effective(self)[:2]
-        return self.linear(x, w) + b
+        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
 
     def _initialise(self, t):
         mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
@@ -134,7 +164,7 @@ class conv2d(_weight_normalised):
     """
 
     kind = "conv2d"
-    axes = [0, 1, 2]
+    axes = (0, 1, 2)
 
     def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, init_scale)
@@ -149,16 +179,22 @@ class conv2d(_weight_normalised):
         """C, once the layer is built."""
         return self.V.shape[2]
 
-    def padded(self, x):
-        """x with as many zeros on each side as TensorFlow's SAME asks for."""
+    def margins(self, x_shape) -> fused.Margins:
+        """The zeros around a map [B, H, W, C]: here as many as TensorFlow's SAME asks for."""
         sides = []
-        for size, field, stride in zip(x.shape[1:3], self.filter_size, self.strides, strict=True):
+        for size, field, stride in zip(x_shape[1:3], self.filter_size, self.strides, strict=True):
             total = max((-(-size // stride) - 1) * stride + field - size, 0)
-            sides.append([total // 2, total - total // 2])
-        return tf.pad(x, [[0, 0], *sides, [0, 0]])
+            sides.append((total // 2, total - total // 2))
+        return tuple(sides)
+
+    def call(self, x, has_margins=False):
+        """has_margins says that x comes with its zeros around it."""
+        if not has_margins:
+            x = tf.pad(x, [[0, 0], *self.margins(x.shape), [0, 0]])
+        return super().call(x)
 
     def linear(self, x, w):
-        return tf.nn.conv2d(self.padded(x), w, self.strides, "VALID")
+        return convolution.convolve(x, w, self.strides)
 
 
 class down_shifted_conv2d(conv2d):
@@ -171,13 +207,13 @@ class down_shifted_conv2d(conv2d):
     def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, filter_size, strides, init_scale)
 
-    def padded(self, x):
+    def margins(self, x_shape):
         height, width = self.filter_size
-        return tf.pad(x, [[0, 0], [height - 1, 0], [(width - 1) // 2] * 2, [0, 0]])
+        return (height - 1, 0), ((width - 1) // 2, (width - 1) // 2)
 
-    def call(self, x, cache=None):
+    def call(self, x, has_margins=False, cache=None):
         if cache is None:
-            return super().call(x)
+            return super().call(x, has_margins)
         w, b = _effective(self)
         rows = tf.concat([cache.row_before(self, x), x], 1)
         sides = [(self.filter_size[1] - 1) // 2] * 2
@@ -194,12 +230,12 @@ class down_right_shifted_conv2d(conv2d):
     def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, filter_size, strides, init_scale)
 
-    def padded(self, x):
+    def margins(self, x_shape):
         height, width = self.filter_size
-        return tf.pad(x, [[0, 0], [height - 1, 0], [width - 1, 0], [0, 0]])
+        return (height - 1, 0), (width - 1, 0)
 
-    def call(self, x, cache=None):
-        return super().call(x) if cache is None else cache.look_back(self, x)
+    def call(self, x, has_margins=False, cache=None):
+        return super().call(x, has_margins) if cache is None else cache.look_back(self, x)
 
     def effective(self, v, g, b):
         w, b = super().effective(v, g, b)
@@ -228,7 +264,7 @@ class deconv2d(_weight_normalised):
     """
 
     kind = "deconv2d"
-    axes = [0, 1, 3]
+    axes = (0, 1, 3)
     channel_axis = -2
 
     def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
@@ -245,7 +281,10 @@ class deconv2d(_weight_normalised):
             for size, stride, field in zip(x.shape[1:3], self.strides, self.filter_size, strict=True)
         )
         shape = [tf.shape(x)[0], height, width, self.num_filters]
-        y = tf.nn.conv2d_transpose(x, w, shape, self.strides, "VALID")
+        y = tf.cast(
+            tf.nn.conv2d_transpose(tf.cast(x, tf.float32), tf.cast(w, tf.float32), shape, self.strides, "VALID"),
+            x.dtype,
+        )
         return tf.ensure_shape(y, [x.shape[0], height, width, self.num_filters])
 
 
@@ -294,7 +333,7 @@ class dense(_weight_normalised):
     """Weight-normalised linear map of the last axis, [..., C] -> [..., F]."""
 
     kind = "dense"
-    axes = [0]
+    axes = (0,)
     epsilon = 1e-10
 
     def direction_shape(self, channels):
@@ -380,15 +419,18 @@ nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 """What --resnet_nonlinearity may name."""
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
-    """Inverted dropout: elements are zeroed with probability `rate`, the others divided by 1 - rate.
+def dropout_mask(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Which elements dropout keeps: true with probability 1 - rate, to 2^-16 (exactly, if rate is a multiple of that).
 
-    The same seed (two integers) gives the same mask, so that a step can be repeated; without one, x comes back.
+    The same seed (two integers) gives the same mask, so that a step can be repeated.
     """
-    if seed is None or rate == 0:
-        return x
-    keep = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
-    return tf.where(keep, x / (1 - rate), 0)
+    batch, *rest = shape
+    number = int(np.prod(rest))
+    # A random word serves as many elements as it has parts of the rate's precision: random numbers are what costs.
+    part = tf.uint8 if (256 * rate).is_integer() else tf.uint16
+    words = tf.random.stateless_uniform([batch, -(-number * part.size // 4)], seed, None, None, tf.uint32)
+    parts = tf.reshape(tf.bitcast(words, part), [batch, -1])[:, :number]
+    return tf.reshape(parts, [batch, *rest]) >= tf.constant(min(round(rate * (part.max + 1)), part.max), part)
 
 
 def split_seed(seed: tf.Tensor | None, number: int) -> list[tf.Tensor | None]:
@@ -399,7 +441,7 @@ def split_seed(seed: tf.Tensor | None, number: int) -> list[tf.Tensor | None]:
 # Composite layers
 
 
-class causal_shift_nin(keras.layers.Layer):
+class causal_shift_nin(Layer):
     """A nin that sees the pixels to the left, above, above left and above right: a causal convolution by shifts.
 
     The channels are split into four parts (left, upleft, up, upright), each moved its own way. As in the original,
@@ -434,7 +476,7 @@ class causal_shift_nin(keras.layers.Layer):
         return self.nin.V.shape[0]
 
 
-class conditional_weights(keras.layers.Layer):
+class conditional_weights(Layer):
     """What the labels add to a map: h [B, L] -> h @ hw [B, F]; hw ~ N(0, 0.05), no weight normalisation."""
 
     def __init__(self, num_filters: int):
@@ -453,7 +495,7 @@ class conditional_weights(keras.layers.Layer):
         return tf.matmul(h, hw)
 
 
-class gated_resnet(keras.layers.Layer):
+class gated_resnet(Layer):
     """A residual block with a gate: x [B, H, W, C] -> x + p * sigmoid(q), of the same shape (paper, figure 3).
 
     `p` and `q` are what two `conv` layers, with dropout between them, make of x, of an optional second map `a`
@@ -469,7 +511,7 @@ class gated_resnet(keras.layers.Layer):
     def __init__(self, conv: type[keras.layers.Layer], nonlinearity: str = "elu", dropout_p: float = 0.0):
         super().__init__()
         self.conv = conv
-        self.nonlinearity = nonlinearities[nonlinearity]
+        self.nonlinearity = nonlinearity
         self.dropout_p = dropout_p
 
     def build(self, x_shape, a_shape=None, h_shape=None):
@@ -481,17 +523,26 @@ class gated_resnet(keras.layers.Layer):
         self.labels = conditional_weights(2 * filters) if h_shape else None
 
     def call(self, x, a=None, h=None, seed=None, cache=None):
-        looks_back = {} if cache is None else {"cache": cache}
-        c1 = self.conv_in(self.nonlinearity(x), **looks_back)
+        c1 = self._convolved(self.conv_in, x, cache=cache)
         if a is not None:
-            c1 += self.nin_a(self.nonlinearity(a))
-        c1 = dropout(self.nonlinearity(c1), self.dropout_p, seed)
-        c2 = self.conv_out(c1, **looks_back)
+            c1 += self._convolved(self.nin_a, a)
+        c2 = self._convolved(self.conv_out, c1, seed, cache)
         if h is not None:
-            labels = self.labels(h)
+            labels = tf.cast(self.labels(h), c2.dtype)
             c2 += labels if c2.shape.rank == 2 else labels[:, None, None]
-        p, q = tf.split(c2, 2, -1)
-        return x + p * tf.sigmoid(q)
+        return fused.gate(x, c2)
+
+    def _convolved(self, conv, x, seed=None, cache=None):
+        """conv(nonlinearity of x), with dropout before conv if there is a seed."""
+        if cache is not None:
+            return conv(nonlinearities[self.nonlinearity](x), cache=cache)
+        settings = {"has_margins": True} if isinstance(conv, conv2d) else {}
+        margins = conv.margins(x.shape) if settings else None
+        keep = None
+        if seed is not None and self.dropout_p:
+            channels = x.shape[-1] * (2 if self.nonlinearity == "concat_elu" else 1)
+            keep = dropout_mask([*_shape(x)[:-1], channels], self.dropout_p, seed)
+        return conv(fused.activate(x, self.nonlinearity, margins, keep, self.dropout_p), **settings)
 
 
 _QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few ops more
@@ -541,10 +592,42 @@ def causal_attention(
 
 
 def _attend(key, mixin, query, visible):
-    """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits."""
-    logits = tf.matmul(query, key, transpose_b=True) + tf.where(visible, 0.0, -1e30)
-    probabilities = tf.nn.softmax(logits)
-    return attention_factor(probabilities, tf.reduce_any(visible, -1, keepdims=True)) * tf.matmul(probabilities, mixin)
+    """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits.
+
+    The probabilities, by far the largest map there is, are computed anew for the gradient rather than kept.
+    """
+    some = tf.reduce_any(visible, -1, keepdims=True)
+
+    @tf.custom_gradient
+    def differentiable(key, mixin, query):
+        probabilities = _probabilities(key, query, visible)
+        factor = tf.cast(attention_factor(probabilities, some), mixin.dtype)
+        mixed = factor * tf.matmul(probabilities, mixin)
+
+        def gradient(d_mixed):
+            # Not before it is due, nor by taking those of the forward pass: TensorFlow removes what it finds twice.
+            with tf.control_dependencies([d_mixed]):
+                probabilities = _probabilities(key, query, visible)
+            d_product = factor * d_mixed
+            d_logits = fused.softmax_gradient(
+                probabilities,
+                tf.matmul(d_product, mixin, transpose_b=True),
+                tf.reduce_sum(tf.cast(mixed * d_mixed, tf.float32), -1, keepdims=True),
+            )
+            return (
+                tf.matmul(d_logits, query, transpose_a=True),
+                tf.matmul(probabilities, d_product, transpose_a=True),
+                tf.matmul(d_logits, key),
+            )
+
+        return mixed, gradient
+
+    return differentiable(key, mixin, query)
+
+
+def _probabilities(key, query, visible):
+    logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+    return tf.cast(tf.nn.softmax(logits + tf.where(visible, 0.0, -1e30)), key.dtype)
 
 
 def attention_factor(probabilities: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
@@ -553,7 +636,7 @@ def attention_factor(probabilities: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
     The original divides exp(logit - max) by its sum + 1e-6. Its largest element is 1, so the softmax's is 1 / sum, and
     this factor makes the one quotient the other; as constant as 1e-6 lets it be, it needs no gradient.
     """
-    largest = tf.stop_gradient(tf.reduce_max(probabilities, -1, keepdims=True))
+    largest = tf.reduce_max(probabilities, -1, keepdims=True)
     return tf.where(some, 1 / (1 + 1e-6 * largest), 0)
 
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pixel_snail import fused
+
 
 class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
     """The original's schedule: the rate is multiplied by `lr_decay` before each step, the first one included."""
@@ -99,13 +101,19 @@ class PolyakAdam(keras.optimizers.Optimizer):
         correction_1, correction_2 = (
             tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in (self.beta_1, self.beta_2)
         )
-        new_m = self.beta_1 * m + (1 - self.beta_1) * gradient
-        new_v = self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient)
-        step = learning_rate * (new_m / correction_1) / tf.sqrt(new_v / correction_2 + self.epsilon)
-        updated = flatten([tf.convert_to_tensor(parameter) for parameter in parameters]) - step
+        updated, new_m, new_v, new_average = fused.adam_step(
+            flatten([tf.convert_to_tensor(parameter) for parameter in parameters]),
+            gradient,
+            *(tf.convert_to_tensor(state) for state in (m, v, average)),
+            learning_rate,
+            (correction_1, correction_2),
+            (self.beta_1, self.beta_2),
+            self.epsilon,
+            self.polyak_decay,
+        )
         m.assign(new_m)
         v.assign(new_v)
-        average.assign(self.polyak_decay * average + (1 - self.polyak_decay) * updated)
+        average.assign(new_average)
         for parameter, value in zip(parameters, self.split(updated), strict=True):
             parameter.assign(value)
 

@@ -24,7 +24,7 @@ from pixel_snail import (
 )
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
-from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.optimizer import PolyakAdam, flatten
 
 
 def train(flags: argparse.Namespace) -> None:
@@ -36,6 +36,10 @@ def train(flags: argparse.Namespace) -> None:
     if flags.paper:
         run = {name: getattr(flags, name) for name in published.runs[flags.paper]}
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
+    if flags.batch_size % flags.grad_accum:
+        raise UserError(
+            f"--batch_size={flags.batch_size} can't be cut into --grad_accum={flags.grad_accum} equal parts"
+        )
     run_folder.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params) if flags.load_params else None
     start = {"epoch": 0, "images": 0} | (checkpoint.read_progress(prefix) if prefix else {})
@@ -83,20 +87,48 @@ def initialise(model: keras.Model, x: tf.Tensor, h: tf.Tensor | None, seed: int)
 
 
 def train_step(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: PolyakAdam, nr_labels: int | None, seed: int
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: PolyakAdam,
+    nr_labels: int | None,
+    seed: int,
+    grad_accum: int = 1,
+    **network_settings,
 ) -> Callable:
     """A function that takes one optimisation step on a batch, distributed over the replicas.
 
     It returns the batch's loss in nats before the step, summed over images and replicas, as the gradients are.
+
+    Args:
+        grad_accum: in how many parts, one after the other, a replica computes its batch.
+        network_settings: what the network is called with, besides a batch.
     """
 
-    def replica_step(batch):
+    def loss_and_gradients(batch, dropout_seed):
         x, h = evaluation.network_inputs(batch, nr_labels)
+        with tf.GradientTape() as tape:
+            outputs = model(x, h=h, seed=dropout_seed, **network_settings)
+            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
+        return loss, tape.gradient(loss, model.trainable_variables)
+
+    def summed_over_parts(batch, dropout_seed):
+        parts = {name: tf.reshape(value, [grad_accum, -1, *value.shape[1:]]) for name, value in batch.items()}
+
+        def add(i, loss, gradient):
+            part = {name: value[i] for name, value in parts.items()}
+            part_loss, gradients = loss_and_gradients(part, tf.random.fold_in(dropout_seed, i))
+            return i + 1, loss + part_loss, gradient + flatten(gradients)
+
+        start = (0, 0.0, tf.zeros(optimizer.average.shape))
+        _, loss, gradient = tf.while_loop(lambda i, *_: i < grad_accum, add, start, parallel_iterations=1)
+        return loss, optimizer.split(gradient)
+
+    def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         dropout_seed = tf.random.fold_in(tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)]), replica)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, h=h, seed=dropout_seed)))
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        compute = loss_and_gradients if grad_accum == 1 else summed_over_parts
+        loss, gradients = compute(batch, dropout_seed)
+        optimizer.apply(gradients, model.trainable_variables)
         return loss
 
     @tf.function
@@ -116,7 +148,16 @@ def predict_with_averages(model: keras.Model, optimizer: PolyakAdam) -> Callable
 
 
 def _run_epochs(flags, strategy, data_set, model, optimizer, folder, start):
-    step = train_step(strategy, model, optimizer, data_set.nr_labels, flags.seed)
+    step = train_step(
+        strategy,
+        model,
+        optimizer,
+        data_set.nr_labels,
+        flags.seed,
+        flags.grad_accum,
+        bfloat16=flags.bfloat16,
+        recompute=flags.recompute,
+    )
     predict = predict_with_averages(model, optimizer)
     test_step = evaluation.test_step(strategy, predict, data_set.nr_labels)
     number = flags.batch_size * strategy.num_replicas_in_sync

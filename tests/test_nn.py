@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks import plain
 from pixel_snail import nn
 
 # Rounding of float32 sums over some tens of elements of order 1.
@@ -190,16 +191,13 @@ def test_gated_resnet_is_its_formula(rng, nonlinearity, conv):
     assert_close(actual, x + p / (1 + np.exp(-q)))
 
 
-def test_dropout_is_inverted_repeatable_and_absent_without_a_seed():
-    x = tf.ones([100, 100])
-    seed = tf.constant([1, 2])
-    dropped = nn.dropout(x, 0.25, seed).numpy()
-    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
-    # The standard deviation of the mean of 10,000 draws is 0.0058.
-    assert abs(dropped.mean() - 1) < 0.03
-    np.testing.assert_array_equal(dropped, nn.dropout(x, 0.25, seed))
-    assert (dropped != nn.dropout(x, 0.25, tf.constant([1, 3])).numpy()).any()
-    np.testing.assert_array_equal(x, nn.dropout(x, 0.25, None))
+@pytest.mark.parametrize("rate", [0.25, 0.3])
+def test_the_dropout_mask_keeps_its_share_and_is_repeated_by_its_seed(rate):
+    keep = nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 2])).numpy()
+    # The standard deviation of the share in 10,010 draws is 0.0046 at most.
+    assert abs(keep.mean() - (1 - rate)) < 0.02
+    np.testing.assert_array_equal(keep, nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 2])))
+    assert (keep != nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 3])).numpy()).any()
 
 
 def plain_attention(key, mixin, query, downsample):
@@ -231,6 +229,20 @@ def test_causal_attention_is_the_plain_loop(rng, size, downsample, magnitude):
     actual = nn.causal_attention(*(tf.cast(t, tf.float32) for t in (key, mixin, query)), downsample)
     # Dots of order 1,000, where magnitude is 30, carry errors of order 1e-4 into the exponential.
     assert_close(actual, plain_attention(key, mixin, query, downsample), tolerance=1e-6 if magnitude == 1 else 1e-3)
+
+
+@pytest.mark.parametrize("downsample", [1, 2])
+def test_the_gradient_of_causal_attention_is_that_of_the_formula(rng, downsample):
+    maps = [tf.cast(rng.normal(size=[2, 6, 4, channels]), tf.float32) for channels in (3, 5, 3)]
+    weights = tf.cast(rng.normal(size=[2, 6, 4, 5]), tf.float32)
+    gradients = []
+    for attention in (nn.causal_attention, plain.causal_attention):
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            mixed = tf.reduce_sum(weights * attention(*maps, downsample))
+        gradients.append(tape.gradient(mixed, maps))
+    for actual, expected in zip(*gradients, strict=True):
+        assert_close(actual, expected, tolerance=1e-6)
 
 
 def test_the_first_pixel_attends_to_nothing_and_leaves_no_nan_in_gradients(rng):

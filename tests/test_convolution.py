@@ -1,0 +1,53 @@
+"""Each way of computing a convolution, and its gradients, against TensorFlow's in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixel_snail import compiling, convolution
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    monkeypatch.setattr(compiling, "SMALL", 0)  # else these tensors would be too small
+
+
+def values_and_gradients(convolve, x, w, weights):
+    with tf.GradientTape() as tape:
+        tape.watch([x, w])
+        y = convolve(x, w)
+        loss = tf.reduce_sum(tf.cast(y, weights.dtype) * weights)
+    return [y, *tape.gradient(loss, [x, w])]
+
+
+def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
+    x, w = rng.normal(size=[2, *size, 3]), rng.normal(size=[*filter_size, 3, 5])
+    height, width = (side - extent + 1 for side, extent in zip(size, filter_size, strict=True))
+    weights = rng.normal(size=[2, height, width, 5])
+    # What is compared begins with the same numbers.
+    x, w, weights = (tf.cast(tf.cast(value, dtype), tf.float64) for value in (x, w, weights))
+    expected = values_and_gradients(lambda x, w: tf.nn.conv2d(x, w, 1, "VALID"), x, w, weights)
+    actual = tf.function(values_and_gradients)(
+        convolve, tf.cast(x, dtype), tf.cast(w, dtype), tf.cast(weights, tf.float32)
+    )
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(tf.cast(a, tf.float64), e, rtol=0, atol=tolerance * np.abs(e).max())
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 4), (5, 9), (8, 7), (33, 33)])
+def test_winograds_way_is_the_convolution(size, rng):
+    assert_is_tensorflows(convolution.winograd, tf.float32, size, (2, 2), 2e-6, rng)
+
+
+@pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (1, 3), (2, 1)])
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 2e-6), (tf.bfloat16, 1e-2)])  # 8 bits: 2^-8 is 0.4%
+def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, tolerance, rng):
+    assert_is_tensorflows(convolution.shifted_copies, dtype, (5, 7), filter_size, tolerance, rng)
+
+
+@pytest.mark.parametrize("channels, filters", [(4, 8), (256, 256)])
+def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
+    x = tf.cast(rng.normal(size=[1, 6, 6, channels]), tf.float32)
+    w = tf.cast(rng.normal(size=[2, 2, channels, filters]) / channels**0.5, tf.float32)
+    np.testing.assert_allclose(convolution.convolve(x, w), tf.nn.conv2d(x, w, 1, "VALID"), rtol=0, atol=2e-5)

@@ -1,0 +1,90 @@
+"""Compiled chains of operations against TensorFlow's single operations, their gradients against its own."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pixel_snail import compiling, fused, nn
+
+# Rounding of sums over some tens of elements of order 1.
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(autouse=True, params=["compiled", "as they are"])
+def run(request, monkeypatch):
+    """Functions as graphs run them: the small tensors of these tests must not keep them from being compiled."""
+    if request.param == "compiled":
+        monkeypatch.setattr(compiling, "SMALL", 0)
+        return tf.function
+    return lambda function: function
+
+
+def values_and_gradients(compute, arguments, weights):
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        y = compute(*arguments)
+        loss = tf.reduce_sum(weights * y)
+    return [y, *tape.gradient(loss, arguments)]
+
+
+def assert_same_values_and_gradients(function, reference, arguments, rng, run):
+    weights = tf.cast(rng.normal(size=reference(*arguments).shape), tf.float32)
+    expected = values_and_gradients(reference, arguments, weights)
+    actual = run(values_and_gradients)(function, arguments, weights)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=TOLERANCE * max(1, np.abs(e).max()))
+
+
+def normal(rng, *shape):
+    return tf.cast(rng.normal(size=shape), tf.float32)
+
+
+@pytest.mark.parametrize(
+    "shape, axes, channel_axis", [([2, 3, 4, 5], (0, 1, 2), -1), ([7, 5], (0,), -1), ([2, 3, 5, 4], (0, 1, 3), -2)]
+)
+def test_normalised_is_the_scaled_l2_normalize(shape, axes, channel_axis, rng, run):
+    def reference(v, g):
+        return (tf.expand_dims(g, 1) if channel_axis == -2 else g) * tf.math.l2_normalize(v, axes, epsilon=1e-12)
+
+    v, g = normal(rng, *shape), normal(rng, 5)
+    assert_same_values_and_gradients(
+        lambda v, g: fused.normalised(v, g, axes, channel_axis), reference, [v, g], rng, run
+    )
+
+
+def test_the_norm_of_a_vanishing_direction_is_a_constant():
+    v, g = tf.constant([[0.0, 1e-8], [0.0, 0.0]]), tf.constant([2.0, 3.0])
+    with tf.GradientTape() as tape:
+        tape.watch([v, g])
+        loss = tf.reduce_sum(fused.normalised(v, g, (0,), -1))
+    dv, dg = tape.gradient(loss, [v, g])
+    np.testing.assert_allclose(dv, [[2e6, 3e6], [2e6, 3e6]], rtol=1e-6)
+    np.testing.assert_allclose(dg, [0, 1e-2], rtol=1e-6)
+
+
+def test_gate_and_add_bias_are_their_formulas(rng, run):
+    def gate(x, c):
+        p, q = tf.split(c, 2, -1)
+        return x + p * tf.sigmoid(q)
+
+    assert_same_values_and_gradients(fused.gate, gate, [normal(rng, 2, 3, 4, 5), normal(rng, 2, 3, 4, 10)], rng, run)
+    bias = [normal(rng, 2, 3, 4, 5), normal(rng, 5)]
+    assert_same_values_and_gradients(fused.add_bias, lambda x, b: x + b, bias, rng, run)
+
+
+@pytest.mark.parametrize("nonlinearity", sorted(nn.nonlinearities))
+@pytest.mark.parametrize("margins", [None, ((1, 0), (2, 3))])
+@pytest.mark.parametrize("rate", [0, 0.25])
+def test_activate_is_nonlinearity_then_dropout_then_zeros_around(nonlinearity, margins, rate, rng, run):
+    x = normal(rng, 2, 3, 4, 5)
+    keep = nn.nonlinearities[nonlinearity](x)
+    keep = tf.constant(rng.random(keep.shape) >= rate) if rate else None
+
+    def reference(x):
+        y = nn.nonlinearities[nonlinearity](x)
+        if rate:
+            y = tf.where(keep, y / (1 - rate), 0)
+        return tf.pad(y, [[0, 0], *margins, [0, 0]]) if margins else y
+
+    activate = fused.activate
+    assert_same_values_and_gradients(lambda x: activate(x, nonlinearity, margins, keep, rate), reference, [x], rng, run)

@@ -1,0 +1,27 @@
+"""The plain network, which the benchmark of training measures against, computes what the network computes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import golden_numbers
+from benchmarks import plain
+from pixel_snail import training
+from pixel_snail.optimizer import PolyakAdam
+
+
+@pytest.mark.parametrize("name", ["h12_pool2_smallkey", "h6_shift", "h8_noup_124444mix", "model"])
+def test_the_plain_network_takes_the_same_steps_and_gives_the_same_loss(name):
+    golden = golden_numbers.load(name)
+    batches = [tf.constant(np.round(x * 127.5 + 127.5).astype(np.uint8)) for x in golden["x"]]
+    model = golden_numbers.initialised(name, golden)
+    optimizer = PolyakAdam(lr_decay=1.0)
+    optimizer.build(model.trainable_variables)
+    step = training.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=0)
+    losses = [float(step({"images": batch})) for batch in batches]
+    plain_model = golden_numbers.initialised(name, golden)
+    plain_step = plain.train_step(plain_model)
+    plain_losses = [float(plain_step(batch)) for batch in batches]
+    np.testing.assert_allclose(plain_losses, losses, rtol=1e-5)
+    loss = float(plain.evaluation_step(plain_model)(batches[0]))
+    np.testing.assert_allclose(float(plain.evaluation_step(model)(batches[0])), loss, rtol=1e-5)
