@@ -1,0 +1,113 @@
+"""The network and its training written the original's way: what the benchmark of training measures against.
+
+Each layer computes its formula as it stands, one TensorFlow operation after the other: attention over whole maps with a
+mask, weights normalised at every use, scales applied to maps, dropout by TensorFlow's own; Adam and the average go
+variable by variable. The wiring is model.py's, which is the original's.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail import evaluation, logistic_mixture, nn
+
+
+@contextlib.contextmanager
+def layers() -> Iterator[None]:
+    """Within it, a model that is called computes as said above. Its seed only says whether there is dropout."""
+    with (
+        mock.patch.object(nn.conv2d, "call", _conv2d),
+        mock.patch.object(nn.down_shifted_conv2d, "call", _conv2d),
+        mock.patch.object(nn.down_right_shifted_conv2d, "call", _conv2d),
+        mock.patch.object(nn.dense, "call", _dense),
+        mock.patch.object(nn.gated_resnet, "call", _gated_resnet),
+        mock.patch.object(nn, "causal_attention", causal_attention),
+        mock.patch.object(nn, "split_seed", lambda seed, number: [seed] * number),
+    ):
+        yield
+
+
+def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that takes a step of Adam on images [B, H, W, 3], uint8, and returns their loss in nats."""
+    parameters = [variable.value for variable in model.trainable_variables]
+    averages, momentums, velocities = (
+        [tf.Variable(start(parameter)) for parameter in parameters]
+        for start in (tf.identity, tf.zeros_like, tf.zeros_like)
+    )
+    t = tf.Variable(1.0)
+
+    @tf.function
+    def step(images):
+        x = evaluation.network_inputs({"images": images}, None)[0]
+        with layers(), tf.GradientTape() as tape:
+            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=tf.zeros([2], tf.int32))))
+        gradients = tape.gradient(loss, parameters)
+        for p, g, average, m, v in zip(parameters, gradients, averages, momentums, velocities, strict=True):
+            m.assign(0.95 * m + 0.05 * g)
+            v.assign(0.9995 * v + 0.0005 * tf.square(g))
+            p.assign_sub(1e-3 * (m / (1 - 0.95**t)) / tf.sqrt(v / (1 - 0.9995**t) + 1e-6))
+            average.assign(0.9995 * average + 0.0005 * p)
+        t.assign_add(1.0)
+        return loss
+
+    return step
+
+
+def evaluation_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from images [B, H, W, 3], uint8, to their loss in nats."""
+
+    @tf.function
+    def step(images):
+        x = evaluation.network_inputs({"images": images}, None)[0]
+        with layers():
+            return tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x)))
+
+    return step
+
+
+def _conv2d(self, x):
+    w = self.g * tf.math.l2_normalize(self.V, [0, 1, 2])
+    return tf.nn.bias_add(
+        tf.nn.conv2d(tf.pad(x, [[0, 0], *self.margins(x.shape), [0, 0]]), w, self.strides, "VALID"), self.b
+    )
+
+
+def _dense(self, x):
+    y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.V)
+    scale = self.g / tf.sqrt(tf.reduce_sum(tf.square(self.V), 0))
+    return tf.reshape(scale * y + self.b, [*x.shape[:-1], self.num_filters])
+
+
+def _gated_resnet(self, x, a=None, h=None, seed=None, cache=None):
+    c1 = self.conv_in(nn.nonlinearities[self.nonlinearity](x))
+    if a is not None:
+        c1 += self.nin_a(nn.nonlinearities[self.nonlinearity](a))
+    c1 = nn.nonlinearities[self.nonlinearity](c1)
+    if seed is not None:
+        c1 = tf.nn.dropout(c1, self.dropout_p)
+    c2 = self.conv_out(c1)
+    if h is not None:
+        c2 += self.labels(h)[:, None, None]
+    p, q = tf.split(c2, 2, -1)
+    return x + p * tf.nn.sigmoid(q)
+
+
+def causal_attention(key, mixin, query, downsample=1, causal_unit=1):
+    batch, height, width, channels = query.shape
+    last_unit = tf.reshape(tf.range(height * width, dtype=tf.float32) // causal_unit, [1, height, width, 1])
+    unit = tf.reshape(last_unit, [-1, 1])
+    if downsample > 1:
+        key, mixin, last_unit = (
+            tf.nn.max_pool2d(map_, downsample, downsample, "SAME") for map_ in (key, mixin, last_unit)
+        )
+    mask = tf.cast(tf.reshape(last_unit, [1, -1]) < unit, tf.float32)
+    flat_key, flat_mixin, flat_query = (tf.reshape(map_, [batch, -1, map_.shape[-1]]) for map_ in (key, mixin, query))
+    dot = tf.matmul(flat_query, flat_key, transpose_b=True) - (1 - mask) * 1e10
+    dot -= tf.reduce_max(dot, -1, keepdims=True)
+    weights = tf.exp(dot / np.float32(channels**0.5)) * mask
+    probabilities = weights / (tf.reduce_sum(weights, -1, keepdims=True) + 1e-6)
+    return tf.reshape(tf.matmul(probabilities, flat_mixin), [batch, height, width, mixin.shape[-1]])

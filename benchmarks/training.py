@@ -1,0 +1,178 @@
+"""A training step and an evaluation against the network written the original's way (plain.py).
+
+Prints a JSON line for each network and batch. The two networks are in a process each, which take turns step by step,
+so that what slows the machine down slows both. `gflops` is what the plain network's products need, per second of our
+step: `peak_share` is its share of the speed of a product of two 4096 x 4096 matrices.
+
+    python -m benchmarks.training                                    # F 32, 64, 256; batch 8
+    python -m benchmarks.training --nr_filters=64 --batch_size=8     # one; --bfloat16, --recompute, --model, ...
+    python -m benchmarks.training --nr_filters=64 --growth           # batches of 1 to 32; images of 16, 32 and 64
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+
+from benchmarks.measuring import peak_gb, timed
+from pixel_snail import flags as command_line
+
+STEPS = 5
+
+
+def main() -> None:
+    parser = command_line.Parser(description=__doc__.splitlines()[0])
+    command_line.add_model_flags(parser)
+    command_line.add_step_flags(parser)
+    parser.set_defaults(nr_filters=None)
+    parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
+    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    parser.add_argument("--growth", action="store_true", help="how the cost grows; without the plain network")
+    flags = parser.parse_args()
+    sizes = [(flags.batch_size, flags.image_size)]
+    if flags.growth:
+        sizes = [*((batch, 32) for batch in (1, 2, 4, 8, 16, 32)), (8, 16), (8, 64)]
+    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
+    for flags.nr_filters, (flags.batch_size, flags.image_size) in itertools.product(filters, sizes):
+        print(json.dumps(measure(flags, with_plain=not flags.growth)), flush=True)
+
+
+def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
+    with contextlib.ExitStack() as stack:
+        turns = [stack.enter_context(_Process(flags, plain)) for plain in ((False, True) if with_plain else (False,))]
+        for process in turns:  # one after the other: the first step compiles
+            process.step()
+        steps, evaluations, peaks = [], [], []
+        for _ in range(STEPS):
+            steps.append([process.step() for process in turns])
+        for process in turns:
+            peaks.append(process.peak_gb())
+        for _ in range(STEPS):
+            evaluations.append([process.evaluate() for process in turns])
+        gflop, peak_gflops = turns[-1].gflop(), turns[0].peak_gflops()
+    seconds, *plain_seconds = (round(statistics.median(of_one), 3) for of_one in zip(*steps, strict=True))
+    # The first evaluation compiles.
+    evaluation, *plain_evaluation = (
+        round(statistics.median(of_one), 3) for of_one in zip(*evaluations[1:], strict=True)
+    )
+    result = {
+        "model": flags.model,
+        "nr_filters": flags.nr_filters,
+        "batch_size": flags.batch_size,
+        "image_size": flags.image_size,
+        "bfloat16": flags.bfloat16,
+        "recompute": flags.recompute,
+        "grad_accum": flags.grad_accum,
+        "step_seconds": seconds,
+        "images_per_second": round(flags.batch_size / seconds, 2),
+        "peak_gb": peaks[0],
+        "gflops": round(3 * gflop / seconds, 1),
+        "peak_share": round(3 * gflop / seconds / peak_gflops, 3),
+        "evaluation_seconds": evaluation,
+    }
+    if with_plain:
+        result |= {
+            "plain_step_seconds": plain_seconds[0],
+            "plain_peak_gb": peaks[1],
+            "plain_evaluation_seconds": plain_evaluation[0],
+            "ratio": round(seconds / plain_seconds[0], 3),
+            "memory_ratio": round(peaks[0] / peaks[1], 3),
+            "evaluation_ratio": round(evaluation / plain_evaluation[0], 3),
+        }
+    return result
+
+
+class _Process:
+    """A network in a process of its own, which computes when it is asked to."""
+
+    def __init__(self, flags, plain):
+        context = multiprocessing.get_context("spawn")
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=context, initializer=_make, initargs=(flags, plain)
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._pool.shutdown()
+
+    def __getattr__(self, name):
+        return lambda: self._pool.submit(_call, name).result()
+
+
+_made = {}
+"""What `_make` has made in this process, by the names that _Process answers to."""
+
+
+def _call(name):
+    return _made[name]()
+
+
+def _make(flags, plain):
+    import numpy as np
+    import tensorflow as tf
+
+    from benchmarks import plain as plain_network
+    from pixel_snail import devices, evaluation, training
+    from pixel_snail import model as models
+    from pixel_snail.optimizer import PolyakAdam
+
+    shape = (flags.image_size, flags.image_size, 3)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8))
+    strategy = devices.strategy(1)
+    model = models.build(
+        flags.model,
+        shape,
+        nr_resnet=flags.nr_resnet,
+        nr_filters=flags.nr_filters,
+        nr_logistic_mix=flags.nr_logistic_mix,
+        resnet_nonlinearity=flags.resnet_nonlinearity,
+        dropout_p=0.5,
+    )
+    plain_evaluation = plain_network.evaluation_step(model)
+    if plain:
+        train, evaluate = plain_network.train_step(model), plain_evaluation
+    else:
+        optimizer = PolyakAdam()
+        optimizer.build(model.trainable_variables)
+        settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
+        step = training.train_step(strategy, model, optimizer, None, 0, flags.grad_accum, **settings)
+        test = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
+
+        def train(images):
+            return step({"images": images})
+
+        def evaluate(images):
+            return test({"images": images})
+
+    def gflop():
+        graph = plain_evaluation.get_concrete_function(images).graph
+        options = tf.compat.v1.profiler.ProfileOptionBuilder(
+            tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+        )
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            counts = tf.compat.v1.profiler.profile(graph, options=options.with_empty_output().build())
+        return counts.total_float_ops / 1e9
+
+    def peak_gflops():
+        matrix = tf.random.normal([4096, 4096], dtype=tf.bfloat16 if flags.bfloat16 else tf.float32)
+        multiply = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
+        seconds = min(timed(lambda: multiply().numpy()) for _ in range(5))
+        return 2 * 4096**3 / 1e9 / seconds
+
+    _made.update(
+        step=lambda: timed(lambda: np.asarray(train(images))),
+        evaluate=lambda: timed(lambda: np.asarray(evaluate(images))),
+        peak_gb=peak_gb,
+        gflop=gflop,
+        peak_gflops=peak_gflops,
+    )
+
+
+if __name__ == "__main__":
+    main()
