@@ -48,8 +48,8 @@ class Cluster:
     addresses: tuple[str, ...] = ()
     index: int = 0
     advice: str = "start all workers again"
-    _operations: int = 0
-    _places: np.ndarray | None = None
+    _operations: int = dataclasses.field(default=0, init=False)
+    _places: np.ndarray | None = dataclasses.field(default=None, init=False)  # once the workers have come together
 
     @property
     def size(self) -> int:
@@ -111,7 +111,15 @@ class Cluster:
 
     def check_flags(self, flags: argparse.Namespace) -> None:
         """Raises UserError on every worker if one's flags are not the chief's, but for those of its own machine."""
-        self.check_agreement({f"--{name}": value for name, value in vars(flags).items() if name not in _OWN_FLAGS})
+        values = {f"--{name}": value for name, value in vars(flags).items() if name not in _OWN_FLAGS}
+        self.check_agreement(values | {"that --load_params is given": bool(flags.load_params)})
+
+    def check_same_checkpoint(self, tensors: Iterable[tf.Tensor]) -> None:
+        """Raises UserError on every worker if one has read other tensors than the chief."""
+        checksum = 0
+        for tensor in tensors if self.size > 1 else ():
+            checksum = zlib.crc32(np.ascontiguousarray(tensor), checksum)
+        self.check_agreement({"the checksum of the checkpoint's tensors": checksum})
 
     def chief_first(self, function: Callable, *arguments: Any) -> Any:
         """What the function returns; it is called by the others when the chief's call has ended.
@@ -142,16 +150,19 @@ class Cluster:
             raise
         except tf.errors.OpError as error:
             message = str(error.message)
-            found = re.search(r"/job:worker/replica:0/task:(\d+)(?!/device)", message)
-            if self.size == 1 or not (found or "Collective ops is aborted" in message):
+            # Where a device follows, it is only said where an operation ran.
+            peer = re.search(r"/job:worker/(?:replica:0/)?task:(\d+)\b(?!/device)", message)
+            aborted = re.search("Collective ops is aborted by: *(.*)", message)
+            if self.size == 1 or not (peer or aborted):
                 raise
-            lost = self.name(int(found[1])) if found else "a worker"
+            lost = self.name(int(peer[1])) if peer else f"a worker ({aborted[1]})"
             raise UserError(f"{lost} is gone, its own output may tell why: {self.advice}") from error
 
     def _part(self):
         # The first to have another's value must not leave before the other has its own.
-        with contextlib.suppress(tf.errors.OpError):
-            self.gather(0, timeout=5)
+        if self._places is not None:
+            with contextlib.suppress(tf.errors.OpError):
+                self.gather(0, timeout=5)
 
     def _operation(self):
         self._operations += 1
@@ -295,14 +306,6 @@ def _answers(address):
     except OSError:
         return False
     return True
-
-
-def checksum(tensors: Iterable[tf.Tensor]) -> int:
-    """A number that differs where the tensors do."""
-    number = 0
-    for tensor in tensors:
-        number = zlib.crc32(np.ascontiguousarray(tensor), number)
-    return number
 
 
 def batches(strategy: tf.distribute.Strategy, made: Callable[[int, Sequence[int]], tf.data.Dataset], cluster: Cluster):

@@ -44,7 +44,8 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 
 def _evaluate(flags, cluster):
-    for path in filter(None, [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]):
+    written = [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]
+    for path in filter(None, written if cluster.is_chief else []):
         run_folder.check_writable(path)
     prefix = checkpoint.find(flags.load_params)
     run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
@@ -56,16 +57,15 @@ def _evaluate(flags, cluster):
     strategy = devices.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(load_data, flags)
-    plan = _what_to_draw(flags, data_set)
+    plan = _what_to_draw(flags, data_set) if cluster.is_chief else None
     with strategy.scope():
         model = build_model(flags, data_set, dropout_p=0.0)
         checkpoint.load(prefix, model, averaged=not flags.raw)
-    cluster.check_agreement(
-        data_set.sizes() | {"the checkpoint's checksum": clusters.checksum(model.trainable_variables)}
-    )
+    cluster.check_agreement(data_set.sizes())
+    cluster.check_same_checkpoint(model.trainable_variables)
     if not flags.skip_test:
         _test(flags, prefix, strategy, cluster, model, data_set)
-    if plan is not None and cluster.is_chief:
+    if plan is not None:
         print(plan(model))
 
 

@@ -69,8 +69,7 @@ def _train(flags, cluster):
         if prefix:
             optimizer.build(model.trainable_variables)
             checkpoint.load(prefix, model, optimizer)
-            state = [*model.trainable_variables, optimizer.average, optimizer.velocity, optimizer.momentum]
-            cluster.check_agreement({"the checkpoint's checksum": clusters.checksum(state)})
+            cluster.check_same_checkpoint([*model.trainable_variables, optimizer.average, optimizer.velocity])
         else:
             (batch,) = data.training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
             initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
