@@ -27,6 +27,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max_minutes", type=float, help="stop training, then test and save, after so long; default: no limit")
     add("--sample_interval", type=command_line.non_negative_int, default=1, help="epochs between samples; 0: none")
     add("--polyak_decay", type=command_line.probability, default=0.9995, help="of the parameters' running average")
+    add("--average_machines", action="store_true", help="average gradients over machines, as the original; else: sum")
     flags = parser.parse_args(argv)
     if flags.paper:
         parser.set_defaults(**published.runs[flags.paper])

@@ -5,6 +5,7 @@ memory.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -48,33 +49,52 @@ class DataSet:
         """L, if the images have labels, which count from 0."""
         return None if self.train.labels is None else int(self.train.labels.max()) + 1
 
+    def sizes(self) -> dict[str, object]:
+        """What must be the same wherever this is the same data set."""
+        return {
+            "the shape of the training images": [len(self.train), *self.image_shape],
+            "the shape of the test images": [len(self.test), *self.image_shape],
+            "the number of classes": self.nr_labels,
+        }
+
     def without_labels(self) -> "DataSet":
         return dataclasses.replace(self, train=Split(self.train.images), test=Split(self.test.images))
 
 
-def training_batches(split: Split, batch_size: int, seed: int, epoch: int, seen: int = 0) -> tf.data.Dataset:
+def training_batches(
+    split: Split,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    seen: int = 0,
+    parts: int = 1,
+    own: Sequence[int] = (0,),
+) -> tf.data.Dataset:
     """An epoch of training: a fresh permutation, each image at most once, the remainder of a batch left out.
 
     Yields {"images": uint8 [B, H, W, 3]}, with "labels", int32 [B], where there are labels.
 
     Args:
+        batch_size: images a step, over all replicas.
         seen: how many images of the permutation are left out, because the epoch goes on after them.
+        parts: into how many parts, one after another, each batch is cut: the replicas.
+        own: which of them are yielded, each as a batch of its own, B = batch_size / parts; others are not read.
 
     Raises:
         UserError: the split has less than a batch.
     """
     check_batch_size(split, batch_size)
     order = np.random.default_rng([seed, epoch]).permutation(len(split))[seen:]
-    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size)
+    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, parts, own)
 
 
-def test_batches(split: Split, batch_size: int) -> tf.data.Dataset:
-    """All images once, in order, as training_batches yields them.
+def test_batches(split: Split, batch_size: int, parts: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
+    """All images once, in order, as training_batches yields them, and cut into parts as there.
 
     The last batch is filled up with repetitions of the last image: whoever sums over images must stop at len(split).
     """
     order = np.arange(-(-len(split) // batch_size) * batch_size)
-    return _batches(split, np.minimum(order, len(split) - 1), batch_size)
+    return _batches(split, np.minimum(order, len(split) - 1), batch_size, parts, own)
 
 
 def check_batch_size(split: Split, batch_size: int) -> None:
@@ -86,15 +106,18 @@ def check_batch_size(split: Split, batch_size: int) -> None:
         )
 
 
-def _batches(split, order, batch_size):
+def _batches(split, order, batch_size, parts, own):
+    part_size = batch_size // parts
+    order = order.reshape(-1, parts, part_size)[:, own].reshape(-1, part_size)
+
     def read(indices):
         batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
-        batch["images"] = tf.ensure_shape(batch["images"], [batch_size, *split.images.shape[1:]])
+        batch["images"] = tf.ensure_shape(batch["images"], [part_size, *split.images.shape[1:]])
         if split.labels is not None:
             batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
         return batch
 
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    batches = tf.data.Dataset.from_tensor_slices(order.reshape(-1, batch_size)).map(read)
+    batches = tf.data.Dataset.from_tensor_slices(order).map(read)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

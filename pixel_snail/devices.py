@@ -2,29 +2,36 @@
 
 import tensorflow as tf
 
+from pixel_snail import cluster as clusters
 from pixel_snail.errors import UserError
 
 
-def strategy(nr_gpu: int | None = None) -> tf.distribute.Strategy:
-    """One device: the default strategy; several: MirroredStrategy, a copy of the network on each.
+def strategy(nr_gpu: int | None = None, cluster: clusters.Cluster | None = None) -> tf.distribute.Strategy:
+    """One device: the default strategy; several: MirroredStrategy, a copy of the network on each; several workers:
+    MultiWorkerMirroredStrategy.
 
     Args:
-        nr_gpu: the number of replicas; by default all GPUs. On a machine without GPUs, that many logical CPU devices,
-            by default one.
+        nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
+            CPU devices, by default one.
+        cluster: the workers, if there may be several.
 
     Raises:
-        UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices.
+        UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices, or the
+            workers don't come together.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         replicas = len(gpus) if nr_gpu is None else nr_gpu
         if replicas > len(gpus):
             raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {len(gpus)} GPUs")
-        names = [f"GPU:{i}" for i in range(replicas)]
+        kind = "GPU"
     else:
         replicas = 1 if nr_gpu is None else nr_gpu
         _make_logical_cpus(replicas)
-        names = [f"CPU:{i}" for i in range(replicas)]
+        kind = "CPU"
+    if cluster is not None and cluster.size > 1:
+        return clusters.strategy(cluster, kind, replicas)
+    names = [f"{kind}:{i}" for i in range(replicas)]
     return tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(names)
 
 

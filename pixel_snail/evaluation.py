@@ -23,6 +23,7 @@ from pixel_snail import (
     published,
     run_folder,
 )
+from pixel_snail import cluster as clusters
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
@@ -35,32 +36,46 @@ def evaluate(flags: argparse.Namespace) -> None:
     """Does what eval.py's flags say.
 
     Raises:
-        UserError: files that are missing, broken, of another network, or can't be written.
+        UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
     """
-    for path in filter(None, [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]):
+    cluster = clusters.from_environment()
+    with cluster.together():
+        _evaluate(flags, cluster)
+
+
+def _evaluate(flags, cluster):
+    written = [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]
+    for path in filter(None, written if cluster.is_chief else []):
         run_folder.check_writable(path)
     prefix = checkpoint.find(flags.load_params)
     run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
     if flags.model in models.leaking:
         if flags.nr_samples or flags.complete:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
-        print(models.leak_warning(flags.model))
-    strategy = devices.strategy(flags.nr_gpu)
-    data_set = load_data(flags)
-    plan = _what_to_draw(flags, data_set)
+        if cluster.is_chief:
+            print(models.leak_warning(flags.model))
+    strategy = devices.strategy(flags.nr_gpu, cluster)
+    cluster.check_flags(flags)
+    data_set = cluster.chief_first(load_data, flags)
+    plan = _what_to_draw(flags, data_set) if cluster.is_chief else None
     with strategy.scope():
         model = build_model(flags, data_set, dropout_p=0.0)
         checkpoint.load(prefix, model, averaged=not flags.raw)
+    cluster.check_agreement(data_set.sizes())
+    cluster.check_same_checkpoint(model.trainable_variables)
     if not flags.skip_test:
-        _test(flags, prefix, strategy, model, data_set)
+        _test(flags, prefix, strategy, cluster, model, data_set)
     if plan is not None:
         print(plan(model))
 
 
-def _test(flags, prefix, strategy, model, data_set):
-    """Evaluates the whole test set, prints a table, and writes --json and the picture."""
+def _test(flags, prefix, strategy, cluster, model, data_set):
+    """Evaluates the whole test set; the chief prints a table, and writes --json and the picture."""
     step = test_step(strategy, lambda x, h: model(x, h=h), data_set.nr_labels)
-    nats, extremes = _nats_and_extremes(per_value(step, strategy, data_set.test, flags.batch_size))
+    values = per_value(step, strategy, data_set.test, flags.batch_size, cluster=cluster)
+    nats, extremes = _nats_and_extremes(values)
+    if not cluster.is_chief:
+        return
     result = _result(flags, prefix, data_set, nats)
     print(f"bits/dim: {result['bits_per_dim']:.4f} +- {result['bits_per_dim_stderr']:.4f} (standard error)", flush=True)
     result["files_bits_per_dim"] = codecs.bits_per_dim(data_set.test.images)
@@ -159,7 +174,12 @@ def test_step(strategy: tf.distribute.Strategy, predict: Callable, nr_labels: in
 
 
 def per_value(
-    step: Callable, strategy: tf.distribute.Strategy, split: data.Split, batch_size: int, leave: bool = True
+    step: Callable,
+    strategy: tf.distribute.Strategy,
+    split: data.Split,
+    batch_size: int,
+    leave: bool = True,
+    cluster: clusters.Cluster | None = None,
 ) -> Iterator[np.ndarray]:
     """The negative log-likelihood in nats of every value of every image of a split, once each, in order: [b, H, W, 3]
     for some of the images at a time, until all have come.
@@ -168,16 +188,20 @@ def per_value(
         step: what `test_step` made.
         batch_size: images a replica.
         leave: whether the progress bar stays on the screen.
+        cluster: the workers, if there may be several: each computes its part, and gets all.
 
     Raises:
         UserError: the network's parameters are not finite.
     """
-    batches = data.test_batches(split, batch_size * strategy.num_replicas_in_sync)
-    total = len(batches)
-    batches = strategy.experimental_distribute_dataset(batches)
+    cluster = cluster or clusters.Cluster()
+    number = batch_size * strategy.num_replicas_in_sync
+    batches = clusters.batches(strategy, lambda *parts: data.test_batches(split, number, *parts), cluster)
+    total = -(-len(split) // number)
     seen = 0
-    for batch in progress.bar(batches, desc="evaluating", total=total, leave=leave, unit="batch"):
-        nats = step(batch).numpy()[: len(split) - seen]
+    for batch in progress.bar(
+        batches, desc="evaluating", total=total, leave=leave, unit="batch", disable=not cluster.is_chief
+    ):
+        nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
         if not np.isfinite(nats).all():
             raise UserError(
                 "the likelihood of test images is not finite: the checkpoint's parameters are not, or far from any "

@@ -29,8 +29,9 @@ class PolyakAdam(keras.optimizers.Optimizer):
     With t the step from 1:  m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
     p -= lr * (m / (1 - b1^t)) / sqrt(v / (1 - b2^t) + epsilon);  then average = decay average + (1 - decay) p.
 
-    Gradients are summed over the replicas. The average starts from the parameters as they are when `build` is called:
-    call it after the data-dependent initialisation. (Keras's own `use_ema` would start from the first update's.)
+    Gradients are summed over the replicas, and divided by `machines`. The average starts from the parameters as they
+    are when `build` is called: call it after the data-dependent initialisation. (Keras's own `use_ema` would start from
+    the first update's.)
 
     m, v and the average of all parameters are a vector each, so that a step is a dozen large operations rather than
     that many for each of hundreds of small variables, which take longer to trace and to start than to compute.
@@ -47,12 +48,14 @@ class PolyakAdam(keras.optimizers.Optimizer):
         beta_1: float = 0.95,
         beta_2: float = 0.9995,
         epsilon: float = 1e-6,
+        machines: int = 1,
     ):
         super().__init__(DecayBeforeStep(learning_rate, lr_decay), name="polyak_adam")
         self.polyak_decay = polyak_decay
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
+        self.machines = machines
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
@@ -83,6 +86,8 @@ class PolyakAdam(keras.optimizers.Optimizer):
         replica = tf.distribute.get_replica_context()
         if replica:
             gradient = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+        if self.machines > 1:
+            gradient /= self.machines
         tf.__internal__.distribute.interim.maybe_merge_call(
             self._update_on_each_device,
             self._distribution_strategy,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pixel_snail.cluster import Cluster
 from pixel_snail.errors import UserError
 
 
@@ -67,27 +68,34 @@ def write(path: str | Path, save: Callable) -> None:
 
 
 class RunFolder:
-    """`SAVE_DIR/pixelsnail_<data set>_<time>/`, made anew, with the run's flags in `flags.json`.
+    """`SAVE_DIR/pixelsnail_<data set>_<time>/`, made anew by the chief, with the run's flags in `flags.json`.
 
     Raises:
         UserError: it can't be made.
     """
 
-    def __init__(self, flags: argparse.Namespace):
-        while True:
-            path = Path(flags.save_dir) / f"pixelsnail_{flags.data_set}_{time.strftime('%Y_%m_%d_%H_%M_%S')}"
-            try:
-                path.mkdir(parents=True)
-                (path / "flags.json").write_text(json.dumps(vars(flags), indent=4, sort_keys=True) + "\n")
-                break
-            except FileExistsError:
-                time.sleep(1)  # another run of the same second
-            except OSError as error:
-                raise UserError(f"can't make the run's folder {path}: {error.strerror}") from error
-        self.path = path
+    def __init__(self, flags: argparse.Namespace, cluster: Cluster):
+        self._cluster = cluster
+        made = str(_make(flags)) if cluster.is_chief else None
+        self.path = Path(cluster.gather_objects(made)[0])
 
     def log(self, text: str) -> None:
-        """Prints, and keeps a copy in print.log."""
+        """Prints, and keeps a copy in print.log, if this is the chief."""
+        if not self._cluster.is_chief:
+            return
         print(text, flush=True)
         with open(self.path / "print.log", "a") as file:
             file.write(f"{text}\n")
+
+
+def _make(flags):
+    while True:
+        path = Path(flags.save_dir) / f"pixelsnail_{flags.data_set}_{time.strftime('%Y_%m_%d_%H_%M_%S')}"
+        try:
+            path.mkdir(parents=True)
+            (path / "flags.json").write_text(json.dumps(vars(flags), indent=4, sort_keys=True) + "\n")
+            return path
+        except FileExistsError:
+            time.sleep(1)  # another run of the same second
+        except OSError as error:
+            raise UserError(f"can't make the run's folder {path}: {error.strerror}") from error

@@ -34,3 +34,16 @@ def test_the_learning_rate_keeps_its_digits_over_a_million_steps():
     schedule = DecayBeforeStep(1e-3, 0.999998)
     for step in (0, 1, 10**6):
         np.testing.assert_allclose(float(schedule(step)), 1e-3 * 0.999998 ** (step + 1), rtol=1e-6)
+
+
+def test_gradients_are_divided_by_the_machines():
+    values = []
+    for machines, scale in ((1, 1.0), (4, 4.0)):
+        variable = keras.Variable(np.ones(3, np.float32))
+        optimizer = PolyakAdam(machines=machines)
+        optimizer.build([variable])
+        # Small beside the root of epsilon, without which Adam's step does not depend on their scale.
+        optimizer.apply([np.float32([1e-4, 2e-4, 3e-4]) * scale], [variable])
+        values.append(np.asarray(variable))
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
+    assert values[0][0] - values[0][1] > 1e-5

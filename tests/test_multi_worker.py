@@ -1,0 +1,215 @@
+"""Several machines, which here are processes: they compute what one device does, and what goes wrong is told."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train as train_command
+from pixel_snail import checkpoint, training
+from pixel_snail import flags as command_line
+
+COMMAND = """
+import sys
+import numpy as np
+import pixel_snail
+import tensorflow as tf
+import data, eval, train
+from pixel_snail import cluster, evaluation, flags, training
+
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
+cluster._Extended._check_health_initial_timeout = cluster.WAIT_SECONDS = 20
+images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
+data.data_sets["tiny"] = lambda data_dir: data.DataSet(data.Split(images[:19]), data.Split(images[19:]))
+command, main = {"train": (train, training.train), "eval": (eval, evaluation.evaluate)}[sys.argv.pop(1)]
+flags.run(main, command.parse_flags())
+"""
+NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny"]
+TRAINING = [*NETWORK, "-a4", "-p0", "-x2", "-t1", "--polyak_decay=0.5"]
+SECONDS = 100
+"""More than any of the processes takes, starting and compiling included."""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command of one worker or more, each with its own flags, and returns their processes."""
+    processes = []
+
+    def start(command, *flags_of_each):
+        sockets = [socket.socket() for _ in flags_of_each]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+        for one in sockets:
+            one.close()
+        started = []
+        for index, flags in enumerate(flags_of_each):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, command, *flags],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | {"TF_CONFIG": json.dumps(config)},
+                stdout=(tmp_path / f"out{len(processes)}").open("w"),
+                stderr=(tmp_path / f"err{len(processes)}").open("w"),
+                start_new_session=True,
+            )
+            process.out, process.err = tmp_path / f"out{len(processes)}", tmp_path / f"err{len(processes)}"
+            processes.append(process)
+            started.append(process)
+        return started
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def codes(processes):
+    """The exit codes, once all have ended."""
+    return [process.wait(SECONDS) for process in processes]
+
+
+def told(process):
+    """What was written to stderr, without progress bars and what waits."""
+    lines = re.split(r"[\r\n]+", process.err.read_text())
+    return [line for line in lines if line.strip() and "waiting for" not in line and not re.search(r"\d+%\|", line)]
+
+
+def logged(folder):
+    """The figures in the print.log below a folder, by their names."""
+    (log,) = folder.rglob("print.log")
+    return {
+        name: [float(line.split()[1]) for line in log.read_text().splitlines() if line.startswith(f"{name} ")]
+        for name in ("lr", "train_bpd", "test_bpd")
+    }
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    """The folder of a run on one device, on batches of four images."""
+    folder = tmp_path_factory.mktemp("one")
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    argv = ["train", *TRAINING, "-b4", "--sample_interval=0", f"-o{folder}"]
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", COMMAND, *argv], cwd=root, env=environment, check=True, timeout=SECONDS)
+    return folder
+
+
+@pytest.mark.parametrize("replicas, extra", [(1, ["--sample_interval=2"]), (2, ["--sample_interval=0"])])
+def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
+    one_device, start, tmp_path, replicas, extra
+):
+    flags = [*TRAINING, *extra, f"-b{2 // replicas}", f"--nr_gpu={replicas}"]
+    workers = start("train", *([*flags, f"-o{tmp_path / name}"] for name in ("chief", "other")))
+    assert codes(workers) == [0, 0], [told(worker) for worker in workers]
+    assert workers[1].out.read_text() == ""
+    assert told(workers[1]) == []
+    assert not (tmp_path / "other").exists()
+    assert len(list((tmp_path / "chief").rglob("*samples.png"))) == (1 if extra == ["--sample_interval=2"] else 0)
+
+    expected, actual = logged(one_device), logged(tmp_path / "chief")
+    assert len(actual["test_bpd"]) == 2
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, err_msg=name)
+    readers = [tf.train.load_checkpoint(checkpoint.find(str(path))) for path in (one_device, tmp_path / "chief")]
+    for name in readers[0].get_variable_to_shape_map():
+        expected, actual = (reader.get_tensor(name) for reader in readers)
+        if name.startswith("model/"):  # a hundredth of one step
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5, err_msg=name)
+    assert readers[1].get_tensor("Variable") == 9
+
+
+def test_two_workers_evaluate_every_image_once(one_device, start, tmp_path):
+    flags = [f"-r{one_device}", "-b1", f"-o{tmp_path}/pictures"]
+    workers = start("eval", *([*flags, f"--json={tmp_path / name}"] for name in ("chief", "other")))
+    assert codes(workers) == [0, 0], [told(worker) for worker in workers]
+    assert workers[1].out.read_text() == ""
+    assert not (tmp_path / "other").exists()
+    result = json.loads((tmp_path / "chief").read_text())
+    assert result["images"] == 5
+    assert result["bits_per_dim"] == pytest.approx(logged(one_device)["test_bpd"][-1], rel=1e-5)
+
+
+def test_workers_go_on_together_and_stop_at_the_same_step_when_the_time_is_over(one_device, start, tmp_path):
+    first = next(one_device.rglob("0/*.index"))
+    flags = [*TRAINING, "-b2", f"-r{first}", f"-o{tmp_path}/runs", "--max_minutes=0.0001", "--sample_interval=0"]
+    workers = start("train", flags, flags)
+    assert codes(workers) == [0, 0], [told(worker) for worker in workers]
+    assert checkpoint.read_progress(checkpoint.find(f"{tmp_path}/runs")) == {"epoch": 1, "images": 4}
+
+
+def test_workers_with_different_checkpoints_refuse_to_go_on(one_device, start, tmp_path):
+    flags = [*TRAINING, "-b2", "-x3", f"-o{tmp_path}/runs"]
+    files = [next(one_device.rglob(f"{epoch}/*.index")) for epoch in (1, 0)]
+    workers = start("train", *([*flags, f"-r{file}"] for file in files))
+    assert codes(workers) == [2, 2]
+    for worker in workers:
+        (line,) = told(worker)
+        assert re.search(r"the workers disagree: .* is 2 on the chief \(.*\) and 1 on worker 1 \(127.0.0.1:\d+\)", line)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp_path):
+    flags = [*TRAINING, "-b2", "-x5000", f"-o{tmp_path}/runs", "--sample_interval=0"]
+    chief, worker = start("train", flags, flags)
+    patience = time.time() + SECONDS
+    while chief.out.read_text().count("saved") < 2:
+        assert time.time() < patience
+        assert chief.poll() is None, told(chief)
+        time.sleep(0.1)
+    worker.send_signal(signal.SIGKILL)
+    assert chief.wait(60) == 2
+    (line,) = told(chief)
+    assert re.search(r"error: worker 1 \(127.0.0.1:\d+\) is gone, .* go on with --load_params=\S+\.ckpt on every", line)
+    prefix = re.search(r"--load_params=(\S+)", line)[1]
+    assert prefix == checkpoint.find(f"{tmp_path}/runs")
+
+
+def test_a_worker_that_does_not_start_is_named(start, tmp_path):
+    flags = [*TRAINING, f"-o{tmp_path}/runs"]
+    chief, worker = start("train", flags, flags)
+    worker.kill()
+    assert chief.wait(SECONDS) == 2
+    (line,) = told(chief)
+    assert re.search(r"error: no answer from worker 1 \(127.0.0.1:\d+\), after", line)
+    assert "one of 2 workers: waiting for the others" in chief.err.read_text()
+
+
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ("{", "TF_CONFIG is not JSON"),
+        ("[]", 'must have an object "cluster"'),
+        ({}, 'must have an object "cluster"'),
+        ({"cluster": TWO}, 'must have an object "task"'),
+        ({"cluster": TWO, "task": {"type": "worker"}}, 'must have a number "index"'),
+        ({"cluster": TWO, "task": {"type": "worker", "index": 2}}, "index 2, but its cluster has 2 of type 'worker'"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": -1}}, "index -1, but"),
+        ({"cluster": TWO, "task": {"type": "chief", "index": 0}}, "type 'chief', which its cluster does not have"),
+        ({"cluster": {"ps": ["a:1"]}}, "a job 'ps'"),
+        ({"cluster": {"worker": "a:1"}}, 'a list of "host:port"'),
+        ({"cluster": {"worker": ["a", "b"]}}, 'a list of "host:port"'),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}, "one of them twice"),
+        ({"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}, "has 2 chiefs"),
+    ],
+)
+def test_mistakes_in_tf_config_get_one_line_and_exit_code_2(monkeypatch, tmp_path, capfd, config, message):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(SystemExit) as exit_:
+        command_line.run(training.train, train_command.parse_flags([f"-o{tmp_path}/runs"]))
+    assert exit_.value.code == 2
+    stderr = capfd.readouterr().err
+    assert stderr.count("\n") == 1
+    assert message in stderr
