@@ -79,7 +79,6 @@ def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
 
 
 def loss_and_gradients(model, x, **settings):
-    x = tf.constant(x)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=tf.constant([1, 2]), **settings)))
     return loss, tape.gradient(loss, model.trainable_variables)
@@ -90,19 +89,21 @@ def test_recomputed_gradients_are_those_kept_dropout_included(name):
     golden = golden_numbers.load(name)
     model = models.build(name, golden["x"][0].shape[1:], nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
     (loss, gradients), (loss_2, gradients_2) = (
-        tf.function(loss_and_gradients)(model, golden["x"][0], recompute=recompute) for recompute in (False, True)
+        tf.function(loss_and_gradients)(model, tf.constant(golden["x"][0]), recompute=recompute)
+        for recompute in (False, True)
     )
     np.testing.assert_allclose(loss_2, loss, rtol=1e-6)
     for gradient, gradient_2 in zip(gradients, gradients_2, strict=True):
         np.testing.assert_allclose(gradient_2, gradient, rtol=0, atol=1e-6 * np.abs(gradient).max())
 
 
-@pytest.mark.parametrize("name", sorted(models.specs))
+@pytest.mark.parametrize("name", ["h6_hier4", "h6_noup_124mix_halfattn", "h6_shift", "h8_noup_smallkey_ar_chs", "pxpp"])
 def test_bfloat16_gives_the_loss_and_finite_float32_gradients(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.initialised(name, golden)
     (loss, _), (loss_16, gradients) = (
-        tf.function(loss_and_gradients)(model, golden["x"][0], bfloat16=bfloat16) for bfloat16 in (False, True)
+        tf.function(loss_and_gradients)(model, tf.constant(golden["x"][0]), bfloat16=bfloat16)
+        for bfloat16 in (False, True)
     )
     np.testing.assert_allclose(loss_16, loss, rtol=5e-3)  # a rounding to 8 bits is 0.4% at most
     for gradient in gradients:
