@@ -86,9 +86,11 @@ class Cluster:
                 value = tf.raw_ops.CollectiveBcastRecvV2(T=value.dtype, shape=value.shape, **self._operation())
             variable.assign(value)
 
-    def find_places(self) -> None:
-        """Learns where in TensorFlow's order, in which a worker 10 may come before a worker 2, each worker is."""
-        self._places = np.argsort(self.gather(self.index))
+    def meet(self, replicas: int) -> None:
+        """Waits for all workers, and raises UserError on each if one has another number of replicas than the chief."""
+        # In TensorFlow's order of the workers, the tenth may come before the second.
+        self._places = np.argsort(self.gather(self.index, timeout=WAIT_SECONDS))
+        self.check_agreement({"the number of replicas (--nr_gpu)": replicas})
 
     def gather_objects(self, value: Any) -> list[Any]:
         """What can be told as JSON, of each worker."""
@@ -246,7 +248,7 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     # meanwhile; without it, the strategy looks after its peers itself.
     context.context().configure_coordination_service("")
     try:
-        made = _Strategy(cluster, kind, replicas)
+        return _Strategy(cluster, kind, replicas)
     except tf.errors.UnknownError as error:
         raise UserError(
             f"can't listen at {cluster.addresses[cluster.index]}, the address of this worker in TF_CONFIG: "
@@ -254,9 +256,6 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
         ) from error
     except (RuntimeError, tf.errors.OpError) as error:
         raise UserError(_why_not_together(cluster, error)) from error
-    cluster.find_places()
-    cluster.check_agreement({"the number of replicas (--nr_gpu)": replicas})
-    return made
 
 
 class _Strategy(tf.distribute.Strategy):
@@ -272,7 +271,7 @@ class _Strategy(tf.distribute.Strategy):
             rpc_layer="grpc",
         )
         options = tf.distribute.experimental.CommunicationOptions()
-        super().__init__(_Extended(self, resolver, options, kind, replicas))
+        super().__init__(_Extended(self, resolver, options, cluster, kind, replicas))
 
 
 class _Extended(collective_all_reduce_strategy.CollectiveAllReduceExtended):
@@ -280,15 +279,20 @@ class _Extended(collective_all_reduce_strategy.CollectiveAllReduceExtended):
     _check_health_interval = 10
     _check_health_timeout = 10
     _check_health_retry_limit = 2
-    _check_health_initial_timeout = WAIT_SECONDS
 
-    def __init__(self, strategy, resolver, options, kind, replicas):
+    def __init__(self, strategy, resolver, options, cluster, kind, replicas):
+        self._cluster = cluster
         self._devices_of_a_worker = kind, replicas
         super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
 
     def _initialize_local_devices(self, cluster_resolver, worker_device):
         kind, replicas = self._devices_of_a_worker
         return tuple(f"{worker_device}/device:{kind}:{i}" for i in range(replicas)), kind
+
+    def _start_check_health_thread(self):
+        # It begins with a collective operation whose key depends on the number of replicas.
+        self._cluster.meet(self._devices_of_a_worker[1])
+        super()._start_check_health_thread()
 
 
 def _why_not_together(cluster, error):

@@ -27,7 +27,7 @@ import data, eval, train
 from pixel_snail import cluster, evaluation, flags, training
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
-cluster._Extended._check_health_initial_timeout = cluster.WAIT_SECONDS = 20
+cluster.WAIT_SECONDS = 20
 images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
 data.data_sets["tiny"] = lambda data_dir: data.DataSet(data.Split(images[:19]), data.Split(images[19:]))
 command, main = {"train": (train, training.train), "eval": (eval, evaluation.evaluate)}[sys.argv.pop(1)]
@@ -35,7 +35,7 @@ flags.run(main, command.parse_flags())
 """
 NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny"]
 TRAINING = [*NETWORK, "-a4", "-p0", "-x2", "-t1", "--polyak_decay=0.5"]
-SECONDS = 100
+SECONDS = 200
 """More than any of the processes takes, starting and compiling included."""
 
 
@@ -156,6 +156,14 @@ def test_workers_with_different_checkpoints_refuse_to_go_on(one_device, start, t
         (line,) = told(worker)
         assert re.search(r"the workers disagree: .* is 2 on the chief \(.*\) and 1 on worker 1 \(127.0.0.1:\d+\)", line)
     assert not (tmp_path / "runs").exists()
+
+
+def test_workers_with_different_numbers_of_replicas_are_told(start, tmp_path):
+    workers = start("train", *([*TRAINING, f"-o{tmp_path}/runs", f"--nr_gpu={number}"] for number in (1, 2)))
+    assert codes(workers) == [2, 2]
+    for worker in workers:
+        (line,) = told(worker)
+        assert re.search(r"the number of replicas \(--nr_gpu\) is 1 on the chief .* and 2 on worker 1", line)
 
 
 def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp_path):
