@@ -84,7 +84,10 @@ def winograd(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def differentiable(x, w):
         size = (x.shape[1] - 1, x.shape[2] - 1)
-        y = _outputs(tf.matmul(_inputs(x), _weights(w)), size)
+        # Not all layers' at once, as soon as the weights are known: these are four times as large.
+        with tf.control_dependencies([x]):
+            transformed = _weights(w)
+        y = _outputs(tf.matmul(_inputs(x), transformed), size)
 
         def gradient(dy):
             # The transformed maps, twice as large as the maps, are not kept: they cost little to make again.
