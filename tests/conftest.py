@@ -1,6 +1,9 @@
 """Logical CPU devices for the tests with several replicas: they must be made before TensorFlow starts."""
 
-import os  # noqa: I001 - pixel_snail sets TensorFlow's environment up, before it is imported
+import ctypes  # noqa: I001 - pixel_snail sets TensorFlow's environment up, before it is imported
+import gc
+import os
+from pathlib import Path
 
 import pixel_snail  # noqa: F401
 import pytest
@@ -14,6 +17,15 @@ tf.config.set_logical_device_configuration(
 tf.config.list_logical_devices()  # starts TensorFlow: no test may make other devices
 # The rewriting of graphs, which changes no result, takes longer here than all steps of the small networks.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(autouse=True)
+def memory_of_past_networks():
+    """Networks and graphs refer to themselves: only a collection, which Python puts off, frees those of past tests."""
+    yield
+    if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2e9:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture
