@@ -8,6 +8,7 @@ from pathlib import Path
 import pixel_snail  # noqa: F401
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: more threads would only be in each other's way
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -21,9 +22,12 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 @pytest.fixture(autouse=True)
 def memory_of_past_networks():
-    """Networks and graphs refer to themselves: only a collection, which Python puts off, frees those of past tests."""
+    """Frees the graphs of past tests: TensorFlow keeps every gradient that a graph defines, and with it the graph."""
     yield
     if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2e9:
+        gradients = ops.gradient_registry._registry
+        for name in [name for name in gradients if name.startswith("CustomGradient")]:
+            del gradients[name]
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
 
