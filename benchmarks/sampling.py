@@ -36,19 +36,14 @@ def measure(flags: argparse.Namespace) -> dict:
     import numpy as np
     import tensorflow as tf
 
-    from pixel_snail import logistic_mixture, model, nn, sampling
+    import data
+    from pixel_snail import evaluation, logistic_mixture, nn, sampling
 
     shape = (flags.image_size, flags.image_size, 3)
     batch = flags.batch_size
-    network = model.build(
-        flags.model,
-        shape,
-        nr_resnet=flags.nr_resnet,
-        nr_filters=flags.nr_filters,
-        nr_logistic_mix=flags.nr_logistic_mix,
-        resnet_nonlinearity=flags.resnet_nonlinearity,
-    )
-    x = tf.constant(np.random.default_rng(0).uniform(-1, 1, [batch, *shape]), tf.float32)
+    split = data.Split(np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8))
+    network = evaluation.build_model(flags, data.DataSet(train=split, test=split), dropout_p=0.0)
+    x = evaluation.network_inputs({"images": split.images}, None)[0]
     with nn.data_dependent_initialisation():
         network(x[:2])
     weights = nn.fold(network, network.trainable_variables)

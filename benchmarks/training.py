@@ -117,23 +117,17 @@ def _make(flags, plain):
     import numpy as np
     import tensorflow as tf
 
+    import data
     from benchmarks import plain as plain_network
     from pixel_snail import devices, evaluation, training
-    from pixel_snail import model as models
     from pixel_snail.optimizer import PolyakAdam
 
     shape = (flags.image_size, flags.image_size, 3)
-    images = tf.constant(np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8)
     strategy = devices.strategy(1)
-    model = models.build(
-        flags.model,
-        shape,
-        nr_resnet=flags.nr_resnet,
-        nr_filters=flags.nr_filters,
-        nr_logistic_mix=flags.nr_logistic_mix,
-        resnet_nonlinearity=flags.resnet_nonlinearity,
-        dropout_p=0.5,
-    )
+    split = data.Split(images)
+    model = evaluation.build_model(flags, data.DataSet(train=split, test=split), dropout_p=0.5)
+    images = tf.constant(images)
     plain_evaluation = plain_network.evaluation_step(model)
     if plain:
         train, evaluate = plain_network.train_step(model), plain_evaluation

@@ -5,6 +5,8 @@ is said in nn.py's words; it is the same to rounding. For a gradient, each funct
 anyway, and no map in between.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from pixel_snail.compiling import compiled
@@ -80,13 +82,26 @@ def _gate_gradient(c, dy):
     return tf.concat([dy * s, dy * p * s * (1 - s)], -1)
 
 
+def concat_elu(x: tf.Tensor) -> tf.Tensor:
+    """elu of x and of -x, side by side: [..., C] -> [..., 2C]."""
+    return tf.nn.elu(tf.concat([x, -x], -1))
+
+
+nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "concat_elu": concat_elu,
+    "elu": tf.nn.elu,
+    "relu": tf.nn.relu,
+}
+"""What --resnet_nonlinearity may name."""
+
+
 def activate(
     x: tf.Tensor, nonlinearity: str, margins: Margins | None = None, keep: tf.Tensor | None = None, rate: float = 0.0
 ) -> tf.Tensor:
     """The nonlinearity of x [B, H, W, C], with dropout where `keep` says, and zeros around it.
 
     Args:
-        nonlinearity: a name in nn.nonlinearities.
+        nonlinearity: a name in `nonlinearities`.
         margins: rows above and below, columns left and right.
         keep: of the result's shape but for the margins, which elements dropout keeps; without it, all.
         rate: the probability with which it doesn't: what is kept is divided by 1 - rate.
@@ -102,9 +117,7 @@ def activate(
 
 @compiled
 def _activate(x, keep, nonlinearity, margins, scale):
-    if nonlinearity == "concat_elu":
-        x = tf.concat([x, -x], -1)
-    y = tf.nn.relu(x) if nonlinearity == "relu" else tf.nn.elu(x)
+    y = nonlinearities[nonlinearity](x)
     if keep is not None:
         y = tf.where(keep, y * scale, 0)
     return y if margins is None else tf.pad(y, [[0, 0], *margins, [0, 0]])

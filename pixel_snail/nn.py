@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixel_snail import convolution, fused
+from pixel_snail.fused import nonlinearities
 
 _initialising = contextvars.ContextVar("initialising", default=False)
 _folded = contextvars.ContextVar("folded", default=None)
@@ -396,11 +397,6 @@ def _from_right(row):
     return tf.pad(row[1:], [[0, 1], [0, 0], [0, 0]])
 
 
-def concat_elu(x: tf.Tensor) -> tf.Tensor:
-    """elu of x and of -x, side by side: [..., C] -> [..., 2C]."""
-    return tf.nn.elu(tf.concat([x, -x], -1))
-
-
 def average_pool(x: tf.Tensor, size: int) -> tf.Tensor:
     """Averages over cells of size x size pixels, [B, H, W, C] -> [B, H / size, W / size, C]."""
     return tf.nn.avg_pool2d(x, size, size, "SAME")
@@ -409,14 +405,6 @@ def average_pool(x: tf.Tensor, size: int) -> tf.Tensor:
 def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
     """Repeats each pixel over a cell of size x size, [B, H, W, C] -> [B, H * size, W * size, C]."""
     return tf.repeat(tf.repeat(x, size, 1), size, 2) if size > 1 else x
-
-
-nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "concat_elu": concat_elu,
-    "elu": tf.nn.elu,
-    "relu": tf.nn.relu,
-}
-"""What --resnet_nonlinearity may name."""
 
 
 def dropout_mask(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Tensor:
