@@ -1,4 +1,5 @@
-# make demo: trains, evaluates and samples on photographs. make test: the tests. Both make .venv first.
+# make demo: trains, evaluates and samples on photographs. make test: the tests. make soak: runs that are killed many
+# times. All make .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ DEMO_NETWORK := --model=h6_noup_1mix_halfattn --nr_resnet=1 --nr_filters=32 --nr
 DEMO_TRAINING := --batch_size=2 --init_batch_size=100 --dropout_p=0 --polyak_decay=0.99 \
 	--learning_rate=3e-3 --lr_decay=0.9994 --max_minutes=5.25 --sample_interval=0
 
-.PHONY: demo test lint
+.PHONY: demo test soak lint
 
 demo: .venv/installed
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
@@ -19,6 +20,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
+
+soak: .venv/installed
+	$(BIN)/python -m pytest -m soak
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -91,21 +91,21 @@ def input_and_step(folder):
     import tensorflow as tf
 
     import data
-    from pixel_snail import evaluation, model, training
+    from pixel_snail import evaluation, model, steps
     from pixel_snail.optimizer import PolyakAdam
 
     data_set, _ = load(folder)
     batches = list(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
     network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
-    training.initialise(network, *evaluation.network_inputs(batches[0], None), seed=0)
+    steps.initialise(network, *evaluation.network_inputs(batches[0], None), seed=0)
     optimizer = PolyakAdam()
     optimizer.build(network.trainable_variables)
-    step = training.train_step(tf.distribute.get_strategy(), network, optimizer, nr_labels=None, seed=0)
-    steps = [timed(lambda batch=batch: float(step(batch))) for batch in batches]
+    step = steps.train_step(tf.distribute.get_strategy(), network, optimizer, nr_labels=None, seed=0)
+    of_steps = [timed(lambda batch=batch: float(step(batch))) for batch in batches]
     batches = iter(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=1))
     next(batches)
     inputs = timed(lambda: [next(batches) for _ in range(2000)]) / 2000
-    seconds = statistics.median(steps[2:])
+    seconds = statistics.median(of_steps[2:])
     return {
         "phase": "input of h12_noup_smallkey, F 32",
         "batch_size": BATCH_SIZE,

@@ -119,7 +119,7 @@ def _make(flags, plain):
 
     import data
     from benchmarks import plain as plain_network
-    from pixel_snail import devices, evaluation, training
+    from pixel_snail import devices, evaluation, steps
     from pixel_snail.optimizer import PolyakAdam
 
     shape = (flags.image_size, flags.image_size, 3)
@@ -135,8 +135,8 @@ def _make(flags, plain):
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
-        step = training.train_step(strategy, model, optimizer, None, 0, flags.grad_accum, **settings)
-        test = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
+        step = steps.train_step(strategy, model, optimizer, None, 0, flags.grad_accum, **settings)
+        test = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), None)
 
         def train(images):
             return step({"images": images})

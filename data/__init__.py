@@ -5,10 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import cifar, folder, imagenet, imagenet_resized, photos
-from data.dataset import DataSet, Split, check_batch_size, test_batches, training_batches
+from data.dataset import DataSet, Split, check_batch_size, epoch_order, test_batches, training_batches
 from pixel_snail.errors import UserError
 
-__all__ = ["DataSet", "Split", "check_batch_size", "data_sets", "load", "test_batches", "training_batches"]
+__all__ = [
+    "DataSet",
+    "Split",
+    "check_batch_size",
+    "data_sets",
+    "epoch_order",
+    "load",
+    "test_batches",
+    "training_batches",
+]
 
 
 def _photos(data_dir: Path) -> DataSet:

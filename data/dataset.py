@@ -84,8 +84,13 @@ def training_batches(
         UserError: the split has less than a batch.
     """
     check_batch_size(split, batch_size)
-    order = np.random.default_rng([seed, epoch]).permutation(len(split))[seen:]
+    order = epoch_order(split, seed, epoch)[seen:]
     return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, parts, own)
+
+
+def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
+    """The permutation in which an epoch of training takes the images of a split."""
+    return np.random.default_rng([seed, epoch]).permutation(len(split))
 
 
 def test_batches(split: Split, batch_size: int, parts: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:

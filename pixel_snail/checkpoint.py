@@ -8,7 +8,9 @@ A TensorFlow checkpoint of named tensors:
 | its average | the same + `/ExponentialMovingAverage` |
 | Adam's t, steps taken + 1, a float | `Variable` |
 | Adam's v and m of parameter i | `Variable_{2i+1}`, `Variable_{2i+2}` |
-| where training is, which the original's lacks and its Saver passes over | `pixel_snail/epoch`, `pixel_snail/images` |
+| how far the run is, which the original's lacks and its Saver passes over | `pixel_snail/epoch`, ... (see history.py) |
+
+The format has a checksum of every tensor, which is checked whenever one is read.
 
 `python -m pixel_snail.checkpoint PREFIX` prints what a checkpoint holds.
 """
@@ -16,6 +18,7 @@ A TensorFlow checkpoint of named tensors:
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,26 +32,30 @@ from pixel_snail.optimizer import PolyakAdam, flatten
 
 AVERAGE = "/ExponentialMovingAverage"
 PROGRESS = "pixel_snail/"
+_STEPS = PROGRESS + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
+# Endings of folders; one that is replaced is whole, and counts until the other is there.
+_ASIDE, _REMOVED, _REPLACED = ".writing", ".removed", ".replaced"
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 
 
-def save(prefix: str, model: keras.Model, optimizer: PolyakAdam, progress: Mapping[str, int]) -> None:
+def save(prefix: str, model: keras.Model, optimizer: PolyakAdam, progress: Mapping[str, np.ndarray]) -> None:
     """Writes a run's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
 
-    They are written aside and the folder renamed, so that there is never half a checkpoint under its name.
+    They are written aside and synced, and the folder renamed: there is never half a checkpoint under its name, even if
+    the machine loses power. What was under that name before is replaced.
 
     Args:
-        progress: what `read_progress` is to return: the `epoch` to go on in, the `images` of it seen already.
+        progress: what `read_progress` is to return.
 
     Raises:
-        OSError: no permission, no space, or the folder is there already.
+        OSError: no permission, no space: all is as before.
     """
     folder, name = os.path.split(prefix)
-    aside = f"{folder}.writing"
+    aside = folder + _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
     os.makedirs(aside)
     tensors = _state(model, optimizer)
-    tensors |= {PROGRESS + name: tf.constant(value, tf.int64) for name, value in progress.items()}
+    tensors |= {PROGRESS + name: tf.convert_to_tensor(value) for name, value in progress.items()}
     try:
         tf.raw_ops.SaveV2(
             prefix=os.path.join(aside, name),
@@ -56,26 +63,93 @@ def save(prefix: str, model: keras.Model, optimizer: PolyakAdam, progress: Mappi
             shape_and_slices=[""] * len(tensors),
             tensors=list(tensors.values()),
         )
-        for file in os.listdir(aside):
-            with open(os.path.join(aside, file), "rb") as stream:
-                os.fsync(stream.fileno())
-    except tf.errors.OpError as error:
+        for path in (*(os.path.join(aside, file) for file in os.listdir(aside)), aside):
+            _sync(path)
+    except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise OSError(error.message) from error
+        raise OSError(getattr(error, "message", None) or str(error)) from error
+    if os.path.exists(folder):
+        shutil.rmtree(folder + _REPLACED, ignore_errors=True)
+        os.rename(folder, folder + _REPLACED)
     os.rename(aside, folder)
+    _sync(os.path.dirname(folder))
+    shutil.rmtree(folder + _REPLACED, ignore_errors=True)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(prefix: str) -> None:
+    """Removes a checkpoint's folder; there is never a part of it under its name.
+
+    Raises:
+        OSError: no permission.
+    """
+    folder = os.path.dirname(prefix)
+    os.rename(folder, folder + _REMOVED)
+    shutil.rmtree(folder + _REMOVED)
+
+
+def newest_first(folder: str) -> list[str]:
+    """The prefixes of all checkpoints below a folder: of the run that was saved last first, in each by steps taken."""
+    indices = [
+        index
+        for index in Path(folder).rglob("*.ckpt.index")
+        if not any(part.endswith((_ASIDE, _REMOVED)) for part in index.relative_to(folder).parts)
+    ]
+    saved = {index: index.stat().st_mtime for index in indices}
+    of_run = {}
+    for index, time in saved.items():
+        of_run[_run_of(index)] = max(time, of_run.get(_run_of(index), time))
+
+    def age(index):
+        return of_run[_run_of(index)], str(_run_of(index)), _steps_taken(index), saved[index]
+
+    return [str(index).removesuffix(".index") for index in sorted(indices, key=age, reverse=True)]
+
+
+def _run_of(index):
+    return index.parent.parent
+
+
+def _steps_taken(index):
+    try:
+        return float(Reader(str(index).removesuffix(".index")).read(["Variable"])[0])
+    except UserError:  # damaged, or of a network alone
+        return 0.0
+
+
+def remove_leftovers(folder: str) -> None:
+    """Removes what a crash left of a run's checkpoints that were being written, removed or replaced."""
+    for ending in (_ASIDE, _REMOVED, _REPLACED):
+        for leftover in Path(folder).glob(f"*{ending}"):
+            if ending != _REPLACED or Path(str(leftover).removesuffix(ending)).exists():
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def find(path: str) -> str:
-    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest below it.
+    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest below it that is
+    whole. Damaged ones that are newer are named on stderr.
 
     Raises:
         UserError: there is none.
     """
     if os.path.isdir(path):
-        indices = sorted(Path(path).rglob("*.ckpt.index"), key=lambda file: file.stat().st_mtime)
-        if not indices:
+        candidates = newest_first(path)
+        if not candidates:
             raise UserError(f"no checkpoint (*.ckpt.index) below the folder {path}")
-        return str(indices[-1])[: -len(".index")]
+        for prefix in candidates:
+            try:
+                Reader(prefix).check()
+                return prefix
+            except UserError as error:
+                print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
+        raise UserError(f"all {len(candidates)} checkpoints below the folder {path} are damaged")
     for ending in (".index", ".data-00000-of-00001"):
         path = path.removesuffix(ending)
     if not os.path.exists(f"{path}.index"):
@@ -99,11 +173,12 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
     # All is read before anything is assigned: an error leaves the model as it was.
     values = reader.read([name + AVERAGE if averaged else name for name in names])
     if optimizer is not None:
+        (steps,) = reader.read([_STEPS]) if _STEPS in reader.shapes else (None,)
         averages = reader.read([name + AVERAGE for name in names])
         (t,) = reader.read(["Variable"])
         velocity = reader.read([f"Variable_{2 * i + 1}" for i in range(len(names))])
         momentum = reader.read([f"Variable_{2 * i + 2}" for i in range(len(names))])
-        optimizer.iterations.assign(int(t) - 1)
+        optimizer.iterations.assign(int(t) - 1 if steps is None else steps)
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
@@ -111,7 +186,7 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
         variable.assign(value)
 
 
-def read_progress(prefix: str) -> dict[str, int]:
+def read_progress(prefix: str) -> dict[str, np.ndarray]:
     """What `save` was told of the run's progress; nothing, if the original wrote the checkpoint.
 
     Raises:
@@ -119,7 +194,7 @@ def read_progress(prefix: str) -> dict[str, int]:
     """
     reader = Reader(prefix)
     names = [name for name in reader.shapes if name.startswith(PROGRESS)]
-    return {name[len(PROGRESS) :]: int(value) for name, value in zip(names, reader.read(names), strict=True)}
+    return {name[len(PROGRESS) :]: value for name, value in zip(names, reader.read(names), strict=True)}
 
 
 def _state(model, optimizer):
@@ -129,6 +204,7 @@ def _state(model, optimizer):
     )
     state = {name: tf.convert_to_tensor(v) for name, v in zip(names, model.trainable_variables, strict=True)}
     state |= {name + AVERAGE: average for name, average in zip(names, averages, strict=True)}
+    state[_STEPS] = tf.cast(optimizer.iterations.value, tf.int64)
     state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)
     for i, (v, m) in enumerate(zip(velocities, momentums, strict=True)):
         state[f"Variable_{2 * i + 1}"] = v
@@ -159,6 +235,11 @@ class Reader:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
             raise UserError(f"the checkpoint {self.prefix} is damaged: {_first_line(error)}") from error
+
+    def check(self) -> None:
+        """Raises UserError if a tensor can't be read."""
+        for name in self.shapes:
+            self.read([name])
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the network's parameters; what else a program has put into its checkpoint is passed over.

@@ -180,6 +180,7 @@ def per_value(
     batch_size: int,
     leave: bool = True,
     cluster: clusters.Cluster | None = None,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Iterator[np.ndarray]:
     """The negative log-likelihood in nats of every value of every image of a split, once each, in order: [b, H, W, 3]
     for some of the images at a time, until all have come.
@@ -189,6 +190,7 @@ def per_value(
         batch_size: images a replica.
         leave: whether the progress bar stays on the screen.
         cluster: the workers, if there may be several: each computes its part, and gets all.
+        before_each: called before each batch; it may raise.
 
     Raises:
         UserError: the network's parameters are not finite.
@@ -201,6 +203,7 @@ def per_value(
     for batch in progress.bar(
         batches, desc="evaluating", total=total, leave=leave, unit="batch", disable=not cluster.is_chief
     ):
+        before_each()
         nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
         if not np.isfinite(nats).all():
             raise UserError(

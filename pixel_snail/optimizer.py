@@ -33,11 +33,14 @@ class PolyakAdam(keras.optimizers.Optimizer):
     are when `build` is called: call it after the data-dependent initialisation. (Keras's own `use_ema` would start from
     the first update's.)
 
+    An update that would make anything of this not finite is refused: it changes nothing but the count of steps.
+
     m, v and the average of all parameters are a vector each, so that a step is a dozen large operations rather than
     that many for each of hundreds of small variables, which take longer to trace and to start than to compute.
     `split` cuts such a vector into tensors of the parameters' shapes.
 
-    Attributes, after build: `momentum` (m), `velocity` (v), `average`: variables [number of parameters].
+    Attributes, after build: `momentum` (m), `velocity` (v), `average`: variables [number of parameters]; `refused`: how
+    many updates were, a variable [].
     """
 
     def __init__(
@@ -67,10 +70,14 @@ class PolyakAdam(keras.optimizers.Optimizer):
             self.add_variable([sum(self._sizes)], name=name) for name in ("momentum", "velocity", "average")
         )
         self.average.assign(flatten([variable.value for variable in variables]))
+        self.refused = self.add_variable([], dtype="int64", name="refused")
 
     def steps_taken(self) -> int:
         # Not int(self.iterations), which a mirrored variable refuses.
         return int(tf.convert_to_tensor(self.iterations.value))
+
+    def updates_refused(self) -> int:
+        return int(tf.convert_to_tensor(self.refused.value))
 
     def last_learning_rate(self) -> float:
         """The rate of the last step taken."""
@@ -97,10 +104,11 @@ class PolyakAdam(keras.optimizers.Optimizer):
         )
 
     def _update_on_each_device(self, strategy, gradient, learning_rate, parameters):
-        state = (self.velocity.value, self.average.value, gradient, learning_rate, self.iterations.value, *parameters)
+        state = self.velocity.value, self.average.value, self.refused.value
+        state += (gradient, learning_rate, self.iterations.value, *parameters)
         strategy.extended.update(self.momentum.value, self._update, args=state)
 
-    def _update(self, m, v, average, gradient, learning_rate, iterations, *parameters):
+    def _update(self, m, v, average, refused, gradient, learning_rate, iterations, *parameters):
         t = tf.cast(iterations, tf.float64) + 1
         # 1 - 0.9995^t loses four of its digits in float32 when t is small.
         correction_1, correction_2 = (
@@ -116,11 +124,20 @@ class PolyakAdam(keras.optimizers.Optimizer):
             self.epsilon,
             self.polyak_decay,
         )
-        m.assign(new_m)
-        v.assign(new_v)
-        average.assign(new_average)
-        for parameter, value in zip(parameters, self.split(updated), strict=True):
-            parameter.assign(value)
+
+        def accept():
+            m.assign(new_m)
+            v.assign(new_v)
+            average.assign(new_average)
+            for parameter, value in zip(parameters, self.split(updated), strict=True):
+                parameter.assign(value)
+
+        def refuse():
+            refused.assign_add(1)
+
+        # A gradient that is not finite, or whose square is not, shows in v; the rest in the parameters.
+        finite = tf.reduce_all(tf.math.is_finite(new_v)) & tf.reduce_all(tf.math.is_finite(updated))
+        tf.cond(finite, accept, refuse)
 
 
 def flatten(tensors: list[tf.Tensor]) -> tf.Tensor:

@@ -1,12 +1,18 @@
 """The folder of a run, and print.log in it."""
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import tensorflow as tf
+
+from pixel_snail import checkpoint
 from pixel_snail.cluster import Cluster
 from pixel_snail.errors import UserError
 
@@ -58,34 +64,122 @@ def complete_flags(
             setattr(flags, name, run.get(name, default))
 
 
-def write(path: str | Path, save: Callable) -> None:
-    """Calls save(path), its folder made; raises UserError where that can't be done."""
+def write(path: str | Path, save: Callable[[str], object]) -> None:
+    """Has save(path) write a file, its folder made; it is written aside first, so that there is never half of it.
+
+    Raises:
+        UserError: that can't be done.
+    """
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    # The ending stays: it tells some what to write. A device or a pipe can't be replaced.
+    aside = os.path.join(folder, f".writing_{name}") if os.path.isfile(real) or not os.path.exists(real) else real
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        save(path)
+        os.makedirs(folder, exist_ok=True)
+        save(aside)
+        os.replace(aside, real)
     except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
+        if aside != real:
+            Path(aside).unlink(missing_ok=True)
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+
+_NOT_OF_THE_COURSE = """
+    data_dir save_dir max_epochs max_minutes save_interval save_minutes keep sample_interval sample_batch skip_nonfinite
+    resume
+""".split()
+"""The flags of which the course of a run does not depend: with others of these it is the same run."""
+
+
+def newest_run(flags: argparse.Namespace) -> tuple[Path, str] | None:
+    """The folder of the newest run of the same flags below --save_dir that has a whole checkpoint, and that.
+
+    Runs are of the same flags if those agree on which the course of a run depends.
+    """
+    for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_*"), reverse=True):
+        try:
+            run = json.loads((path / "flags.json").read_text())
+        except (OSError, ValueError):
+            continue
+        ours = vars(flags)
+        if not isinstance(run, dict) or any(
+            run.get(name) != ours[name] for name in ours if name not in _NOT_OF_THE_COURSE
+        ):
+            continue
+        with contextlib.suppress(UserError):
+            return path, checkpoint.find(str(path))
+    return None
 
 
 class RunFolder:
-    """`SAVE_DIR/pixelsnail_<data set>_<time>/`, made anew by the chief, with the run's flags in `flags.json`.
+    """`SAVE_DIR/pixelsnail_<data set>_<time>/`, which the chief alone writes, with the run's flags in `flags.json`.
+
+    Args:
+        path: of a run that goes on; by default a folder is made. No two processes train in one.
+
+    Attributes:
+        failure: what could not be written, the last time that something could not.
 
     Raises:
-        UserError: it can't be made.
+        UserError: it can't be made, or another process trains in it.
     """
 
-    def __init__(self, flags: argparse.Namespace, cluster: Cluster):
+    def __init__(self, flags: argparse.Namespace, cluster: Cluster, path: Path | None = None):
         self._cluster = cluster
-        made = str(_make(flags)) if cluster.is_chief else None
-        self.path = Path(cluster.gather_objects(made)[0])
+        self._told = {}
+        self.failure: str | None = None
+        if cluster.is_chief:
+            path = path or _make(flags)
+            self._lock = _locked(path)
+            checkpoint.remove_leftovers(str(path))
+        self.path = Path(cluster.gather_objects(str(path))[0])
+
+    def close(self) -> None:
+        """Ends the run: another process may train in the folder."""
+        if self._cluster.is_chief:
+            os.close(self._lock)
 
     def log(self, text: str) -> None:
         """Prints, and keeps a copy in print.log, if this is the chief."""
         if not self._cluster.is_chief:
             return
-        print(text, flush=True)
-        with open(self.path / "print.log", "a") as file:
-            file.write(f"{text}\n")
+
+        def append():
+            with open(self.path / "print.log", "a") as file:
+                file.write(f"{text}\n")
+
+        self.attempt("to standard output", lambda: print(text, flush=True))
+        self.attempt(str(self.path / "print.log"), append)
+
+    def attempt(self, what: str, write: Callable[[], object], again_after: float = 0) -> bool:
+        """Whether write() succeeded; if not, that is told, and training may go on.
+
+        Args:
+            again_after: a failure of the same thing is told again after so many seconds only.
+        """
+        try:
+            write()
+            return True
+        except (OSError, UserError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+            self.failure = f"can't write {what}: {reason.splitlines()[0]}"
+        if time.monotonic() >= self._told.get(what, 0) + again_after:
+            self._told[what] = time.monotonic()
+            print(f"warning: {self.failure}; training goes on", file=sys.stderr, flush=True)
+        return False
+
+
+def _locked(path):
+    """The folder, open, and locked until it is closed or the process ends, however it does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"another process is training in {path}") from error
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
 
 
 def _make(flags):

@@ -1,9 +1,9 @@
-"""The training of a network: steps and epochs under a tf.distribute strategy, and what a run leaves behind."""
+"""A run of training: epochs of steps under a tf.distribute strategy, tests, checkpoints, and what it leaves behind."""
 
 import argparse
+import contextlib
 import json
 import time
-from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -16,25 +16,31 @@ from pixel_snail import (
     devices,
     drawing,
     evaluation,
+    history,
+    keeping,
     logistic_mixture,
     nn,
     plotting,
     progress,
     published,
     run_folder,
+    signals,
+    steps,
 )
 from pixel_snail import cluster as clusters
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
-from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.optimizer import PolyakAdam
 
 
 def train(flags: argparse.Namespace) -> None:
     """Does what train.py's flags say; everything that a user may have got wrong is checked before a folder is made.
 
+    SIGTERM and SIGINT have it save and return.
+
     Raises:
-        UserError: files that are missing, broken or of another network, a loss that is no longer finite, a worker that
-            was lost.
+        UserError: files that are missing, broken or of another network; a loss or a gradient that is not finite; a
+            worker that was lost; or, at the end, something that could not be written.
     """
     cluster = clusters.from_environment()
     with cluster.together():
@@ -51,21 +57,29 @@ def _train(flags, cluster):
         )
     if cluster.is_chief:
         run_folder.check_writable(flags.save_dir)
-    prefix = checkpoint.find(flags.load_params) if flags.load_params else None
-    start = {"epoch": 0, "images": 0} | (checkpoint.read_progress(prefix) if prefix else {})
+    run, prefix = (run_folder.newest_run(flags) if flags.resume else None) or (None, None)
+    if not run and flags.load_params:
+        prefix = checkpoint.find(flags.load_params)
+    so_far = history.read(prefix) if prefix else history.History()
     keras.utils.set_random_seed(flags.seed)
     strategy = devices.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(evaluation.load_data, flags)
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
     data.check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
-    if len(data_set.train) - start["images"] < global_batch:
-        start = {"epoch": start["epoch"] + 1, "images": 0}
-    if start["epoch"] >= flags.max_epochs:
-        raise UserError(f"{prefix} has {start['epoch']} epochs behind it: raise --max_epochs={flags.max_epochs}")
+    if so_far.is_tested and len(data_set.train) - so_far.images < global_batch:
+        so_far.end_epoch()
     cluster.check_agreement(
-        data_set.sizes() | {f"the checkpoint's place in training, {k}": v for k, v in start.items()}
+        data_set.sizes()
+        | {"the checkpoint's epoch": so_far.epoch, "the number of images that it has behind it": so_far.images}
     )
+    if so_far.epoch >= flags.max_epochs:
+        behind = f"{prefix} has {so_far.epoch} epochs behind it"
+        if not run:
+            raise UserError(f"{behind}: raise --max_epochs={flags.max_epochs}")
+        if cluster.is_chief:
+            print(f"{behind}, as --max_epochs={flags.max_epochs} asks: nothing is left to do")
+        return
     with strategy.scope():
         model = evaluation.build_model(flags, data_set, flags.dropout_p)
         machines = cluster.size if flags.average_machines else 1
@@ -73,205 +87,239 @@ def _train(flags, cluster):
         if prefix:
             optimizer.build(model.trainable_variables)
             checkpoint.load(prefix, model, optimizer)
+            optimizer.refused.assign(so_far.refused)
             cluster.check_same_checkpoint([*model.trainable_variables, optimizer.average, optimizer.velocity])
         else:
             (batch,) = data.training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
-            initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
+            steps.initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
             # Another kind of machine may have rounded otherwise.
             cluster.copy_the_chiefs(model.trainable_variables)
             optimizer.build(model.trainable_variables)
 
-    folder = run_folder.RunFolder(flags, cluster)
-    folder.log(f"run folder: {folder.path}")
-    folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
-    folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in model.trainable_variables)}")
-    folder.log(f"dataset size: {len(data_set.train)}")
-    folder.log(f"replicas: {strategy.num_replicas_in_sync}")
-    if prefix:
-        cluster.advice = _go_on_from(prefix)
-    if cluster.size > 1:
-        folder.log(f"workers: {', '.join(cluster.addresses)}")
-    if flags.model in models.leaking:
-        folder.log(models.leak_warning(flags.model))
-    if prefix:
-        folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
-        folder.log(f"going on in epoch {start['epoch']}, after {start['images']} of its images")
-    try:
-        _run_epochs(flags, strategy, cluster, data_set, model, optimizer, folder, start)
-    except OSError as error:
-        raise UserError(f"can't write to {folder.path}: {error.strerror or error}") from error
+    with (
+        contextlib.closing(run_folder.RunFolder(flags, cluster, run)) as folder,
+        signals.Signals() as asked,
+    ):
+        folder.log(f"run folder: {folder.path}")
+        folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
+        folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in model.trainable_variables)}")
+        folder.log(f"dataset size: {len(data_set.train)}")
+        folder.log(f"replicas: {strategy.num_replicas_in_sync}")
+        if cluster.size > 1:
+            folder.log(f"workers: {', '.join(cluster.addresses)}")
+        if flags.model in models.leaking:
+            folder.log(models.leak_warning(flags.model))
+        if prefix:
+            folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
+            folder.log(f"going on in epoch {so_far.epoch}, after {so_far.images} of its images")
+        elif flags.resume:
+            folder.log(f"no run of these flags with a checkpoint below {flags.save_dir}: this is its beginning")
+        _Run(flags, strategy, cluster, data_set, model, optimizer, folder, so_far, prefix, asked).go()
+        if folder.failure:
+            raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
 
 
-def _go_on_from(prefix):
-    return f"go on with --load_params={prefix} on every worker"
+class _Run:
+    """The epochs of a run, from where its history ends.
 
-
-def initialise(model: keras.Model, x: tf.Tensor, h: tf.Tensor | None, seed: int) -> None:
-    """The data-dependent initialisation of a built model on images x [B, H, W, 3] in [-1, 1], with dropout active."""
-    with nn.data_dependent_initialisation():
-        model(x, h=h, seed=tf.constant([seed, -1]))
-
-
-def train_step(
-    strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    optimizer: PolyakAdam,
-    nr_labels: int | None,
-    seed: int,
-    grad_accum: int = 1,
-    **network_settings,
-) -> Callable:
-    """A function that takes one optimisation step on a batch, distributed over the replicas.
-
-    It returns the batch's loss in nats before the step, summed over images and replicas, as the gradients are.
-
-    Args:
-        grad_accum: in how many parts, one after the other, a replica computes its batch.
-        network_settings: what the network is called with, besides a batch.
+    Whatever the workers decide, such as to stop, they decide after the same step or batch.
     """
 
-    def loss_and_gradients(batch, dropout_seed):
-        x, h = evaluation.network_inputs(batch, nr_labels)
-        with tf.GradientTape() as tape:
-            outputs = model(x, h=h, seed=dropout_seed, **network_settings)
-            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
-        return loss, tape.gradient(loss, model.trainable_variables)
+    def __init__(self, flags, strategy, cluster, data_set, model, optimizer, folder, so_far, prefix, asked):
+        self.flags, self.strategy, self.cluster, self.data_set = flags, strategy, cluster, data_set
+        self.model, self.optimizer, self.folder, self.history, self.asked = model, optimizer, folder, so_far, asked
+        self.checkpoints = keeping.Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, prefix)
+        self.global_batch = flags.batch_size * strategy.num_replicas_in_sync
+        nr_labels, network = data_set.nr_labels, {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
+        self.step = steps.train_step(strategy, model, optimizer, nr_labels, flags.seed, flags.grad_accum, **network)
+        self.test_step = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), nr_labels)
+        self.draw = None
+        if flags.sample_interval and flags.model not in models.leaking:
+            batch, nr_mix = flags.sample_batch, flags.nr_logistic_mix
+            self.draw = drawing.drawer(model, data_set, self.global_batch, batch, nr_mix, flags.seed)
+        if cluster.is_chief:
+            self.summaries = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
+        else:
+            self.summaries = tf.summary.create_noop_writer()
+        self.started = self.epoch_started = time.time()
+        self.steps_here = 0
+        self.cluster.advice = self._advice()
 
-    def summed_over_parts(batch, dropout_seed):
-        parts = {name: tf.reshape(value, [grad_accum, -1, *value.shape[1:]]) for name, value in batch.items()}
+    def go(self) -> None:
+        try:
+            while self._epoch():
+                pass
+        except signals.Stopped:
+            self._stopped()
 
-        def add(i, loss, gradient):
-            part = {name: value[i] for name, value in parts.items()}
-            part_loss, gradients = loss_and_gradients(part, tf.random.fold_in(dropout_seed, i))
-            return i + 1, loss + part_loss, gradient + flatten(gradients)
+    def _epoch(self):
+        """Trains, tests, saves and samples; returns whether the run goes on."""
+        epoch = self.history.epoch
+        self._train()
+        self._test()
+        if len(self.data_set.train) - self.history.images < self.global_batch:
+            self.history.end_epoch()
+        is_last = self.history.epoch == self.flags.max_epochs or self._out_of_time()
+        if epoch % self.flags.save_interval == 0 or is_last:
+            self._save()
+        # After the checkpoint: of a large network, samples take a while.
+        if self.draw and self.cluster.is_chief and epoch % self.flags.sample_interval == 0:
+            # If asked to stop, this worker does so where the others wait for it.
+            with contextlib.suppress(signals.Stopped), self.asked.at_once():
+                self._sample()
+        return not is_last
 
-        start = (0, 0.0, tf.zeros(optimizer.average.shape))
-        _, loss, gradient = tf.while_loop(lambda i, *_: i < grad_accum, add, start, parallel_iterations=1)
-        return loss, optimizer.split(gradient)
-
-    def replica_step(batch):
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        dropout_seed = tf.random.fold_in(tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)]), replica)
-        compute = loss_and_gradients if grad_accum == 1 else summed_over_parts
-        loss, gradients = compute(batch, dropout_seed)
-        optimizer.apply(gradients, model.trainable_variables)
-        return loss
-
-    @tf.function
-    def step(batch):
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
-
-    return step
-
-
-def predict_with_averages(model: keras.Model, optimizer: PolyakAdam) -> Callable[..., tf.Tensor]:
-    """The network with the averaged parameters in place of its own: (x, h) -> outputs."""
-
-    def predict(x, h):
-        return model.stateless_call(optimizer.split(optimizer.average.value), [], x, h=h)[0]
-
-    return predict
-
-
-def _run_epochs(flags, strategy, cluster, data_set, model, optimizer, folder, start):
-    step = train_step(
-        strategy,
-        model,
-        optimizer,
-        data_set.nr_labels,
-        flags.seed,
-        flags.grad_accum,
-        bfloat16=flags.bfloat16,
-        recompute=flags.recompute,
-    )
-    predict = predict_with_averages(model, optimizer)
-    test_step = evaluation.test_step(strategy, predict, data_set.nr_labels)
-    number = flags.batch_size * strategy.num_replicas_in_sync
-    samples = flags.sample_interval and flags.model not in models.leaking
-    draw = samples and drawing.drawer(model, data_set, number, flags.sample_batch, flags.nr_logistic_mix, flags.seed)
-    if cluster.is_chief:
-        summaries = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
-    else:
-        summaries = tf.summary.create_noop_writer()
-    steps, test_bpds = [], []
-    started = last = time.time()
-
-    def out_of_time():
-        # By the chief's clock, so that all workers stop after the same step.
-        if not flags.max_minutes:
-            return False
-        late = time.time() > started + 60 * flags.max_minutes
-        return bool(cluster.gather(int(late))[0])
-
-    for epoch in range(start["epoch"], flags.max_epochs):
-        seen = start["images"] if epoch == start["epoch"] else 0
+    def _train(self):
+        """Trains for the rest of the epoch, or until the time is over."""
+        self._stop_if_asked()
+        epoch, seen = self.history.epoch, self.history.images
         batches = clusters.batches(
-            strategy, partial(data.training_batches, data_set.train, number, flags.seed, epoch, seen), cluster
+            self.strategy,
+            partial(data.training_batches, self.data_set.train, self.global_batch, self.flags.seed, epoch, seen),
+            self.cluster,
         )
-        total = (len(data_set.train) - seen) // number
-        steps.append(
-            _train_epoch(cluster, data_set, optimizer, step, batches, total, number, epoch, out_of_time, summaries)
+        total = (len(self.data_set.train) - seen) // self.global_batch
+        watched = self.cluster.is_chief
+        with progress.bar(total=total, desc=f"epoch {epoch}", unit="step", leave=False, disable=not watched) as bar:
+            if self.steps_here == 0:
+                bar.set_postfix_str("compiling the first step")
+            for batch in batches:
+                # Until there is something to lose, nothing is waited for; but no worker leaves the others in a step.
+                with self.asked.at_once(self.steps_here == 0 and self.cluster.size == 1):
+                    bits = self._step(batch)
+                if bits is not None:
+                    rate = self.optimizer.last_learning_rate()
+                    bar.set_postfix(loss=f"{bits:.3f}", lr=f"{rate:.2e}", refresh=False)
+                bar.update()
+                if self._decide():
+                    break
+
+    def _step(self, batch):
+        """Takes a step and returns its bits/dim; None, if the update was refused and is passed over.
+
+        Raises:
+            UserError: it was refused, and more are than --skip_nonfinite allows.
+        """
+        loss = float(self.step(batch))
+        refused = self.optimizer.updates_refused()
+        if refused > self.history.refused:
+            self._tell_of_refusal(loss, refused)
+            self.history.refused = refused
+            bits = None
+        else:
+            bits = float(logistic_mixture.bits_per_dim(loss, self.data_set.image_shape, self.global_batch))
+            self._summarise({"loss": bits}, self.optimizer.steps_taken())
+        self.history.add_step(bits, self.global_batch)
+        self.steps_here += 1
+        return bits
+
+    def _tell_of_refusal(self, loss, refused):
+        what = f"the loss is {loss}" if not np.isfinite(loss) else "a gradient is not finite"
+        epoch, seen = self.history.epoch, self.history.images
+        indices = data.epoch_order(self.data_set.train, self.flags.seed, epoch)[seen : seen + self.global_batch]
+        where = (
+            f"{what} in step {seen // self.global_batch} of epoch {epoch}, of the training images "
+            f"{', '.join(map(str, indices))}"
         )
-        seen += number * len(steps[-1])
+        if refused > self.flags.skip_nonfinite:
+            newest = self.checkpoints.newest
+            go_on = f"go on from the last good checkpoint with --load_params={newest}, or start" if newest else "start"
+            raise UserError(
+                f"{where}: the run has diverged; {go_on} again with a lower --learning_rate; or pass over such batches "
+                "with --skip_nonfinite"
+            )
+        self.folder.log(f"warning: {where}: passed over, {refused} of --skip_nonfinite={self.flags.skip_nonfinite}")
+
+    def _decide(self):
+        """Saves, if it is time to, and returns whether the time is over.
+
+        Raises:
+            signals.Stopped: a worker was asked to stop.
+        """
+        mine = bool(self.asked.received), self.checkpoints.is_due(), self._is_late()
+        stop, save, late = self.cluster.gather(np.array(mine, np.int32)).T
+        if stop.any():
+            raise signals.Stopped
+        if save[0]:
+            self._save()
+        return bool(late[0])
+
+    def _stop_if_asked(self):
+        if self.cluster.gather(int(bool(self.asked.received))).any():
+            raise signals.Stopped
+
+    def _is_late(self):
+        minutes = self.flags.max_minutes
+        return bool(minutes) and time.time() > self.started + 60 * minutes
+
+    def _out_of_time(self):
+        # By the chief's clock, so that all workers stop after the same step.
+        return bool(self.cluster.gather(int(self._is_late()))[0])
+
+    def _test(self):
+        """Tests the averaged parameters on the whole test set, and tells the epoch's figures."""
         values = evaluation.per_value(
-            test_step, strategy, data_set.test, flags.batch_size, leave=False, cluster=cluster
+            self.test_step,
+            self.strategy,
+            self.data_set.test,
+            self.flags.batch_size,
+            leave=False,
+            cluster=self.cluster,
+            before_each=self._stop_if_asked,
         )
         nats = evaluation.nats_per_channel(values).sum(1)
-        test_bpds.append(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()))
-        if cluster.is_chief:
-            plotting.save_learning_curve(steps, test_bpds, folder.path / "learning_curve.png")
+        of_epoch = self.history.untested_steps
+        self.history.add_test(float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean()))
         now = time.time()
         scalars = {
-            "epoch": epoch,
-            "time": now - last,
-            "lr": optimizer.last_learning_rate(),
-            "train_bpd": float(np.mean(steps[-1])),
-            "test_bpd": test_bpds[-1],
+            "epoch": self.history.epoch,
+            "time": now - self.epoch_started,
+            "lr": self.optimizer.last_learning_rate(),
+            "train_bpd": float(np.mean(of_epoch)) if of_epoch else float("nan"),
+            "test_bpd": self.history.test[-1],
         }
-        last = now
-        for name, value in scalars.items():
-            folder.log(f"{name} {value}")
-        with summaries.as_default():
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value, step=optimizer.steps_taken())
-        summaries.flush()
+        self.epoch_started = now
+        self.folder.log("\n".join(f"{name} {value}" for name, value in scalars.items()))
+        self._summarise(scalars, self.optimizer.steps_taken())
+        if self.cluster.is_chief:
+            curve = self.folder.path / "learning_curve.png"
+            draw = partial(plotting.save_learning_curve, self.history.steps, self.history.test)
+            self.folder.attempt(str(curve), lambda: run_folder.write(curve, draw))
 
-        is_last = epoch + 1 == flags.max_epochs or out_of_time()
-        if epoch % flags.save_interval == 0 or is_last:
-            prefix = folder.path / str(epoch) / f"params_{flags.data_set}.ckpt"
-            if cluster.is_chief:
-                checkpoint.save(str(prefix), model, optimizer, {"epoch": epoch, "images": seen})
-            folder.log(f"saved {prefix}")
-            cluster.gather(0)  # when the chief has come here, the checkpoint is whole
-            cluster.advice = _go_on_from(prefix)
-        # After the checkpoint: of a large network, samples take a while.
-        if samples and cluster.is_chief and epoch % flags.sample_interval == 0:
-            weights = nn.fold(model, optimizer.split(optimizer.average.value))
-            images = draw(weights, np.arange(number) % (data_set.nr_labels or 1))
-            drawing.save_samples(images, folder.path, flags.data_set)
-        if is_last:
+    def _summarise(self, scalars, step):
+        def write():
+            with self.summaries.as_default():
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value, step=step)
+
+        self.folder.attempt("TensorBoard's summaries", write, again_after=60)
+
+    def _save(self):
+        """Has the chief take a checkpoint, and all workers know of it."""
+        saved = self.cluster.is_chief and self.checkpoints.save(self.model, self.optimizer, self.history)
+        # When the chief has come here, the checkpoint is whole.
+        saved, self.checkpoints.newest = self.cluster.gather_objects((saved, self.checkpoints.newest))[0]
+        if saved:
+            self.folder.log(f"saved {self.checkpoints.newest}")
+        self.cluster.advice = self._advice()
+
+    def _sample(self):
+        weights = nn.fold(self.model, self.optimizer.split(self.optimizer.average.value))
+        images = self.draw(weights, np.arange(self.global_batch) % (self.data_set.nr_labels or 1))
+        save = partial(drawing.save_samples, images, self.folder.path, self.flags.data_set)
+        self.folder.attempt("the samples", save)
+
+    def _stopped(self):
+        """Saves, and tells how to go on."""
+        if self.steps_here:
+            self._save()
+        if not self.cluster.is_chief:
             return
+        by = self.asked.received or "a signal to another worker"
+        self.folder.log(f"stopped by {by} after {self.optimizer.steps_taken()} steps: {self._advice()}")
 
-
-def _train_epoch(cluster, data_set, optimizer, step, batches, total, global_batch, epoch, out_of_time, summaries):
-    """Trains for an epoch, or until the time is over, and returns the bits/dim of its steps."""
-    steps = []
-    watched = cluster.is_chief
-    with progress.bar(total=total, desc=f"epoch {epoch}", unit="step", leave=False, disable=not watched) as bar:
-        if step.experimental_get_tracing_count() == 0:
-            bar.set_postfix_str("compiling the first step")
-        for batch in batches:
-            loss = float(step(batch))
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} in step {len(steps)} of epoch {epoch}: the run has diverged; "
-                    "go on from an earlier checkpoint with --load_params, or start again with a lower --learning_rate"
-                )
-            steps.append(float(logistic_mixture.bits_per_dim(loss, data_set.image_shape, global_batch)))
-            bar.set_postfix(loss=f"{steps[-1]:.3f}", lr=f"{optimizer.last_learning_rate():.2e}", refresh=False)
-            bar.update()
-            with summaries.as_default():
-                tf.summary.scalar("loss", steps[-1], step=optimizer.steps_taken())
-            if out_of_time():
-                break
-    return steps
+    def _advice(self):
+        newest = self.checkpoints.newest
+        if self.flags.resume:
+            return f"the same command goes on, from {newest}" if newest else "the same command starts again"
+        return f"go on with --load_params={newest}" if newest else "start again: nothing is saved yet"

@@ -1,5 +1,7 @@
 """Checkpoints: names, round trip, and what is said about broken ones."""
 
+import os
+import resource
 import shutil
 
 import numpy as np
@@ -7,12 +9,14 @@ import pytest
 import tensorflow as tf
 
 import golden_numbers
+from benchmarks import reliability
 from pixel_snail import checkpoint
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
 
 NAME = "h8_noup_smallkey"
+ENDINGS = (".index", ".data-00000-of-00001")
 
 
 def read(prefix):
@@ -27,11 +31,12 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
     optimizer.build(model.trainable_variables)
     checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
-    checkpoint.save(prefix, model, optimizer, {"epoch": 7, "images": 3})
+    checkpoint.save(prefix, model, optimizer, {"epoch": np.int64(7), "test_bpd": np.array([3.5, 3.25])})
     original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
-    assert ours.keys() - original.keys() == {"pixel_snail/epoch", "pixel_snail/images"}
+    assert ours.keys() - original.keys() == {f"pixel_snail/{name}" for name in ("epoch", "test_bpd", "steps_taken")}
     assert original.keys() <= ours.keys()
-    assert checkpoint.read_progress(prefix) == {"epoch": 7, "images": 3}
+    progress = checkpoint.read_progress(prefix)
+    assert (progress["epoch"], progress["test_bpd"].tolist()) == (7, [3.5, 3.25])
     assert checkpoint.read_progress(golden_numbers.checkpoint(name)) == {}
     for name, tensor in original.items():
         assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape), name
@@ -41,6 +46,80 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
         "params_cifar.ckpt.index",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def copy(prefix, to):
+    """A copy of a checkpoint; returns its prefix."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    for ending in ENDINGS:
+        shutil.copy(prefix + ending, str(to) + ending)
+    return str(to)
+
+
+def saved_after(steps, run, name):
+    """A checkpoint of a network that has taken so many steps, in a run's folder; returns its prefix."""
+    model = golden_numbers.build(NAME)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(steps)
+    prefix = str(run / name / "params_cifar.ckpt")
+    checkpoint.save(prefix, model, optimizer, {})
+    return prefix
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_path, capfd):
+    run = tmp_path / "run"
+    whole, newest = saved_after(9, run, "8"), saved_after(10, run, "9_3")
+    for prefix in (newest, whole):  # a copy of the run may have been written in any order
+        os.utime(f"{prefix}.index")
+    assert checkpoint.find(str(tmp_path)) == newest
+    for leftover in ("10.writing", "7.removed"):
+        shutil.copytree(run / "9_3", run / leftover)
+    assert checkpoint.find(str(tmp_path)) == newest
+    shutil.copytree(run / "9_3", run / "11.replaced")  # of which the successor did not come
+    shutil.copytree(run / "9_3", run / "8.replaced")
+    checkpoint.remove_leftovers(str(run))
+    assert sorted(path.name for path in run.iterdir()) == ["11.replaced", "8", "9_3"]
+    shutil.rmtree(run / "11.replaced")
+    assert capfd.readouterr().err == ""
+
+    flip_a_bit(run / "9_3" / f"params_cifar.ckpt{ENDINGS[1]}")
+    assert checkpoint.find(str(tmp_path)) == whole
+    (line,) = capfd.readouterr().err.splitlines()
+    assert newest in line
+    flip_a_bit(run / "8" / f"params_cifar.ckpt{ENDINGS[0]}")
+    with pytest.raises(UserError, match=r"all 2 checkpoints below .* are damaged"):
+        checkpoint.find(str(tmp_path))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    """The write fails as on a full disk: there is a limit on the size of files."""
+    prefix = saved_after(1, tmp_path, "0")
+    before = {path: path.read_bytes() for path in (tmp_path / "0").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        for name in ("0", "1"):
+            with pytest.raises(OSError):
+                saved_after(2, tmp_path, name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in (tmp_path / "0").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert checkpoint.find(str(tmp_path)) == prefix
+
+
+def test_no_corruption_is_accepted_with_another_value(tmp_path):
+    copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
+    outcomes = reliability.corruptions_caught(tmp_path, 1000)
+    assert outcomes["accepted_with_wrong_values"] == 0
+    assert outcomes["harmless"] < 50  # the index ends with bytes that mean nothing
 
 
 def test_averages_take_the_parameters_place_when_asked():
@@ -53,17 +132,13 @@ def test_averages_take_the_parameters_place_when_asked():
 
 
 def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folder(tmp_path):
-    import os
-
     prefix = golden_numbers.checkpoint(NAME)
     assert checkpoint.find(prefix) == prefix
     assert checkpoint.find(f"{prefix}.index") == prefix
     assert checkpoint.find(f"{prefix}.data-00000-of-00001") == prefix
     for age, epoch in ((300, "0"), (100, "10"), (200, "9")):
-        (tmp_path / epoch).mkdir()
-        index = tmp_path / epoch / "params_cifar.ckpt.index"
-        shutil.copy(f"{prefix}.index", index)
-        os.utime(index, (1e9 - age, 1e9 - age))
+        copied = copy(prefix, tmp_path / epoch / "params_cifar.ckpt")
+        os.utime(f"{copied}.index", (1e9 - age, 1e9 - age))
     assert checkpoint.find(str(tmp_path)) == str(tmp_path / "10" / "params_cifar.ckpt")
 
 
@@ -95,9 +170,7 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 @pytest.mark.parametrize("damage", ["index cut", "data cut", "data missing", "bit flipped", "index is text"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
-    prefix = str(tmp_path / "params_cifar.ckpt")
-    for ending in (".index", ".data-00000-of-00001"):
-        shutil.copy(golden_numbers.checkpoint(NAME) + ending, prefix + ending)
+    prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
     index, file = tmp_path / "params_cifar.ckpt.index", tmp_path / "params_cifar.ckpt.data-00000-of-00001"
     if damage == "index cut":
         index.write_bytes(index.read_bytes()[:1000])
@@ -106,9 +179,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     elif damage == "data missing":
         file.unlink()
     elif damage == "bit flipped":
-        flipped = bytearray(file.read_bytes())
-        flipped[len(flipped) // 2] ^= 1
-        file.write_bytes(flipped)
+        flip_a_bit(file)
     else:
         index.write_text("not a checkpoint\n" * 100)
     model = golden_numbers.build(NAME)

@@ -2,6 +2,8 @@
 
 import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam
 
@@ -47,3 +49,34 @@ def test_gradients_are_divided_by_the_machines():
         values.append(np.asarray(variable))
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
     assert values[0][0] - values[0][1] > 1e-5
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])  # the last one's square is not finite
+def test_an_update_that_is_not_finite_changes_nothing(replicas, bad):
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    with strategy.scope():
+        variables = [keras.Variable(np.float32([1, 2])), keras.Variable(np.float32(3))]
+        optimizer = PolyakAdam(learning_rate=0.1)
+        optimizer.build(variables)
+
+    def state():
+        kept = (*variables, optimizer.momentum, optimizer.velocity, optimizer.average)
+        return np.concatenate([np.ravel(tf.convert_to_tensor(variable.value)) for variable in kept])
+
+    @tf.function
+    def apply(value):
+        # On one of the replicas only.
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        gradients = [tf.stack([1.0, tf.where(first, value, 1.0)]), tf.constant(1.0)]
+        optimizer.apply(gradients, variables)
+
+    states = [state()]
+    for value in (1.0, bad, 1.0):
+        strategy.run(apply, [tf.constant(value)])
+        states.append(state())
+    assert optimizer.updates_refused() == 1
+    assert optimizer.steps_taken() == 3
+    assert np.array_equal(states[1], states[2])
+    assert not np.array_equal(states[0], states[1])
+    assert not np.array_equal(states[2], states[3])

@@ -1,5 +1,6 @@
 """Optimisation steps against the original's numbers, one replica against two, and a whole small run."""
 
+import functools
 import json
 import re
 
@@ -11,7 +12,7 @@ import data
 import eval as eval_command
 import golden_numbers
 import train as train_command
-from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, published, training
+from pixel_snail import checkpoint, evaluation, logistic_mixture, published, steps, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam, flatten
@@ -25,7 +26,7 @@ def as_batch(x):
 
 
 def averaged_loss(model, optimizer, x):
-    outputs = training.predict_with_averages(model, optimizer)(tf.constant(x), None)
+    outputs = steps.predict_with_averages(model, optimizer)(tf.constant(x), None)
     return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(tf.constant(x), outputs))
 
 
@@ -36,7 +37,7 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     model = golden_numbers.initialised(name, golden)
     optimizer = PolyakAdam(polyak_decay=0.9)
     optimizer.build(model.trainable_variables)
-    step = training.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+    step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
     losses = [float(step(as_batch(x))) for x in golden["x"]]
     assert golden_numbers.error(losses, golden["train_losses"]) < 1e-5
     outputs, loss = averaged_loss(model, optimizer, golden["x"][0])
@@ -60,13 +61,13 @@ def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
             model = golden_numbers.initialised("h8_noup_smallkey", golden)
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
-        step = training.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+        step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
         joint = tf.data.Dataset.from_generator(
             lambda: batches, output_signature={"images": tf.TensorSpec([2, 8, 8, 3], tf.uint8)}
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
-        test_step = evaluation.test_step(strategy, training.predict_with_averages(model, optimizer), None)
+        test_step = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), None)
         split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8) if not results else results[0][3].images)
         nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats, split))
@@ -119,7 +120,7 @@ def test_parts_of_a_batch_sum_up_to_its_step():
         model = golden_numbers.initialised("h8_noup_smallkey", golden)
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
-        step = training.train_step(
+        step = steps.train_step(
             tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=0, grad_accum=parts
         )
         losses = [float(step(batch)) for _ in range(2)]
@@ -138,7 +139,7 @@ def test_dropout_differs_between_steps_and_is_repeated_by_the_seed():
             variable.assign(golden[f"init/var/{name}"])
         optimizer = PolyakAdam(learning_rate=1e-30)  # every step starts from the same parameters
         optimizer.build(model.trainable_variables)
-        step = training.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=seed)
+        step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=seed)
         losses.append([float(step(as_batch(golden["x"][0]))) for _ in range(2)])
     assert losses[0] == losses[1]
     assert losses[0][0] != losses[0][1]
@@ -155,10 +156,13 @@ def tiny_data_set(labels=False):
 
 
 TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
+ONE_BLOCK = "--model=h1"
+"""A network that is compiled in a fourth of the time, for what does not depend on the network."""
 
 
 @pytest.fixture
 def tiny(monkeypatch):
+    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
     monkeypatch.setitem(published.benchmarks, "tiny", published.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
     odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
@@ -253,7 +257,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
 
 
 def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):
-    network = [*TINY_NETWORK, "--data_set=tiny_labels", "-c"]
+    network = [*TINY_NETWORK, ONE_BLOCK, "--data_set=tiny_labels", "-c"]
     assert run(train_command, [*network, "-x1", f"-o{tmp_path}"]) == 0
     result_file = tmp_path / "result.json"
     samples = tmp_path / "samples"
@@ -330,42 +334,15 @@ def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path,
     assert not save_dir.exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny, tmp_path, capfd):
-    assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-l1e30", "-x5"]) == 2
-    assert "the run has diverged" in capfd.readouterr().err
-    assert not list(tmp_path.rglob("*.ckpt.index"))
-
-
 def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(tiny, tmp_path):
-    argv = [*TINY_NETWORK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--nr_gpu=2"]
+    argv = [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--nr_gpu=2"]
     assert run(train_command, argv) == 0
     assert len(list(tmp_path.rglob("*.ckpt.index"))) == 1
     (samples,) = tmp_path.rglob("tiny_samples.npy")
     assert len(np.load(samples)) == 4  # the batches of both replicas
 
 
-def test_a_run_that_was_interrupted_in_mid_epoch_ends_as_one_that_was_not(tiny, tmp_path, capsys):
-    """With the same seed: initialisation, order, dropout and learning rate are repeated or go on."""
-
-    def train(folder, *argv):
-        flags = [*TINY_NETWORK, f"-o{tmp_path / folder}", "--sample_interval=0", "--seed=7", "-e0.9", *argv]
-        assert run(train_command, flags) == 0
-        return checkpoint.find(str(tmp_path / folder))
-
-    whole = train("whole", "-x2")
-    begun = train("begun", "-x2", "--max_minutes=0.0001")
-    assert checkpoint.read_progress(begun) == {"epoch": 0, "images": 2}
-    capsys.readouterr()
-    resumed = train("resumed", "-x2", f"-r{begun}")
-    assert "going on in epoch 0, after 2 of its images" in capsys.readouterr().out
-    readers = [tf.train.load_checkpoint(prefix) for prefix in (whole, resumed)]
-    names = readers[0].get_variable_to_shape_map().keys()
-    assert names == readers[1].get_variable_to_shape_map().keys()
-    assert nn.variable_names(golden_numbers.build("h8_noup_smallkey"))[0] in names
-    assert readers[0].get_tensor("Variable") == 11  # five steps an epoch, and one
-    for name in names:
-        expected, actual = (reader.get_tensor(name) for reader in readers)
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6, err_msg=name)
-
-    assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", f"-r{resumed}", "-x2"]) == 2
-    assert "has 2 epochs behind it: raise --max_epochs=2" in capsys.readouterr().err
+def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):
+    assert run(train_command, [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
+    assert run(train_command, [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
+    assert "has 1 epochs behind it: raise --max_epochs=1" in capsys.readouterr().err

@@ -1,0 +1,254 @@
+"""What a run survives, in figures: kills, worker by worker too, corrupted checkpoints, SIGTERM, and what saving costs.
+
+    python -m benchmarks.reliability    # about 15 minutes; a JSON line for each
+
+The runs are of train.py's own command line, in processes of their own, on pictures made here.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from pixel_snail import flags as command_line
+
+TINY = ["--model=h1", "-q1", "-n4", "-m2", "-b2", "-a4", "--image_size=8"]
+PATIENCE = 300
+"""Seconds that a process may take to start or to end."""
+
+_ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = command_line.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=command_line.positive_int, default=40)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for line in (
+            kills_survived(folder / "kills", flags.kills),
+            kills_survived(folder / "workers", 4, workers=2),
+            corruptions_caught(folder / "kills", 1000),
+            time_to_stop(folder / "stop"),
+            cost_of_saving(folder / "saving"),
+        ):
+            print(json.dumps(line), flush=True)
+
+
+class Run:
+    """A process, or several workers, of train.py.
+
+    Args:
+        folder: has, or gets, the pictures, the run, and what the processes print.
+        argv: flags beside those that say where all lies.
+    """
+
+    def __init__(self, folder: Path, argv: list[str], workers: int = 1):
+        self.folder = folder
+        make_pictures(folder / "pictures")
+        places = [f"--data_dir={folder}/pictures", "--data_set=folder", f"--save_dir={folder}/runs"]
+        # One thread: the order of sums is always the same.
+        environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+        self.processes, self.outputs = [], []
+        for index in range(workers):
+            if workers > 1:
+                config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+                environment["TF_CONFIG"] = json.dumps(config)
+            self.outputs.append(folder / f"output{index}")
+            with self.outputs[-1].open("w") as output:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "benchmarks.counted_training", f"{folder}/steps", *places, *argv],
+                        cwd=_ROOT,
+                        env=environment,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                )
+
+    def wait_for(self, text: str) -> None:
+        """Waits until the first process prints it.
+
+        Raises:
+            RuntimeError: it ended without, or took too long.
+        """
+        end = time.monotonic() + PATIENCE
+        while text not in self.outputs[0].read_text():
+            if self.processes[0].poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"no {text!r} in {self.outputs[0].read_text()!r}")
+            time.sleep(0.02)
+
+    def wait(self) -> list[int]:
+        """The exit codes, when all have ended."""
+        try:
+            return [process.wait(PATIENCE) for process in self.processes]
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def steps_taken(self) -> int:
+        """By the run, until now, whatever of it was saved."""
+        return int((self.folder / "steps").read_text() or 0)
+
+
+def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | None = None, seed: int = 0) -> dict:
+    """Kills a run, or one of its workers, at random moments, saving included, and starts it anew each time, with the
+    same command; then lets it end, and compares it with a run that nothing has disturbed.
+
+    Returns:
+        the figures; `largest_difference` is over all losses, parameters and averages, and the state of Adam.
+    """
+    chance = random.Random(seed)
+    argv = [*TINY, f"-x{epochs or 3 * kills}", "-t1", "--save_minutes=0.0005", "--sample_interval=0", "--resume"]
+    undisturbed = Run(folder / "undisturbed", argv, workers)
+    if any(undisturbed.wait()):
+        raise RuntimeError(undisturbed.outputs[0].read_text())
+    in_saving, lost = 0, []
+    for kill in range(kills):
+        run = Run(folder / "killed", argv, workers)
+        run.wait_for("\nsaved ")
+        time.sleep(chance.uniform(0, 1.5))
+        run.processes[kill % workers].kill()
+        run.processes[kill % workers].wait()
+        if workers > 1:
+            run.wait()
+        in_saving += any((folder / "killed").glob("runs/*/*.writing")) + any((folder / "killed").glob("runs/*/*.re*d"))
+        lost.append(run.steps_taken() - int(_tensors(folder / "killed")["pixel_snail/steps_taken"]))
+    last = Run(folder / "killed", argv, workers)
+    if any(last.wait()):
+        raise RuntimeError(last.outputs[0].read_text())
+    expected, found = (_tensors(folder / name) for name in ("undisturbed", "killed"))
+    assert expected.keys() == found.keys()
+    return {
+        "kills": kills,
+        "workers": workers,
+        "killed_in_saving": in_saving,
+        "steps": int(found["pixel_snail/steps_taken"]),
+        "steps_lost_mean": round(float(np.mean(lost)), 2),
+        "steps_lost_most": max(lost),
+        "bit_equal": all(np.array_equal(expected[name], found[name]) for name in expected),
+        "largest_difference": max(float(np.abs(expected[name] - found[name]).max(initial=0)) for name in expected),
+    }
+
+
+def _tensors(folder):
+    """Of the newest checkpoint of the run in a folder."""
+    from pixel_snail import checkpoint
+
+    reader = checkpoint.Reader(checkpoint.find(str(folder / "runs")))
+    return dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+
+
+def corruptions_caught(folder: Path, number: int) -> dict:
+    """Corrupts the newest checkpoint below a folder in as many ways, each by itself, and reads every tensor."""
+    from pixel_snail import checkpoint
+    from pixel_snail.errors import UserError
+
+    prefix = checkpoint.find(str(folder))
+    expected = checkpoint.Reader(prefix)
+    expected = dict(zip(expected.shapes, expected.read(list(expected.shapes)), strict=True))
+    rng = np.random.default_rng(0)
+    outcomes = {"caught": 0, "harmless": 0, "accepted_with_wrong_values": 0}
+    for i in range(number):
+        file = Path(prefix + (".index", ".data-00000-of-00001")[i % 2])
+        content = file.read_bytes()
+        file.write_bytes(corrupted(rng, content))
+        try:
+            reader = checkpoint.Reader(prefix)
+            found = dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+            same = found.keys() == expected.keys() and all(np.array_equal(found[k], expected[k]) for k in expected)
+            outcomes["harmless" if same else "accepted_with_wrong_values"] += 1
+        except UserError:
+            outcomes["caught"] += 1
+        finally:
+            file.write_bytes(content)
+    return {"corruptions": number} | outcomes
+
+
+def corrupted(rng: np.random.Generator, content: bytes) -> bytes:
+    """The content of a file with a bit flipped, its end cut off, or up to 512 bytes zeroed or overwritten."""
+    values = np.frombuffer(content, np.uint8).copy()
+    place = rng.integers(len(values))
+    kind = rng.integers(4)
+    if kind == 0:
+        values[place] ^= 1 << rng.integers(8)
+    elif kind == 1:
+        values = values[:place]
+    else:
+        block = values[place : place + rng.integers(1, 512)]
+        block ^= block if kind == 2 else rng.integers(1, 256, len(block), np.uint8)
+    return values.tobytes()
+
+
+def time_to_stop(folder: Path) -> dict:
+    """SIGTERM to a run of F 64: while its first step is compiled, between steps, while it tests and while it samples.
+
+    The image's size is 16, where tests and samples last long enough to meet them.
+    """
+    argv = ["-n64", "-m10", "--image_size=16", "-x5000", "-b8", "-p0.5", "--resume"]
+    moments = {"compiling": "going on in epoch", "training": "%|", "testing": "evaluating", "sampling": "sampling"}
+    seconds = {}
+    for moment, text in moments.items():
+        run = Run(folder, argv if moment == "sampling" else [*argv, "--sample_interval=0"])
+        run.wait_for(text if moment != "compiling" or seconds else "this is its beginning")
+        begin = time.monotonic()
+        run.processes[0].send_signal(signal.SIGTERM)
+        (code,) = run.wait()
+        seconds[moment] = round(time.monotonic() - begin, 1)
+        if code != 0:
+            raise RuntimeError(run.outputs[0].read_text())
+    return {"nr_filters": 64, "seconds_to_stop": seconds}
+
+
+def cost_of_saving(folder: Path) -> dict:
+    """A checkpoint of the released size, and its share of the time at the default --save_minutes."""
+    from benchmarks.measuring import timed
+    from pixel_snail import checkpoint
+    from pixel_snail import model as models
+    from pixel_snail.optimizer import PolyakAdam
+
+    model = models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+    prefix = str(folder / "0" / "params_cifar.ckpt")
+    seconds = max(timed(lambda: checkpoint.save(prefix, model, optimizer, {})) for _ in range(3))
+    return {"nr_filters": 256, "save_seconds": round(seconds, 1), "share": round(seconds / (15 * 60 + seconds), 4)}
+
+
+def make_pictures(folder: Path) -> None:
+    """Pictures of noise: 20 for training, 4 for testing."""
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        with contextlib.suppress(FileExistsError):
+            (folder / name).mkdir(parents=True)
+            for i in range({"train": 20, "test": 4}[name]):
+                PIL.Image.fromarray(rng.integers(0, 256, [16, 16, 3], np.uint8)).save(folder / name / f"{i}.png")
+
+
+def _free_ports(number):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+if __name__ == "__main__":
+    main()

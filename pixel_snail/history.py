@@ -1,0 +1,88 @@
+"""How far a run is, and its figures so far: what a checkpoint of ours tells beyond the original's."""
+
+import dataclasses
+
+import numpy as np
+
+from pixel_snail import checkpoint
+from pixel_snail.errors import UserError
+
+
+@dataclasses.dataclass
+class History:
+    """A run from its beginning, over all interruptions.
+
+    Attributes:
+        epoch: the epoch that it is in.
+        images: how many images of the epoch's permutation are behind it.
+        steps: the training bits/dim of every step; those between two tests are a list.
+        test: the test bits/dim of each test.
+        refused: how many updates the optimizer refused.
+    """
+
+    epoch: int = 0
+    images: int = 0
+    steps: list[list[float]] = dataclasses.field(default_factory=list)
+    test: list[float] = dataclasses.field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there was no step since the last test."""
+        return len(self.steps) == len(self.test)
+
+    @property
+    def name(self) -> str:
+        """Of a checkpoint taken here: the epoch that was just ended, or else the epoch and its images."""
+        return f"{self.epoch}_{self.images}" if self.images else str(self.epoch - 1)
+
+    @property
+    def untested_steps(self) -> list[float]:
+        return [] if self.is_tested else self.steps[-1]
+
+    def add_step(self, bits_per_dim: float | None, images: int) -> None:
+        """Adds a step, or, with None, a batch whose update was refused."""
+        self.images += images
+        if self.is_tested:
+            self.steps.append([])
+        if bits_per_dim is not None:
+            self.steps[-1].append(bits_per_dim)
+
+    def add_test(self, bits_per_dim: float) -> None:
+        self.test.append(bits_per_dim)
+
+    def end_epoch(self) -> None:
+        self.epoch, self.images = self.epoch + 1, 0
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What `read` makes it from again."""
+        return {
+            "epoch": np.int64(self.epoch),
+            "images": np.int64(self.images),
+            "refused": np.int64(self.refused),
+            "steps_between_tests": np.array([len(some) for some in self.steps], np.int64),
+            "train_bpd": np.array([bits for some in self.steps for bits in some], np.float64),
+            "test_bpd": np.array(self.test, np.float64),
+        }
+
+
+def read(prefix: str) -> History:
+    """The history in a checkpoint; an empty one, if the original wrote it.
+
+    Raises:
+        UserError: the checkpoint can't be read, or tells nonsense.
+    """
+    tensors = checkpoint.read_progress(prefix)
+    if not tensors:
+        return History()
+    try:
+        epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
+        numbers, bits, test = (tensors[name] for name in ("steps_between_tests", "train_bpd", "test_bpd"))
+        steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
+        if min(epoch, images, refused) < 0 or numbers.sum() != len(bits) or len(steps) - len(test) not in (0, 1):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint {prefix} does not tell how far its run is: it is of another program"
+        ) from error
+    return History(epoch, images, steps, test.tolist(), refused)

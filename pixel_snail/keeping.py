@@ -1,0 +1,57 @@
+"""Which checkpoints a run takes and keeps."""
+
+import time
+
+import keras
+
+from pixel_snail import checkpoint, history
+from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.run_folder import RunFolder
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder.
+
+    Args:
+        keep: how many stay: the newest, and beside them the best by test bits/dim; 0: all.
+        minutes: after so many without one, another is due; 0: never.
+
+    Attributes:
+        newest: the prefix of the last one that was written, or that the run started from.
+    """
+
+    def __init__(self, folder: RunFolder, data_set: str, keep: int, minutes: float, newest: str | None):
+        self._folder, self._file, self._keep, self._minutes = folder, f"params_{data_set}.ckpt", keep, minutes
+        self._last_attempt = time.monotonic()
+        self.newest = newest
+
+    def is_due(self) -> bool:
+        return self._minutes > 0 and time.monotonic() > self._last_attempt + 60 * self._minutes
+
+    def save(self, model: keras.Model, optimizer: PolyakAdam, progress: history.History) -> bool:
+        """Whether a checkpoint could be written; if not, that is told, and those before are as they were."""
+        prefix = str(self._folder.path / progress.name / self._file)
+        saved = self._folder.attempt(prefix, lambda: checkpoint.save(prefix, model, optimizer, progress.tensors()))
+        self._last_attempt = time.monotonic()
+        if saved:
+            self.newest = prefix
+            self._folder.attempt("without the old checkpoints", self._remove_old)
+        return saved
+
+    def _remove_old(self):
+        prefixes = checkpoint.newest_first(self._folder.path)
+        tested = {prefix: bits for prefix in prefixes if (bits := _test_of(prefix)) is not None}
+        best = min(tested, key=tested.get, default=None)
+        for prefix in prefixes[self._keep :] if self._keep else []:
+            if prefix != best:
+                checkpoint.remove(prefix)
+
+
+def _test_of(prefix):
+    """The test bits/dim of a checkpoint that was taken after a test."""
+    try:
+        progress = history.read(prefix)
+    except UserError:  # damaged
+        return None
+    return progress.test[-1] if progress.test and progress.is_tested else None

@@ -1,0 +1,294 @@
+"""A run that is stopped, killed, fed bad batches or refused by the disk: what it saves, says, and goes on from."""
+
+import functools
+import os
+import resource
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import train as train_command
+from benchmarks import reliability
+from pixel_snail import (
+    checkpoint,
+    evaluation,
+    history,
+    logistic_mixture,
+    run_folder,
+    sampling,
+    signals,
+    steps,
+    training,
+)
+from pixel_snail import flags as command_line
+from pixel_snail import model as models
+from pixel_snail.cluster import Cluster
+from pixel_snail.errors import UserError
+
+FLAGS = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
+STEPS_AN_EPOCH = 5
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
+    images = np.random.default_rng(0).integers(0, 256, [14, 8, 8, 3], np.uint8)
+    images[7] = 255  # some tests find it a bad one
+    monkeypatch.setitem(
+        data.data_sets, "tiny", lambda _: data.DataSet(data.Split(images[:10]), data.Split(images[10:]))
+    )
+
+
+@pytest.fixture
+def train(tmp_path, capfd):
+    """Runs train.py, and returns its exit code and what it wrote to standard output and to stderr."""
+
+    def train(*argv):
+        with pytest.raises(SystemExit) as exit_:
+            command_line.run(training.train, train_command.parse_flags([*FLAGS, f"-o{tmp_path}/runs", *argv]))
+        return exit_.value.code, *capfd.readouterr()
+
+    return train
+
+
+def before_call(monkeypatch, module, maker, number, action):
+    """Has action() called before the call, of that number, of the function that module.maker makes."""
+    make = getattr(module, maker)
+    calls = []
+
+    def made(*arguments, **keywords):
+        function = make(*arguments, **keywords)
+
+        def call(*arguments, **keywords):
+            calls.append(None)
+            if len(calls) == number:
+                action()
+            return function(*arguments, **keywords)
+
+        return call
+
+    monkeypatch.setattr(module, maker, made)
+
+
+def ask_to_stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def tensors(folder):
+    reader = checkpoint.Reader(checkpoint.find(str(folder)))
+    return dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+
+
+def names(folder):
+    return sorted(path.parent.name for path in folder.rglob("*.ckpt.index"))
+
+
+@pytest.mark.parametrize(
+    "module, maker, number, saved, steps_taken",
+    [
+        (steps, "train_step", 8, "1_6", 8),
+        (evaluation, "test_step", 1, "0_10", 5),
+        (sampling, "sampler", 2, "1", 10),
+    ],
+    ids=["in a step", "in a test", "in sampling"],
+)
+def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
+    train, monkeypatch, tmp_path, module, maker, number, saved, steps_taken
+):
+    argv = ["-x2", "--resume", *([] if module is sampling else ["--sample_interval=0"])]
+    assert train(*argv, f"-o{tmp_path}/whole")[0] == 0
+    with monkeypatch.context() as patched:
+        before_call(patched, module, maker, number, ask_to_stop)
+        code, out, err = train(*argv)
+    assert code == 0
+    assert "SIGTERM: stopping" in err
+    (run,) = (tmp_path / "runs").iterdir()
+    newest = checkpoint.find(str(run))
+    assert newest == str(run / saved / "params_tiny.ckpt")
+    if module is sampling:  # all is done but the last samples
+        return
+    assert f"stopped by SIGTERM after {steps_taken} steps: the same command goes on, from {newest}\n" in out
+    assert len(history.read(newest).test) == (0 if module is evaluation else 1)
+
+    code, out, _ = train(*argv)
+    assert code == 0
+    assert f"restored {newest}: {steps_taken} steps taken" in out
+    assert list((tmp_path / "runs").iterdir()) == [run]
+    expected, found = tensors(tmp_path / "whole"), tensors(tmp_path / "runs")
+    assert found.keys() == expected.keys()
+    assert len(found["pixel_snail/train_bpd"]) == 2 * STEPS_AN_EPOCH
+    for name in expected:
+        # Equal where one thread computes, as in the tests of kills.
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+    code, out, _ = train(*argv)
+    assert code == 0
+    assert "nothing is left to do" in out
+
+
+def test_a_killed_run_that_is_started_again_ends_bit_by_bit_as_one_that_was_not(tmp_path):
+    figures = reliability.kills_survived(tmp_path, kills=5, epochs=12)
+    assert figures["bit_equal"]
+    assert figures["steps"] == 120
+
+
+@pytest.mark.soak
+def test_forty_kills_change_nothing(tmp_path):
+    figures = reliability.kills_survived(tmp_path, kills=40)
+    assert figures["bit_equal"]
+    assert figures["killed_in_saving"] > 0
+
+
+@pytest.mark.soak
+def test_kills_of_a_worker_of_two_change_nothing(tmp_path):
+    assert reliability.kills_survived(tmp_path, kills=4, workers=2)["largest_difference"] < 1e-5
+
+
+def test_other_flags_are_another_run(train, tmp_path):
+    assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
+    _, out, _ = train("-x1", "--resume", "--sample_interval=0", "--seed=3")
+    assert "no run of these flags with a checkpoint" in out
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_the_second_signal_ends_at_once():
+    with signals.Signals() as asked:
+        ask_to_stop()
+        assert asked.received == "SIGTERM"
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        with pytest.raises(signals.Stopped), asked.at_once():
+            pass
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once():
+        ask_to_stop()
+
+
+def test_a_run_stopped_before_its_first_step_has_nothing_to_save(train, monkeypatch, tmp_path):
+    before_call(monkeypatch, steps, "train_step", 1, ask_to_stop)
+    code, out, _ = train("-x2")
+    assert code == 0
+    assert "stopped by SIGTERM after 0 steps: start again: nothing is saved yet" in out
+    assert names(tmp_path) == []
+
+
+def test_the_newest_checkpoints_and_the_best_are_kept(train, monkeypatch, tmp_path):
+    test_bpds = iter([5.0, 3.0, 4.0, 4.5, 4.25])
+    monkeypatch.setattr(
+        logistic_mixture, "bits_per_dim", lambda nats, *_: np.array(next(test_bpds)) if np.ndim(nats) else 5.0
+    )
+    assert train("-x5", "--keep=2", "--sample_interval=0")[0] == 0
+    assert names(tmp_path) == ["1", "3", "4"]
+
+
+def test_all_checkpoints_are_kept_if_asked(train, tmp_path):
+    assert train("-x5", "--keep=0", "--sample_interval=0")[0] == 0
+    assert names(tmp_path) == ["0", "1", "2", "3", "4"]
+
+
+def test_checkpoints_are_taken_by_the_clock_too(train, tmp_path):
+    assert train("-x1", "--keep=0", "--save_minutes=1e-6", "--sample_interval=0")[0] == 0
+    assert names(tmp_path) == ["0", "0_10", "0_2", "0_4", "0_6", "0_8"]
+
+
+@pytest.fixture
+def bad_image(monkeypatch):
+    """The loss of white images is not finite; the gradient is."""
+    loss_per_image = logistic_mixture.loss_per_image
+
+    def loss(x, outputs):
+        return loss_per_image(x, outputs) + tf.where(tf.reduce_all(x == 1, [1, 2, 3]), np.inf, 0.0)
+
+    monkeypatch.setattr(logistic_mixture, "loss_per_image", loss)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_image, tmp_path):
+    code, _, err = train("-x2", "--save_minutes=1e-6", "--keep=0", "--sample_interval=0")
+    assert code == 2
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    place = list(data.epoch_order(data.Split(np.zeros(10)), 42, 0)).index(7)
+    step = place // 2
+    indices = data.epoch_order(data.Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
+    assert f"the loss is inf in step {step} of epoch 0, of the training images {indices[0]}, {indices[1]}:" in line
+    newest = checkpoint.find(str(tmp_path))
+    assert f"--load_params={newest}" in line
+    assert tensors(tmp_path)["pixel_snail/steps_taken"] == step
+    assert all(np.isfinite(value).all() for value in tensors(tmp_path).values())
+
+
+def test_batches_that_are_not_finite_are_passed_over_if_asked(train, bad_image, tmp_path):
+    argv = ["-x3", "--keep=0", "--sample_interval=0"]
+    code, out, err = train(*argv, "--skip_nonfinite=2")
+    assert code == 2
+    assert [line.split(": passed over, ")[1] for line in out.splitlines() if line.startswith("warning")] == [
+        "1 of --skip_nonfinite=2",
+        "2 of --skip_nonfinite=2",
+    ]
+    assert "in step" in err
+    assert names(tmp_path) == ["0", "1"]
+    code, out, _ = train("-x3", "--skip_nonfinite=3", "--sample_interval=0", f"-r{tmp_path}/runs")
+    assert code == 0
+    assert "3 of --skip_nonfinite=3" in out
+    found = tensors(tmp_path)
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert found["pixel_snail/steps_taken"] == 3 * STEPS_AN_EPOCH
+    assert len(found["pixel_snail/train_bpd"]) == 3 * STEPS_AN_EPOCH - 3
+
+
+def test_a_full_disk_does_not_end_training_and_is_told_each_time(train, monkeypatch, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    before_call(monkeypatch, steps, "train_step", STEPS_AN_EPOCH + 1, fill)
+    try:
+        code, out, err = train("-x4", "--sample_interval=0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
+    assert "epoch 3\n" in out
+    lines = [line for line in err.splitlines() if line.startswith("warning: can't write") and ".ckpt" in line]
+    assert len(lines) == 3
+    assert all("File too large" in line and "training goes on" in line for line in lines)
+    assert "error: not all of" in err
+    assert names(tmp_path) == ["0"]
+    assert checkpoint.find(str(tmp_path))
+
+
+def test_a_folder_that_is_gone_does_not_end_training(train, monkeypatch, tmp_path):
+    def lose():
+        shutil.rmtree(tmp_path / "runs")
+        (tmp_path / "runs").write_text("another thing")
+
+    before_call(monkeypatch, steps, "train_step", STEPS_AN_EPOCH + 1, lose)
+    code, out, err = train("-x3", "--sample_interval=0")
+    assert code == 2
+    assert "epoch 2\n" in out
+    lines = [line for line in err.splitlines() if line.startswith("warning: can't write") and ".ckpt" in line]
+    assert len(lines) == 2
+    assert "Traceback" not in err
+
+
+def test_no_two_processes_train_in_one_folder(tmp_path):
+    flags = train_command.parse_flags([*FLAGS, f"-o{tmp_path}"])
+    folder = run_folder.RunFolder(flags, Cluster())
+    with pytest.raises(UserError, match="another process is training in"):
+        run_folder.RunFolder(flags, Cluster(), folder.path)
+    folder.close()
+    run_folder.RunFolder(flags, Cluster(), folder.path).close()
+
+
+def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
+    for name, value in (("epoch", np.int64(-1)), ("test_bpd", np.zeros(7)), ("steps_between_tests", np.array([3]))):
+        prefix = str(tmp_path / name / "params.ckpt")
+        os.mkdir(tmp_path / name)
+        told = history.History(1, 2, [[3.0, 2.5]], [2.25]).tensors() | {name: value}
+        tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=[checkpoint.PROGRESS + name for name in told],
+            shape_and_slices=[""] * len(told),
+            tensors=list(told.values()),
+        )
+        with pytest.raises(UserError, match="does not tell how far its run is"):
+            history.read(prefix)
