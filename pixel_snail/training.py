@@ -319,7 +319,9 @@ class _Run:
         self.folder.log(f"stopped by {by} after {self.optimizer.steps_taken()} steps: {self._advice()}")
 
     def _advice(self):
-        newest = self.checkpoints.newest
+        newest, where = self.checkpoints.newest, " on every worker" if self.cluster.size > 1 else ""
+        if not newest:
+            return f"start again{where}: nothing is saved yet"
         if self.flags.resume:
-            return f"the same command goes on, from {newest}" if newest else "the same command starts again"
-        return f"go on with --load_params={newest}" if newest else "start again: nothing is saved yet"
+            return f"the same command{where} goes on, from {newest}"
+        return f"go on with --load_params={newest}{where}"

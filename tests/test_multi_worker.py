@@ -86,6 +86,18 @@ def told(process):
     return [line for line in lines if line.strip() and "waiting for" not in line and not re.search(r"\d+%\|", line)]
 
 
+def wait_until_saved_twice(chief):
+    patience = time.time() + SECONDS
+    while chief.out.read_text().count("saved") < 2:
+        assert time.time() < patience
+        assert chief.poll() is None, told(chief)
+        time.sleep(0.1)
+
+
+def steps_taken(prefix):
+    return checkpoint.Reader(prefix).read(["pixel_snail/steps_taken"])[0]
+
+
 def logged(folder):
     """The figures in the print.log below a folder, by their names."""
     (log,) = folder.rglob("print.log")
@@ -172,17 +184,29 @@ def test_workers_with_different_numbers_of_replicas_are_told(start, tmp_path):
 def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp_path):
     flags = [*TRAINING, "-b2", "-x5000", f"-o{tmp_path}/runs", "--sample_interval=0"]
     chief, worker = start("train", flags, flags)
-    patience = time.time() + SECONDS
-    while chief.out.read_text().count("saved") < 2:
-        assert time.time() < patience
-        assert chief.poll() is None, told(chief)
-        time.sleep(0.1)
+    wait_until_saved_twice(chief)
     worker.send_signal(signal.SIGKILL)
     assert chief.wait(60) == 2
     (line,) = told(chief)
     assert re.search(r"error: worker 1 \(127.0.0.1:\d+\) is gone, .* go on with --load_params=\S+\.ckpt on every", line)
     prefix = re.search(r"--load_params=(\S+)", line)[1]
     assert prefix == checkpoint.find(f"{tmp_path}/runs")
+
+
+def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_command_goes_on(start, tmp_path):
+    flags = [*TRAINING, "-b2", f"-o{tmp_path}/runs", "--sample_interval=0", "--resume"]
+    chief, worker = start("train", *([*flags, "-x5000"] for _ in range(2)))
+    wait_until_saved_twice(chief)
+    worker.send_signal(signal.SIGTERM)
+    assert codes([chief, worker]) == [0, 0]
+    newest = checkpoint.find(f"{tmp_path}/runs")
+    assert f"stopped by a signal to another worker after {steps_taken(newest)} steps" in chief.out.read_text()
+    epochs = history.read(newest).epoch + 1
+    workers = start("train", *([*flags, f"-x{epochs}"] for _ in range(2)))
+    assert codes(workers) == [0, 0], [told(worker) for worker in workers]
+    assert f"restored {newest}" in workers[0].out.read_text()
+    assert len(history.read(checkpoint.find(f"{tmp_path}/runs")).test) == epochs
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_a_worker_that_does_not_start_is_named(start, tmp_path):

@@ -240,7 +240,7 @@ def test_batches_that_are_not_finite_are_passed_over_if_asked(train, bad_image, 
 
 def test_a_full_disk_does_not_end_training_and_is_told_each_time(train, monkeypatch, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     before_call(monkeypatch, steps, "train_step", STEPS_AN_EPOCH + 1, fill)
     try:
         code, out, err = train("-x4", "--sample_interval=0")
