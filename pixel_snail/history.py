@@ -66,15 +66,15 @@ class History:
         }
 
 
-def read(prefix: str) -> History:
-    """The history in a checkpoint; an empty one, if the original wrote it.
+def read(prefix: str) -> History | None:
+    """The history in a checkpoint; None, if the original wrote it.
 
     Raises:
         UserError: the checkpoint can't be read, or tells nonsense.
     """
     tensors = checkpoint.read_progress(prefix)
     if not tensors:
-        return History()
+        return None
     try:
         epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
         numbers, bits, test = (tensors[name] for name in ("steps_between_tests", "train_bpd", "test_bpd"))

@@ -54,4 +54,4 @@ def _test_of(prefix):
         progress = history.read(prefix)
     except UserError:  # damaged
         return None
-    return progress.test[-1] if progress.test and progress.is_tested else None
+    return progress.test[-1] if progress and progress.test and progress.is_tested else None

@@ -60,7 +60,8 @@ def _train(flags, cluster):
     run, prefix = (run_folder.newest_run(flags) if flags.resume else None) or (None, None)
     if not run and flags.load_params:
         prefix = checkpoint.find(flags.load_params)
-    so_far = history.read(prefix) if prefix else history.History()
+    told = history.read(prefix) if prefix else None
+    so_far = told or history.History()
     keras.utils.set_random_seed(flags.seed)
     strategy = devices.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
@@ -111,6 +112,11 @@ def _train(flags, cluster):
             folder.log(models.leak_warning(flags.model))
         if prefix:
             folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
+            if not told:
+                folder.log(
+                    "it has the parameters, their averages, Adam's state and, by its steps, the learning rate; epochs "
+                    "and figures start afresh"
+                )
             folder.log(f"going on in epoch {so_far.epoch}, after {so_far.images} of its images")
         elif flags.resume:
             folder.log(f"no run of these flags with a checkpoint below {flags.save_dir}: this is its beginning")

@@ -13,7 +13,7 @@ from tensorflow.python.framework import ops
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: more threads would only be in each other's way
     tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 tf.config.list_logical_devices()  # starts TensorFlow: no test may make other devices
 # The rewriting of graphs, which changes no result, takes longer here than all steps of the small networks.

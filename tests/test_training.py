@@ -52,31 +52,34 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     assert golden_numbers.error(loss, golden["resume_ema_loss"]) < 1e-5
 
 
-def test_two_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
+def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
     golden = golden_numbers.load("h8_noup_smallkey")
-    batches = [as_batch(x) for x in golden["x"]]
+    x = golden["x"]
+    batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
+    mirrored = (tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) for replicas in (2, 4))
+    for strategy in (tf.distribute.get_strategy(), *mirrored):
         with strategy.scope():
             model = golden_numbers.initialised("h8_noup_smallkey", golden)
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
         step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
         joint = tf.data.Dataset.from_generator(
-            lambda: batches, output_signature={"images": tf.TensorSpec([2, 8, 8, 3], tf.uint8)}
+            lambda: batches, output_signature={"images": tf.TensorSpec([4, 8, 8, 3], tf.uint8)}
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
         test_step = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), None)
-        split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8) if not results else results[0][3].images)
         nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1)).sum(1)
-        results.append((losses, parameters, nats, split))
-    (losses, parameters, nats, _), (losses_2, parameters_2, nats_2, _) = results
-    np.testing.assert_allclose(losses_2, losses, rtol=1e-5)
-    np.testing.assert_allclose(nats_2, nats, rtol=1e-5)
+        results.append((losses, parameters, nats))
+    losses, parameters, nats = results[0]
     assert nats.shape == (3,)
-    for variable, variable_2 in zip(parameters, parameters_2, strict=True):
-        np.testing.assert_allclose(variable_2, variable, rtol=0, atol=1e-5)  # a hundredth of one step
+    for losses_of_several, parameters_of_several, nats_of_several in results[1:]:
+        np.testing.assert_allclose(losses_of_several, losses, rtol=1e-5)
+        np.testing.assert_allclose(nats_of_several, nats, rtol=1e-5)
+        for actual, expected in zip(parameters_of_several, parameters, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)  # a hundredth of one step
 
 
 def loss_and_gradients(model, x, **settings):
@@ -321,7 +324,7 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
         (train_command, ["-o/proc/runs"], "can't (write|make)"),
         (train_command, ["-r/nowhere/params_tiny.ckpt"], "no checkpoint at /nowhere/params_tiny.ckpt"),
         (eval_command, ["-r/nowhere"], "no checkpoint at /nowhere"),
-        (train_command, ["--nr_gpu=3"], "--nr_gpu=3, but TensorFlow runs with 2"),
+        (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow runs with 4"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path, capfd, command, argv, message):
