@@ -54,7 +54,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, argv: list[str], workers: int = 1):
-        self.folder = folder
+        self._steps = folder / "steps"
+        self._steps.unlink(missing_ok=True)
         make_pictures(folder / "pictures")
         places = [f"--data_dir={folder}/pictures", "--data_set=folder", f"--save_dir={folder}/runs"]
         # One thread: the order of sums is always the same.
@@ -69,7 +70,7 @@ class Run:
             with self.outputs[-1].open("w") as output:
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "benchmarks.counted_training", f"{folder}/steps", *places, *argv],
+                        [sys.executable, "-m", "benchmarks.counted_training", str(self._steps), *places, *argv],
                         cwd=_ROOT,
                         env=environment,
                         stdout=output,
@@ -78,14 +79,14 @@ class Run:
                     )
                 )
 
-    def wait_for(self, text: str) -> None:
-        """Waits until the first process prints it.
+    def wait_for(self, text: str | None) -> None:
+        """Waits until the first process prints it, or, with None, has taken a step.
 
         Raises:
             RuntimeError: it ended without, or took too long.
         """
         end = time.monotonic() + PATIENCE
-        while text not in self.outputs[0].read_text():
+        while not self._steps.exists() if text is None else text not in self.outputs[0].read_text():
             if self.processes[0].poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise RuntimeError(f"no {text!r} in {self.outputs[0].read_text()!r}")
@@ -105,7 +106,7 @@ class Run:
 
     def steps_taken(self) -> int:
         """By the run, until now, whatever of it was saved."""
-        return int((self.folder / "steps").read_text() or 0)
+        return int(self._steps.read_text() or 0)
 
 
 def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | None = None, seed: int = 0) -> dict:
@@ -198,16 +199,12 @@ def corrupted(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def time_to_stop(folder: Path) -> dict:
-    """SIGTERM to a run of F 64: while its first step is compiled, between steps, while it tests and while it samples.
-
-    The image's size is 16, where tests and samples last long enough to meet them.
-    """
-    argv = ["-n64", "-m10", "--image_size=16", "-x5000", "-b8", "-p0.5", "--resume"]
-    moments = {"compiling": "going on in epoch", "training": "%|", "testing": "evaluating", "sampling": "sampling"}
+    """SIGTERM to a run of F 64, 32x32, batch 8: while its first step is compiled, later, in a test, and in sampling."""
+    argv = ["-n64", "-x5000", "--image_size=32", "--resume"]
     seconds = {}
-    for moment, text in moments.items():
+    for moment in ("compiling the first step", "training", "evaluating", "sampling"):
         run = Run(folder, argv if moment == "sampling" else [*argv, "--sample_interval=0"])
-        run.wait_for(text if moment != "compiling" or seconds else "this is its beginning")
+        run.wait_for(moment if moment != "training" else None)
         begin = time.monotonic()
         run.processes[0].send_signal(signal.SIGTERM)
         (code,) = run.wait()
@@ -233,13 +230,13 @@ def cost_of_saving(folder: Path) -> dict:
 
 
 def make_pictures(folder: Path) -> None:
-    """Pictures of noise: 20 for training, 4 for testing."""
+    """Pictures of noise: 20 for training, 8 for testing."""
     rng = np.random.default_rng(0)
     for name in ("train", "test"):
         with contextlib.suppress(FileExistsError):
             (folder / name).mkdir(parents=True)
-            for i in range({"train": 20, "test": 4}[name]):
-                PIL.Image.fromarray(rng.integers(0, 256, [16, 16, 3], np.uint8)).save(folder / name / f"{i}.png")
+            for i in range({"train": 20, "test": 8}[name]):
+                PIL.Image.fromarray(rng.integers(0, 256, [32, 32, 3], np.uint8)).save(folder / name / f"{i}.png")
 
 
 def _free_ports(number):

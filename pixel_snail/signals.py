@@ -8,8 +8,8 @@ from collections.abc import Iterator
 _ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):
-    """The run was asked to end."""
+class Stopped(BaseException):
+    """The run was asked to end. Not an Exception, of which TensorFlow's tracing catches many."""
 
 
 class Signals:
