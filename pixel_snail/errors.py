@@ -4,5 +4,9 @@
 class UserError(Exception):
     """A mistake that the user can mend; the message says what was wrong and what to do.
 
-    The command lines print it on stderr, without a traceback, and exit with code 2.
+    The command lines print it on stderr, without a traceback, and exit with code 2. Some of it may come out of files:
+    what would break the line, or steer the terminal, is escaped.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
