@@ -77,8 +77,12 @@ def _split(folder, batches):
 def _batch(path):
     content = untrusted.unpickle(path)
     pixels, labels = untrusted.array(content, "data", path), untrusted.array(content, "labels", path)
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,) or not len(pixels):
         raise UserError(f"{path} is not a batch of CIFAR-10: its data are {pixels.dtype} {pixels.shape}")
+    if labels.dtype.kind not in "iu" or labels.shape != (len(pixels),):
+        raise UserError(
+            f"{path} is not a batch of CIFAR-10: it has {len(pixels)} images and labels {labels.dtype} {labels.shape}"
+        )
     if labels.min() < 0 or labels.max() > 9:
         raise UserError(f"{path} is not a batch of CIFAR-10: it has labels from {labels.min()} to {labels.max()}")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels

@@ -20,6 +20,7 @@ UNVERIFIED = (
     "paper's of 2016"
 )
 SIZES = (8, 16, 32, 64)
+_ARRAYS = ("data", "labels")
 
 
 def load(data_dir: Path, image_size: int = 32) -> DataSet:
@@ -43,7 +44,7 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
             f"Imagenet{image_size}_val_npz, unpacked, from https://image-net.org/download-images"
         )
     (train, _), (test, record) = converted["train"], converted["test"]
-    return DataSet(train, test, source=", ".join(record["identity"]["files"][0][:1]), unverified=UNVERIFIED)
+    return DataSet(train, test, source=record["identity"]["source"], unverified=UNVERIFIED)
 
 
 def find(root: Path, size: int) -> dict[str, list[Path]] | None:
@@ -61,7 +62,7 @@ def _number(path):
 
 def _source(paths, size):
     return cache.Source(
-        identity={"files": [cache.file_identity(path) for path in paths]},
+        identity={"source": paths[0].name, "files": [cache.file_identity(path) for path in paths]},
         image_shape=(size, size, 3),
         total=None,
         chunks=functools.partial(_chunks, paths, size),
@@ -71,45 +72,38 @@ def _source(paths, size):
 def _chunks(paths, size, start) -> Iterator[cache.Chunk]:
     rows = cache.rows_per_chunk((size, size, 3))
     for path in paths:
-        number, batch = _batch(path, rows)
+        read = _npz if path.suffix == ".npz" else _pickled
+        (shape, dtype), (labels_shape, labels_dtype), chunks = read(path, rows)
+        if shape[1:] != (3 * size * size,) or dtype != np.uint8:
+            raise UserError(f"{path} has {dtype} {shape}, not 8-bit images of {size} x {size}")
+        number = shape[0]
+        if not number or labels_shape != (number,) or labels_dtype.kind not in "iu":
+            raise UserError(f"{path} has {number} images and labels {labels_dtype} {labels_shape}")
         if start >= number:
             start -= number
             continue
-        for pixels, labels in batch(start):
-            if pixels.dtype != np.uint8 or pixels.shape[1:] != (3 * size * size,):
-                raise UserError(f"{path} has {pixels.dtype} {pixels.shape}, not 8-bit images of {size} x {size}")
+        for pixels, labels in chunks(start):
             if labels.min() < 1 or labels.max() > 1000:
                 raise UserError(f"{path} has labels from {labels.min()} to {labels.max()}, not from 1 to 1000")
             yield pixels.reshape(-1, 3, size, size).transpose(0, 2, 3, 1), labels - 1
         start = 0
 
 
-def _batch(path, rows):
-    """The number of images in a file, and a function that yields pixels and labels from the given one on."""
-    if path.suffix == ".npz":
-        (number, *_), _ = untrusted.npz_header(path, "data")
-        _check_labels(path, number, untrusted.npz_header(path, "labels")[0])
-        (labels,) = untrusted.npz_rows(path, "labels", 0, number)
+def _npz(path, rows):
+    """Shape and dtype of a file's pixels and of its labels, and a function that yields both from a given row on."""
 
-        def pixels(start):
-            return untrusted.npz_rows(path, "data", start, rows)
-    else:
-        content = untrusted.unpickle(path)
-        data, labels = untrusted.array(content, "data", path), untrusted.array(content, "labels", path)
-        number = len(data)
-        _check_labels(path, number, labels.shape)
+    def chunks(start):
+        return zip(*(untrusted.npz_rows(path, name, start, rows) for name in _ARRAYS), strict=True)
 
-        def pixels(start):
-            return (data[first : first + rows] for first in range(start, number, rows))
-
-    def from_start(start):
-        for block in pixels(start):
-            yield block, labels[start : start + len(block)]
-            start += len(block)
-
-    return number, from_start
+    return *(untrusted.npz_header(path, name) for name in _ARRAYS), chunks
 
 
-def _check_labels(path, number, labels_shape):
-    if number == 0 or labels_shape != (number,):
-        raise UserError(f"{path} has {number} images and labels {labels_shape}")
+def _pickled(path, rows):
+    """As _npz."""
+    content = untrusted.unpickle(path)
+    arrays = [untrusted.array(content, name, path) for name in _ARRAYS]
+
+    def chunks(start):
+        return (tuple(array[first : first + rows] for array in arrays) for first in range(start, len(arrays[0]), rows))
+
+    return *((array.shape, array.dtype) for array in arrays), chunks
