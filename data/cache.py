@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class Source:
     """Where a split's images come from.
 
     Args:
-        identity: tells this source from any other, and from itself after a change: for JSON.
+        identity: tells this source from any other, and from itself after a change: for JSON; `source` is for people.
         image_shape: (H, W, 3).
         total: the number of images, if it is known beforehand; progress is shown with it.
         chunks: yields the images from the given number on, in an order that is always the same.
@@ -96,7 +97,7 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
-        their `image_shape` and the `sha256` of their pixels.
+        their `image_shape`, the `sha256` of their pixels, and as `labels` that of their labels, or None.
 
     Raises:
         UserError: the sources are broken or have no images, or the folder can't be written to.
@@ -130,21 +131,28 @@ def _record(folder, name, source):
     """What the cache says of a split, if it is whole and of this source (or of any, where there is none)."""
     try:
         record = json.loads((folder / f"{name}.json").read_text())
-        whole = (folder / f"{name}.images").stat().st_size == record["images"] * int(np.prod(record["image_shape"]))
-        if record["labels"]:
-            whole &= (folder / f"{name}.labels").stat().st_size == record["images"] * 4
-    except (OSError, ValueError, KeyError, TypeError):
+        shape = record["images"], *record["image_shape"]
+        whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
+        whole = whole and (folder / f"{name}.images").stat().st_size == math.prod(shape)
+        whole = whole and isinstance(record["identity"]["source"], str) and isinstance(record["sha256"], str)
+        if record["labels"] is not None:  # they are few: their checksum can be compared every time
+            whole = whole and _sha256_of_file(folder / f"{name}.labels") == record["labels"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     same = source is None or record["identity"] == _as_json(source.identity)
     return record if whole and same else None
 
 
+def _sha256_of_file(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _convert(folder, name, source):
     """Writes what is missing of a split, and its record once all is there."""
-    row_bytes = int(np.prod(source.image_shape))
+    row_bytes = math.prod(source.image_shape)
     parts = {kind: folder / f"{name}.{kind}.part" for kind in ("images", "labels")}
     journal = folder / f"{name}.journal"
-    rows, labelled = _rows_written(journal, source)
+    rows, labelled = _rows_written(journal, parts, source)
     with contextlib.ExitStack() as stack:
         files = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
         for kind, size in (("images", row_bytes), ("labels", 4 * labelled)):
@@ -173,7 +181,7 @@ def _convert(folder, name, source):
         "identity": source.identity,
         "images": rows,
         "image_shape": source.image_shape,
-        "labels": labelled,
+        "labels": _sha256_of_file(parts["labels"]) if labelled else None,
         "sha256": pixels_sha256(MappedImages(parts["images"], shape)),
     }
     for kind, path in parts.items():
@@ -183,13 +191,16 @@ def _convert(folder, name, source):
     return _as_json(record)
 
 
-def _rows_written(journal, source):
+def _rows_written(journal, parts, source):
     """How many images an interrupted conversion of the same source left, and whether they have labels."""
     try:
         written = json.loads(journal.read_text())
-        if written["identity"] == _as_json(source.identity):
-            return written["images"], written["labels"]
-    except (OSError, ValueError, KeyError):
+        rows, labelled = written["images"], written["labels"]
+        sizes = {"images": math.prod(source.image_shape), "labels": 4 * labelled}
+        there = all(path.stat().st_size >= rows * sizes[kind] for kind, path in parts.items())
+        if written["identity"] == _as_json(source.identity) and type(rows) is int and rows > 0 and there:
+            return rows, bool(labelled)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return 0, False
 
