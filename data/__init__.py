@@ -53,4 +53,7 @@ def load(name: str, data_dir: Path, image_size: int | None = None, downsample: b
     given = {option: value for option, value in given.items() if value}
     for option in given.keys() - _OPTIONS.get(name, ()):
         raise UserError(f"--{option} is not for --data_set={name}, whose images have a size of their own")
-    return data_sets[name](data_dir, **given)
+    try:
+        return data_sets[name](data_dir, **given)
+    except OSError as error:  # where there is no permission even to look
+        raise UserError(f"can't read {error.filename or data_dir}: {error.strerror or error}") from error

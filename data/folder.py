@@ -57,15 +57,20 @@ def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> Data
 
 def _pictures(folder):
     """The pictures below a folder, but not below hidden ones, in the order of their names."""
-    found = []
+    found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:  # links may go round in a circle
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        paths = [Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        found += filter(Path.is_file, paths)  # not links to nowhere, not pipes
     return sorted(found)
 
 
 def _hash(path):
-    return hashlib.sha256(path.as_posix().encode()).digest()
+    return hashlib.sha256(os.fsencode(path.as_posix())).digest()
 
 
 def _fingerprint(data_dir, paths):

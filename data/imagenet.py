@@ -4,6 +4,7 @@ for validation, which serve as the test set; no labels.
 Not to be taken for the version of 2017 (data/imagenet_resized.py), which is easier to model.
 """
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator
@@ -149,18 +150,19 @@ def _tfds(root, size):
         return None
     import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
 
-    builder = tfds.builder(f"downsampled_imagenet/{size}x{size}", data_dir=root)
-    if not builder.is_prepared():
-        return None
-    return {
-        name: cache.Source(
-            identity={"source": f"{builder.data_path}, {split}", "images": builder.info.splits[split].num_examples},
-            image_shape=(size, size, 3),
-            total=builder.info.splits[split].num_examples,
-            chunks=functools.partial(_from_tfds, builder, split, size),
-        )
-        for name, split in (("train", "train"), ("test", "validation"))
-    }
+    with _errors_of_tfds(root):
+        builder = tfds.builder(f"downsampled_imagenet/{size}x{size}", data_dir=root)
+        if not builder.is_prepared():
+            return None
+        return {
+            name: cache.Source(
+                identity={"source": f"{builder.data_path}, {split}", "images": builder.info.splits[split].num_examples},
+                image_shape=(size, size, 3),
+                total=builder.info.splits[split].num_examples,
+                chunks=functools.partial(_from_tfds, builder, split, size),
+            )
+            for name, split in (("train", "train"), ("test", "validation"))
+        }
 
 
 def _from_tfds(builder, split, size, start):
@@ -176,7 +178,19 @@ def _from_tfds(builder, split, size, start):
             if number >= start:
                 yield example["image"]
 
-    return cache.in_chunks(pictures(), (size, size, 3))
+    with _errors_of_tfds(builder.data_path):
+        yield from cache.in_chunks(pictures(), (size, size, 3))
+
+
+@contextlib.contextmanager
+def _errors_of_tfds(folder):
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of many libraries: files, protocol buffers, TensorFlow
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"can't read what TensorFlow Datasets prepared in {folder}: {reason[0]}") from error
 
 
 _FINDERS = (_tars, _npz, _folders, _tfds)
