@@ -49,6 +49,7 @@ def _evaluate(flags, cluster):
         run_folder.check_writable(path)
     prefix = checkpoint.find(flags.load_params)
     run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
+    _check_size(flags, prefix)
     if flags.model in models.leaking:
         if flags.nr_samples or flags.complete:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
@@ -67,6 +68,18 @@ def _evaluate(flags, cluster):
         _test(flags, prefix, strategy, cluster, model, data_set)
     if plan is not None:
         print(plan(model))
+
+
+def _check_size(flags, prefix):
+    """Raises UserError if the network is far larger than the checkpoint's: to build it might take all memory."""
+    parameters = checkpoint.Reader(prefix).parameters()
+    widest = max((width for shape in parameters.values() for width in shape), default=0)
+    for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
+        if getattr(flags, name) > most:
+            raise UserError(
+                f"the checkpoint {prefix} is of another network: --{name}={getattr(flags, name)} is too much for its "
+                f"{len(parameters)} parameters, at most {widest} wide"
+            )
 
 
 def _test(flags, prefix, strategy, cluster, model, data_set):

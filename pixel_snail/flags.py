@@ -113,6 +113,17 @@ def add_step_flags(parser: Parser) -> None:
     add("--grad_accum", type=positive_int, default=1, help="parts that a replica's batch is computed in: less memory")
 
 
+def is_possible(name: str, value: object) -> bool:
+    """Whether the command line could have given one of DATA_DEFAULTS or MODEL_DEFAULTS a value."""
+    registries = {"data_set": data.data_sets, "model": model.specs, "resnet_nonlinearity": nn.nonlinearities}
+    default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
+    if name in registries:
+        return isinstance(value, str) and value in registries[name]
+    if type(default) is int or (default is None and value is not None):
+        return type(value) is int and value > 0
+    return type(value) is type(default)
+
+
 def positive_int(text: str) -> int:
     """The type of a flag that counts something."""
     number = int(text)

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import reprlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from pixel_snail import checkpoint
+from pixel_snail import flags as command_line
 from pixel_snail.cluster import Cluster
 from pixel_snail.errors import UserError
 
@@ -51,8 +53,13 @@ def complete_flags(
             run = {name: run[name] for name in (*network, "data_set")} | {
                 name: run[name] for name in data if name in run
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"the run's flags can't be read from {path}: {error!r}") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"the run's flags can't be read from {path}: {type(error).__name__}, {str(error)[:200]}"
+            ) from error
+        for name, value in run.items():
+            if not command_line.is_possible(name, value):
+                raise UserError(f"{path} is broken: {name} can't be {reprlib.repr(value)}")
     for name in network:
         given = getattr(flags, name)
         if given is not None and run.get(name, given) != given:
