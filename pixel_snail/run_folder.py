@@ -106,7 +106,7 @@ def newest_run(flags: argparse.Namespace) -> tuple[Path, str] | None:
     for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_*"), reverse=True):
         try:
             run = json.loads((path / "flags.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         ours = vars(flags)
         if not isinstance(run, dict) or any(
