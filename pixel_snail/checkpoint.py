@@ -15,11 +15,12 @@ The format has a checksum of every tensor, which is checked whenever one is read
 `python -m pixel_snail.checkpoint PREFIX` prints what a checkpoint holds.
 """
 
+import math
 import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -119,9 +120,9 @@ def _run_of(index):
 
 def _steps_taken(index):
     try:
-        return float(Reader(str(index).removesuffix(".index")).read(["Variable"])[0])
-    except UserError:  # damaged, or of a network alone
-        return 0.0
+        return _steps_in(Reader(str(index).removesuffix(".index")))
+    except UserError:  # damaged, perhaps the newest: to be named; or of a network alone
+        return math.inf
 
 
 def remove_leftovers(folder: str) -> None:
@@ -171,19 +172,26 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, model.trainable_variables, strict=True)}
     reader.check_network(shapes)
     # All is read before anything is assigned: an error leaves the model as it was.
-    values = reader.read([name + AVERAGE if averaged else name for name in names])
+    values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
     if optimizer is not None:
-        (steps,) = reader.read([_STEPS]) if _STEPS in reader.shapes else (None,)
-        averages = reader.read([name + AVERAGE for name in names])
-        (t,) = reader.read(["Variable"])
-        velocity = reader.read([f"Variable_{2 * i + 1}" for i in range(len(names))])
-        momentum = reader.read([f"Variable_{2 * i + 2}" for i in range(len(names))])
-        optimizer.iterations.assign(int(t) - 1 if steps is None else steps)
+        averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
+        velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
+        momentum = reader.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
+        optimizer.iterations.assign(_steps_in(reader))
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
     for variable, value in zip(model.trainable_variables, values, strict=True):
         variable.assign(value)
+
+
+def _steps_in(reader):
+    name = _STEPS if _STEPS in reader.shapes else "Variable"
+    (value,) = reader.read([name])
+    try:
+        return int(value) - (name == "Variable")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the checkpoint {reader.prefix} is of another program: {name} is no count of steps") from error
 
 
 def read_progress(prefix: str) -> dict[str, np.ndarray]:
@@ -235,6 +243,17 @@ class Reader:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
             raise UserError(f"the checkpoint {self.prefix} is damaged: {_first_line(error)}") from error
+
+    def read_like(self, names: list[str], shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
+        """As read; raises UserError, too, if they are not of these shapes and float32."""
+        values = self.read(names)
+        for name, value, shape in zip(names, values, shapes, strict=True):
+            if value.dtype != np.float32 or value.shape != shape:
+                raise UserError(
+                    f"the checkpoint {self.prefix} is of another program: {name} is {value.dtype} of shape "
+                    f"{list(value.shape)}, not float32 {_described(shape)}"
+                )
+        return values
 
     def check(self) -> None:
         """Raises UserError if a tensor can't be read."""

@@ -77,11 +77,16 @@ def read(prefix: str) -> History | None:
         return None
     try:
         epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
-        numbers, bits, test = (tensors[name] for name in ("steps_between_tests", "train_bpd", "test_bpd"))
+        numbers = np.asarray(tensors["steps_between_tests"], np.int64).reshape(-1)
+        bits, test = (np.asarray(tensors[name], np.float64).reshape(-1) for name in ("train_bpd", "test_bpd"))
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
-        if min(epoch, images, refused) < 0 or numbers.sum() != len(bits) or len(steps) - len(test) not in (0, 1):
+        if (
+            min(epoch, images, refused, *numbers) < 0
+            or numbers.sum() != len(bits)
+            or len(steps) - len(test) not in (0, 1)
+        ):
             raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"the checkpoint {prefix} does not tell how far its run is: it is of another program"
         ) from error

@@ -1,5 +1,6 @@
 """Which checkpoints a run takes and keeps."""
 
+import contextlib
 import time
 
 import keras
@@ -40,18 +41,12 @@ class Checkpoints:
         return saved
 
     def _remove_old(self):
-        prefixes = checkpoint.newest_first(self._folder.path)
-        tested = {prefix: bits for prefix in prefixes if (bits := _test_of(prefix)) is not None}
+        whole = {}
+        for prefix in checkpoint.newest_first(self._folder.path):
+            with contextlib.suppress(UserError):  # what is damaged is no checkpoint, and stays
+                whole[prefix] = history.read(prefix)
+        tested = {prefix: so_far.test[-1] for prefix, so_far in whole.items() if so_far.test and so_far.is_tested}
         best = min(tested, key=tested.get, default=None)
-        for prefix in prefixes[self._keep :] if self._keep else []:
+        for prefix in list(whole)[self._keep :] if self._keep else []:
             if prefix != best:
                 checkpoint.remove(prefix)
-
-
-def _test_of(prefix):
-    """The test bits/dim of a checkpoint that was taken after a test."""
-    try:
-        progress = history.read(prefix)
-    except UserError:  # damaged
-        return None
-    return progress.test[-1] if progress and progress.test and progress.is_tested else None

@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import golden_numbers
 from benchmarks import reliability
@@ -120,6 +122,42 @@ def test_no_corruption_is_accepted_with_another_value(tmp_path):
     outcomes = reliability.corruptions_caught(tmp_path, 1000)
     assert outcomes["accepted_with_wrong_values"] == 0
     assert outcomes["harmless"] < 50  # the index ends with bytes that mean nothing
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(content=st.binary(max_size=2000), ending=st.sampled_from(ENDINGS))
+def test_any_bytes_in_place_of_a_file_are_refused_in_one_line(tmp_path_factory, content, ending):
+    copied = copy(golden_numbers.checkpoint(NAME), tmp_path_factory.mktemp("any") / "params_cifar.ckpt")
+    with open(copied + ending, "wb") as file:
+        file.write(content)
+    with pytest.raises(UserError) as error:
+        checkpoint.Reader(copied).check()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("model/conv2d_0/V", np.zeros([1, 3, 4, 4], np.int64)),
+        ("model/conv2d_0/V/ExponentialMovingAverage", np.zeros([4, 3, 4, 1], np.float32)),
+        ("Variable", np.float32([1, 2])),
+        ("Variable", np.float32(np.nan)),
+        ("Variable_1", np.array([b"x"], object)),
+        ("pixel_snail/steps_taken", np.array(b"many", object)),
+    ],
+)
+def test_tensors_of_another_kind_are_refused_in_one_line(tmp_path, name, value):
+    tensors = read(golden_numbers.checkpoint(NAME)) | {name: value}
+    prefix = str(tmp_path / "params_cifar.ckpt")
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
+    )
+    model = golden_numbers.build(NAME)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(UserError, match="of another program") as error:
+        checkpoint.load(prefix, model, optimizer)
+    assert "\n" not in str(error.value)
 
 
 def test_averages_take_the_parameters_place_when_asked():
