@@ -32,6 +32,27 @@ def memory_of_past_networks():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def other_collective_keys():
+    """TensorFlow tells collective operations apart by numbers, which begin anew with every strategy of a process."""
+    tf.distribute.MirroredStrategy._collective_key_base += 10
+
+
+@pytest.fixture(autouse=True)
+def own_collective_keys():
+    other_collective_keys()
+
+
+@pytest.fixture
+def mirrored():
+    """A function of a number of replicas: a MirroredStrategy on logical CPU devices."""
+
+    def strategy(replicas):
+        other_collective_keys()
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    return strategy
+
+
 @pytest.fixture
 def rng():
     import numpy as np

@@ -52,14 +52,13 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     assert golden_numbers.error(loss, golden["resume_ema_loss"]) < 1e-5
 
 
-def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(rng):
+def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(mirrored, rng):
     golden = golden_numbers.load("h8_noup_smallkey")
     x = golden["x"]
     batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
     split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
-    mirrored = (tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]) for replicas in (2, 4))
-    for strategy in (tf.distribute.get_strategy(), *mirrored):
+    for strategy in (tf.distribute.get_strategy(), mirrored(2), mirrored(4)):
         with strategy.scope():
             model = golden_numbers.initialised("h8_noup_smallkey", golden)
             optimizer = PolyakAdam(polyak_decay=0.9)
