@@ -4,6 +4,7 @@ import functools
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,15 +53,29 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     assert golden_numbers.error(loss, golden["resume_ema_loss"]) < 1e-5
 
 
-def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(mirrored, rng):
-    golden = golden_numbers.load("h8_noup_smallkey")
-    x = golden["x"]
+@pytest.fixture
+def one_block(monkeypatch):
+    """Builds a network of one block, always with the same parameters: for what does not depend on the network."""
+    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
+
+    def build(dropout_p=0.0):
+        keras.utils.set_random_seed(0)
+        model = models.build("h1", (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=dropout_p)
+        x = golden_numbers.load("h8_noup_smallkey")["x"][0]
+        steps.initialise(model, tf.constant(x), None, seed=0)
+        return model
+
+    return build
+
+
+def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(one_block, mirrored, rng):
+    x = golden_numbers.load("h8_noup_smallkey")["x"]
     batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
     split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
     for strategy in (tf.distribute.get_strategy(), mirrored(2), mirrored(4)):
         with strategy.scope():
-            model = golden_numbers.initialised("h8_noup_smallkey", golden)
+            model = one_block()
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
         step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
@@ -114,12 +129,12 @@ def test_bfloat16_gives_the_loss_and_finite_float32_gradients(name):
         assert np.isfinite(gradient).all()
 
 
-def test_parts_of_a_batch_sum_up_to_its_step():
+def test_parts_of_a_batch_sum_up_to_its_step(one_block):
     golden = golden_numbers.load("h8_noup_smallkey")
     batch = as_batch(np.concatenate([golden["x"][0], golden["x"][1]]))
     results = []
     for parts in (1, 2, 4):
-        model = golden_numbers.initialised("h8_noup_smallkey", golden)
+        model = one_block()
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         step = steps.train_step(
@@ -132,13 +147,11 @@ def test_parts_of_a_batch_sum_up_to_its_step():
         np.testing.assert_allclose(parameters, results[0][1], rtol=0, atol=1e-5)  # a hundredth of one step
 
 
-def test_dropout_differs_between_steps_and_is_repeated_by_the_seed():
+def test_dropout_differs_between_steps_and_is_repeated_by_the_seed(one_block):
     golden = golden_numbers.load("h8_noup_smallkey")
     losses = []
     for seed in (1, 1, 2):
-        model = models.build("h8_noup_smallkey", (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
-        for name, variable in golden_numbers.variables(model).items():
-            variable.assign(golden[f"init/var/{name}"])
+        model = one_block(dropout_p=0.5)
         optimizer = PolyakAdam(learning_rate=1e-30)  # every step starts from the same parameters
         optimizer.build(model.trainable_variables)
         step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=seed)
@@ -163,8 +176,7 @@ ONE_BLOCK = "--model=h1"
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
+def tiny(monkeypatch, one_block):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
     monkeypatch.setitem(published.benchmarks, "tiny", published.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
     odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
