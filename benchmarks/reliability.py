@@ -105,8 +105,8 @@ class Run:
             process.wait()
 
     def steps_taken(self) -> int:
-        """By the run, until now, whatever of it was saved."""
-        return int(self._steps.read_text() or 0)
+        """By the run, whatever of it was saved; 0 if it took none since it was started, or was writing this number."""
+        return int(self._steps.read_text() or 0) if self._steps.exists() else 0
 
 
 def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | None = None, seed: int = 0) -> dict:
@@ -131,7 +131,8 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         if workers > 1:
             run.wait()
         in_saving += any((folder / "killed").glob("runs/*/*.writing")) + any((folder / "killed").glob("runs/*/*.re*d"))
-        lost.append(run.steps_taken() - int(_tensors(folder / "killed")["pixel_snail/steps_taken"]))
+        saved = int(_tensors(folder / "killed")["pixel_snail/steps_taken"])
+        lost.append(max(0, run.steps_taken() - saved))
     last = Run(folder / "killed", argv, workers)
     if any(last.wait()):
         raise RuntimeError(last.outputs[0].read_text())
