@@ -23,6 +23,7 @@ import PIL.Image
 from pixel_snail import flags as command_line
 
 TINY = ["--model=h1", "-q1", "-n4", "-m2", "-b2", "-a4", "--image_size=8"]
+STEPS_AN_EPOCH = 10
 PATIENCE = 300
 """Seconds that a process may take to start or to end."""
 
@@ -117,7 +118,8 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         the figures; `largest_difference` is over all losses, parameters and averages, and the state of Adam.
     """
     chance = random.Random(seed)
-    argv = [*TINY, f"-x{epochs or 3 * kills}", "-t1", "--save_minutes=0.0005", "--sample_interval=0", "--resume"]
+    epochs = epochs or 3 * kills
+    argv = [*TINY, f"-x{epochs}", "-t1", "--save_minutes=0.0005", "--sample_interval=0", "--resume"]
     undisturbed = Run(folder / "undisturbed", argv, workers)
     if any(undisturbed.wait()):
         raise RuntimeError(undisturbed.outputs[0].read_text())
@@ -125,7 +127,11 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
     for kill in range(kills):
         run = Run(folder / "killed", argv, workers)
         run.wait_for("\nsaved ")
-        time.sleep(chance.uniform(0, 1.5))
+        # By steps, not by the clock, which might let the run come to its end before the last kill.
+        target = run.steps_taken() + chance.randint(0, STEPS_AN_EPOCH * epochs // kills - 15)
+        while run.steps_taken() < target and run.processes[0].poll() is None:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.05))
         run.processes[kill % workers].kill()
         run.processes[kill % workers].wait()
         if workers > 1:
