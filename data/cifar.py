@@ -12,7 +12,7 @@ import numpy as np
 from data import untrusted
 from data.dataset import DataSet, Split
 from pixel_snail import progress
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line
 
 ARCHIVE = "cifar-10-python.tar.gz"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -103,10 +103,9 @@ def _from_tfds(data_dir):
             builder.download_and_prepare()
         splits = [_split_of_tfds(builder, name) for name in ("train", "test")]
     except Exception as error:  # of many libraries: network, files, protocol buffers
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({reason[0]}): put {ARCHIVE} "
-            f"there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
+            f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): put "
+            f"{ARCHIVE} there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
         ) from error
     return DataSet(*splits, source=str(builder.data_path), unverified=None)
 

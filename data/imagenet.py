@@ -14,7 +14,7 @@ import numpy as np
 
 from data import cache, imagenet_resized, untrusted
 from data.dataset import DataSet
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line
 
 TRAIN_IMAGES, TEST_IMAGES = 1_281_149, 49_999
 TARS = {
@@ -189,8 +189,7 @@ def _errors_of_tfds(folder):
     except UserError:
         raise
     except Exception as error:  # of many libraries: files, protocol buffers, TensorFlow
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"can't read what TensorFlow Datasets prepared in {folder}: {reason[0]}") from error
+        raise UserError(f"can't read what TensorFlow Datasets prepared in {folder}: {first_line(error)}") from error
 
 
 _FINDERS = (_tars, _npz, _folders, _tfds)

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from pixel_snail import nn
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line
 from pixel_snail.optimizer import PolyakAdam, flatten
 
 AVERAGE = "/ExponentialMovingAverage"
@@ -232,7 +232,7 @@ class Reader:
             self._reader = tf.train.load_checkpoint(prefix)
             self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
         except Exception as error:
-            raise UserError(f"can't read the checkpoint {prefix}: {_first_line(error)}") from error
+            raise UserError(f"can't read the checkpoint {prefix}: {first_line(error)}") from error
 
     def read(self, names: list[str]) -> list[np.ndarray]:
         missing = [name for name in names if name not in self.shapes]
@@ -242,7 +242,7 @@ class Reader:
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
-            raise UserError(f"the checkpoint {self.prefix} is damaged: {_first_line(error)}") from error
+            raise UserError(f"the checkpoint {self.prefix} is damaged: {first_line(error)}") from error
 
     def read_like(self, names: list[str], shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
         """As read; raises UserError, too, if they are not of these shapes and float32."""
@@ -306,10 +306,6 @@ def _likely_flag(found, expected):
         elif not flags:
             flags.append("--resnet_nonlinearity or --model")
     return " and ".join(flags)
-
-
-def _first_line(error):
-    return (str(getattr(error, "message", error)).splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

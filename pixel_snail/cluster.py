@@ -23,7 +23,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line
 
 WAIT_SECONDS = 300
 """How long a worker waits for the others to start."""
@@ -299,8 +299,7 @@ def _why_not_together(cluster, error):
     silent = [i for i in range(cluster.size) if i != cluster.index and not _answers(cluster.addresses[i])]
     if silent:
         return f"no answer from {', '.join(map(cluster.name, silent))}, after up to {WAIT_SECONDS} s: is it started?"
-    message = str(getattr(error, "message", error)).splitlines()[0]
-    return f"the workers did not come together, though all answer; is their TF_CONFIG the same? ({message})"
+    return f"the workers did not come together, though all answer; is their TF_CONFIG the same? ({first_line(error)})"
 
 
 def _answers(address):

@@ -10,3 +10,8 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+def first_line(error: Exception) -> str:
+    """Of what an error of another library says; its type, if it says nothing."""
+    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0]

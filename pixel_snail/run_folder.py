@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import math
 import os
 import reprlib
 import sys
@@ -16,7 +17,7 @@ import tensorflow as tf
 from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
 from pixel_snail.cluster import Cluster
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line
 
 
 def check_writable(folder: str) -> None:
@@ -168,9 +169,8 @@ class RunFolder:
             write()
             return True
         except (OSError, UserError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-            self.failure = f"can't write {what}: {reason.splitlines()[0]}"
-        if time.monotonic() >= self._told.get(what, 0) + again_after:
+            self.failure = f"can't write {what}: {getattr(error, 'strerror', None) or first_line(error)}"
+        if time.monotonic() >= self._told.get(what, -math.inf) + again_after:
             self._told[what] = time.monotonic()
             print(f"warning: {self.failure}; training goes on", file=sys.stderr, flush=True)
         return False
