@@ -2,7 +2,7 @@
 
 So that a tiny network starts quickly, it knows `--model=h1`, of one block, and leaves out the rewriting of graphs.
 
-python -m benchmarks.counted_training FILE FLAGS...
+    python -m benchmarks.counted_training FILE FLAGS...
 """
 
 import functools
@@ -15,6 +15,9 @@ import train
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail import steps, training
+
+ONE_BLOCK = functools.partial(models.h8_noup_smallkey_spec, attn_rep=1)
+"""Compiled in a fourth of the time of the smallest network that has a name."""
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
         return counted_step
 
     steps.train_step = counted
-    models.specs["h1"] = functools.partial(models.h8_noup_smallkey_spec, attn_rep=1)
+    models.specs["h1"] = ONE_BLOCK
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     command_line.run(training.train, train.parse_flags())
 

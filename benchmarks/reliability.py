@@ -20,7 +20,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from benchmarks.measuring import timed
+from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
+from pixel_snail import model as models
+from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam
 
 TINY = ["--model=h1", "-q1", "-n4", "-m2", "-b2", "-a4", "--image_size=8"]
 STEPS_AN_EPOCH = 10
@@ -36,14 +41,14 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for line in (
-            kills_survived(folder / "kills", flags.kills),
-            kills_survived(folder / "workers", 4, workers=2),
-            corruptions_caught(folder / "kills", 1000),
-            time_to_stop(folder / "stop"),
-            cost_of_saving(folder / "saving"),
+        for measure in (
+            lambda: kills_survived(folder / "kills", flags.kills),
+            lambda: kills_survived(folder / "workers", 4, workers=2),
+            lambda: corruptions_caught(folder / "kills", 1000),
+            lambda: time_to_stop(folder / "stop"),
+            lambda: cost_of_saving(folder / "saving"),
         ):
-            print(json.dumps(line), flush=True)
+            print(json.dumps(measure()), flush=True)
 
 
 class Run:
@@ -137,12 +142,12 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         if workers > 1:
             run.wait()
         in_saving += any((folder / "killed").glob("runs/*/*.writing")) + any((folder / "killed").glob("runs/*/*.re*d"))
-        saved = int(_tensors(folder / "killed")["pixel_snail/steps_taken"])
-        lost.append(max(0, run.steps_taken() - saved))
+        saved = tensors(checkpoint.find(f"{folder}/killed/runs"))["pixel_snail/steps_taken"]
+        lost.append(max(0, run.steps_taken() - int(saved)))
     last = Run(folder / "killed", argv, workers)
     if any(last.wait()):
         raise RuntimeError(last.outputs[0].read_text())
-    expected, found = (_tensors(folder / name) for name in ("undisturbed", "killed"))
+    expected, found = (tensors(checkpoint.find(f"{folder}/{name}/runs")) for name in ("undisturbed", "killed"))
     assert expected.keys() == found.keys()
     return {
         "kills": kills,
@@ -156,22 +161,20 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
     }
 
 
-def _tensors(folder):
-    """Of the newest checkpoint of the run in a folder."""
-    from pixel_snail import checkpoint
+def tensors(prefix: str) -> dict[str, np.ndarray]:
+    """All that a checkpoint holds.
 
-    reader = checkpoint.Reader(checkpoint.find(str(folder / "runs")))
+    Raises:
+        UserError: it can't be read.
+    """
+    reader = checkpoint.Reader(prefix)
     return dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
 
 
 def corruptions_caught(folder: Path, number: int) -> dict:
     """Corrupts the newest checkpoint below a folder in as many ways, each by itself, and reads every tensor."""
-    from pixel_snail import checkpoint
-    from pixel_snail.errors import UserError
-
     prefix = checkpoint.find(str(folder))
-    expected = checkpoint.Reader(prefix)
-    expected = dict(zip(expected.shapes, expected.read(list(expected.shapes)), strict=True))
+    expected = tensors(prefix)
     rng = np.random.default_rng(0)
     outcomes = {"caught": 0, "harmless": 0, "accepted_with_wrong_values": 0}
     for i in range(number):
@@ -179,8 +182,7 @@ def corruptions_caught(folder: Path, number: int) -> dict:
         content = file.read_bytes()
         file.write_bytes(corrupted(rng, content))
         try:
-            reader = checkpoint.Reader(prefix)
-            found = dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+            found = tensors(prefix)
             same = found.keys() == expected.keys() and all(np.array_equal(found[k], expected[k]) for k in expected)
             outcomes["harmless" if same else "accepted_with_wrong_values"] += 1
         except UserError:
@@ -223,11 +225,6 @@ def time_to_stop(folder: Path) -> dict:
 
 def cost_of_saving(folder: Path) -> dict:
     """A checkpoint of the released size, and its share of the time at the default --save_minutes."""
-    from benchmarks.measuring import timed
-    from pixel_snail import checkpoint
-    from pixel_snail import model as models
-    from pixel_snail.optimizer import PolyakAdam
-
     model = models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)

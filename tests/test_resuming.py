@@ -1,6 +1,5 @@
 """A run that is stopped, killed, fed bad batches or refused by the disk: what it saves, says, and goes on from."""
 
-import functools
 import os
 import resource
 import shutil
@@ -11,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 import data
+import golden_numbers
 import train as train_command
 from benchmarks import reliability
+from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import (
     checkpoint,
     evaluation,
@@ -35,7 +36,7 @@ STEPS_AN_EPOCH = 5
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
+    monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
     images = np.random.default_rng(0).integers(0, 256, [14, 8, 8, 3], np.uint8)
     images[7] = 255  # some tests find it a bad one
     monkeypatch.setitem(
@@ -79,8 +80,7 @@ def ask_to_stop():
 
 
 def tensors(folder):
-    reader = checkpoint.Reader(checkpoint.find(str(folder)))
-    return dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+    return reliability.tensors(checkpoint.find(str(folder)))
 
 
 def names(folder):
@@ -146,6 +146,16 @@ def test_forty_kills_change_nothing(tmp_path):
 @pytest.mark.soak
 def test_kills_of_a_worker_of_two_change_nothing(tmp_path):
     assert reliability.kills_survived(tmp_path, kills=4, workers=2)["largest_difference"] < 1e-5
+
+
+def test_an_originals_checkpoint_goes_on_and_what_it_does_not_tell_is_said(train):
+    original = golden_numbers.checkpoint("h6_shift")
+    code, out, _ = train(f"-r{original}", "--model=h6_shift", "-x1", "--sample_interval=0")
+    assert code == 0
+    assert f"restored {original}: 3 steps taken" in out
+    assert "Adam's state and, by its steps, the learning rate; epochs and figures start afresh" in out
+    assert "going on in epoch 0, after 0 of its images" in out
+    assert f"lr {1e-3 * 0.9 ** (3 + STEPS_AN_EPOCH):.6f}"[:-1] in out
 
 
 def test_other_flags_are_another_run(train, tmp_path):
@@ -217,6 +227,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_
     assert f"--load_params={newest}" in line
     assert tensors(tmp_path)["pixel_snail/steps_taken"] == step
     assert all(np.isfinite(value).all() for value in tensors(tmp_path).values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_too(train, monkeypatch, tmp_path):
+    loss_per_image = logistic_mixture.loss_per_image
+
+    @tf.custom_gradient
+    def with_bad_gradient(loss):
+        return tf.identity(loss), lambda d: d * float("nan")
+
+    monkeypatch.setattr(
+        logistic_mixture, "loss_per_image", lambda x, outputs: with_bad_gradient(loss_per_image(x, outputs))
+    )
+    code, _, err = train("-x2", "--sample_interval=0")
+    assert code == 2
+    assert "a gradient is not finite in step 0 of epoch 0, of the training images " in err
+    assert names(tmp_path) == []
 
 
 def test_batches_that_are_not_finite_are_passed_over_if_asked(train, bad_image, tmp_path):

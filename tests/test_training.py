@@ -1,6 +1,5 @@
 """Optimisation steps against the original's numbers, one replica against two, and a whole small run."""
 
-import functools
 import json
 import re
 
@@ -13,6 +12,7 @@ import data
 import eval as eval_command
 import golden_numbers
 import train as train_command
+from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, evaluation, logistic_mixture, published, steps, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
@@ -56,7 +56,7 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
 @pytest.fixture
 def one_block(monkeypatch):
     """Builds a network of one block, always with the same parameters: for what does not depend on the network."""
-    monkeypatch.setitem(models.specs, "h1", functools.partial(models.h8_noup_smallkey_spec, attn_rep=1))
+    monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
 
     def build(dropout_p=0.0):
         keras.utils.set_random_seed(0)
@@ -171,8 +171,6 @@ def tiny_data_set(labels=False):
 
 
 TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
-ONE_BLOCK = "--model=h1"
-"""A network that is compiled in a fourth of the time, for what does not depend on the network."""
 
 
 @pytest.fixture
@@ -271,7 +269,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
 
 
 def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):
-    network = [*TINY_NETWORK, ONE_BLOCK, "--data_set=tiny_labels", "-c"]
+    network = [*TINY_NETWORK, "--model=h1", "--data_set=tiny_labels", "-c"]
     assert run(train_command, [*network, "-x1", f"-o{tmp_path}"]) == 0
     result_file = tmp_path / "result.json"
     samples = tmp_path / "samples"
@@ -349,7 +347,7 @@ def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path,
 
 
 def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(tiny, tmp_path):
-    argv = [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--nr_gpu=2"]
+    argv = [*TINY_NETWORK, "--model=h1", f"-o{tmp_path}", "-x5000", "--max_minutes=0.0001", "--nr_gpu=2"]
     assert run(train_command, argv) == 0
     assert len(list(tmp_path.rglob("*.ckpt.index"))) == 1
     (samples,) = tmp_path.rglob("tiny_samples.npy")
@@ -357,6 +355,6 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
 
 
 def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):
-    assert run(train_command, [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
-    assert run(train_command, [*TINY_NETWORK, ONE_BLOCK, f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
+    assert run(train_command, [*TINY_NETWORK, "--model=h1", f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
+    assert run(train_command, [*TINY_NETWORK, "--model=h1", f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
     assert "has 1 epochs behind it: raise --max_epochs=1" in capsys.readouterr().err
