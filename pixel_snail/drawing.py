@@ -27,7 +27,10 @@ def drawer(
     seed: int,
     temperature: float = 1.0,
 ) -> Callable[..., np.ndarray]:
-    """A function that draws so many images, a batch at a time; which batch an image is in does not change it.
+    """A function that draws so many images, a batch at a time: on a CPU, which batch an image is in does not change it.
+
+    Args:
+        batch: how many images to draw at a time on a GPU: see sampling.batch_size.
 
     Returns:
         draw(weights, classes=None, given=None, keep_rows=0) -> images in [-1, 1], [number, H, W, 3]. weights are
@@ -36,7 +39,7 @@ def drawer(
     Raises:
         UserError: a batch needs more memory than there is; the function itself: the parameters are not finite.
     """
-    batch = min(batch, number)
+    batch = sampling.batch_size(batch)
     sampling.check_memory(model, batch, data_set.image_shape)
     sampler = sampling.sampler(model, batch, data_set.image_shape, temperature)
 
@@ -44,7 +47,7 @@ def drawer(
         images = []
         for first in range(0, number, batch):
             last = min(first + batch, number)
-            # A last batch that is not full is filled up with repetitions, and these thrown away.
+            # A batch that is not full is filled up with repetitions, and these thrown away.
             chosen = np.minimum(np.arange(first, first + batch), number - 1)
             drawn, _ = sampler(
                 weights,

@@ -101,7 +101,9 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument(
         "-g", "--nr_gpu", type=positive_int, help="replicas; default: all GPUs (without any, logical CPU devices)"
     )
-    parser.add_argument("--sample_batch", type=positive_int, default=32, help="images drawn at a time, at most")
+    parser.add_argument(
+        "--sample_batch", type=positive_int, default=32, help="images drawn at a time on a GPU; on a CPU, 8"
+    )
     parser.add_argument("-s", "--seed", type=int, default=42, help="of initialisation, order, dropout and samples")
 
 

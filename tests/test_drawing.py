@@ -36,13 +36,11 @@ def draw(model, data_set, number, batch, **keywords):
 
 
 def test_the_seed_gives_the_same_images_whatever_the_batch(model, data_set):
-    images = draw(model, data_set, 5, 5)
-    assert images.shape == (5, *SHAPE)
-    for batch in (2, 3):
-        # Products of matrices of other sizes round differently, and running free this is amplified.
-        np.testing.assert_allclose(draw(model, data_set, 5, batch), images, atol=1e-3)
-    np.testing.assert_array_equal(draw(model, data_set, 5, 5), images)
-    assert len({image.tobytes() for image in images}) == 5
+    images = draw(model, data_set, 10, 5)
+    assert images.shape == (10, *SHAPE)
+    np.testing.assert_array_equal(draw(model, data_set, 10, 1), images)
+    np.testing.assert_array_equal(draw(model, data_set, 3, 32), images[:3])
+    assert len({image.tobytes() for image in images}) == 10
 
 
 def test_completions_keep_the_upper_rows_and_differ_below(model, data_set, tmp_path, rng):
