@@ -1,7 +1,8 @@
 """What --bfloat16 does to learning: 200 steps on photographs, from the same parameters, on the same batches.
 
 Prints a JSON line: the bits/dim of the last 20 training steps and of the test images (by the parameters as they are,
-not their averages), in float32 and in bfloat16, and the latter's share of the former's.
+not their averages), in float32, in bfloat16, and in float32 with other random numbers for dropout: how far runs lie
+apart that differ by chance only.
 
     python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1
 """
@@ -21,12 +22,12 @@ def main() -> None:
     command_line.add_model_flags(parser)
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
     flags = parser.parse_args()
-    float32, bfloat16 = (in_a_process(learn, flags, bfloat16) for bfloat16 in (False, True))
-    shares = {f"{name}_share": round(bfloat16[name] / float32[name], 5) for name in float32}
-    print(json.dumps({"steps": STEPS, "float32": float32, "bfloat16": bfloat16, **shares}))
+    runs = {"float32": (False, 0), "bfloat16": (True, 0), "float32, other dropout": (False, 1)}
+    learned = {name: in_a_process(learn, flags, *settings) for name, settings in runs.items()}
+    print(json.dumps({"steps": STEPS} | learned))
 
 
-def learn(flags: argparse.Namespace, bfloat16: bool) -> dict[str, float]:
+def learn(flags: argparse.Namespace, bfloat16: bool, dropout_seed: int) -> dict[str, float]:
     """The bits/dim that STEPS steps lead to."""
     import keras
     import numpy as np
@@ -46,7 +47,7 @@ def learn(flags: argparse.Namespace, bfloat16: bool) -> dict[str, float]:
     steps.initialise(model, *evaluation.network_inputs(first, None), seed=0)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
-    step = steps.train_step(strategy, model, optimizer, None, 0, bfloat16=bfloat16)
+    step = steps.train_step(strategy, model, optimizer, None, dropout_seed, bfloat16=bfloat16)
     losses = [float(step(batch)) for batch in progress.bar(batches, desc="training", unit="step", total=STEPS)]
     bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
     test_step = evaluation.test_step(strategy, lambda x, h: model(x, h=h), None)
