@@ -142,6 +142,22 @@ def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
     assert readers[1].get_tensor("Variable") == 9
 
 
+def test_gradients_are_averaged_over_machines_if_asked(one_device, start, tmp_path):
+    flags = [*TRAINING, "-x1", "-b2", "--average_machines", "--sample_interval=0", f"-o{tmp_path}"]
+    workers = start("train", flags, flags)
+    assert codes(workers) == [0, 0], [told(worker) for worker in workers]
+    summed = tf.train.load_checkpoint(str(next(one_device.rglob("0/*.index")))[: -len(".index")])
+    averaged = tf.train.load_checkpoint(checkpoint.find(str(tmp_path)))
+    numbers = [name[len("Variable_") :] for name in summed.get_variable_to_shape_map() if name.startswith("Variable_")]
+    # Odd ones are v, even ones m. By Adam's epsilon, parameters differ a little, and with them all that follows.
+    for parity, factor in ((1, 4), (0, 2)):
+        names = [f"Variable_{number}" for number in numbers if int(number) % 2 == parity]
+        expected, actual = (
+            np.concatenate([reader.get_tensor(name).ravel() for name in names]) for reader in (summed, averaged)
+        )
+        np.testing.assert_allclose(factor * actual, expected, rtol=0, atol=0.01 * np.abs(expected).max())
+
+
 def test_two_workers_evaluate_every_image_once(one_device, start, tmp_path):
     flags = [f"-r{one_device}", "-b1", f"-o{tmp_path}/pictures"]
     workers = start("eval", *([*flags, f"--json={tmp_path / name}"] for name in ("chief", "other")))
