@@ -70,10 +70,15 @@ def _effective(layer):
 
 
 class Layer(keras.layers.Layer):
-    """A Keras layer that takes its inputs as they are; Keras's own would make float32 of bfloat16."""
+    """A Keras layer that takes its inputs as they are; Keras's own would make float32 of bfloat16.
+
+    One with no variables of its own counts as built: else Keras, before its first call, would call it symbolically, and
+    in that call those within it, and so on, which is most of the time that a network takes to build.
+    """
 
     def __init__(self, name: str | None = None):
         super().__init__(name=name, autocast=False)
+        self.built = type(self).build is keras.layers.Layer.build
 
 
 def recomputed(function: Callable) -> Callable:
