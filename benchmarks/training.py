@@ -136,7 +136,7 @@ def _make(flags, plain):
         optimizer.build(model.trainable_variables)
         settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
         step = steps.train_step(strategy, model, optimizer, None, 0, flags.grad_accum, **settings)
-        test = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), None)
+        test = evaluation.test_step(strategy, model, optimizer.averages, None)
 
         def train(images):
             return step({"images": images})

@@ -13,6 +13,9 @@ C x F, between transforms that only add. In float32 the error is that of a plain
 In bfloat16, as one matrix product over shifted copies of the map: TensorFlow's convolution has no fast gradient there.
 """
 
+import functools
+from pathlib import Path
+
 import tensorflow as tf
 
 from pixel_snail.compiling import compiled
@@ -21,16 +24,42 @@ _WIDE = 2**16
 """C * F from which on Winograd's products save more than its transforms cost, as measured."""
 
 
-def convolve(x: tf.Tensor, w: tf.Tensor, strides: tuple[int, int] = (1, 1)) -> tf.Tensor:
-    """A convolution without zeros around: x [B, H, W, C], w [h, w, C, F] of its type -> [B, H-h+1, W-w+1, F]."""
-    if strides != (1, 1):
-        return tf.cast(tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(w, tf.float32), strides, "VALID"), x.dtype)
-    if x.dtype == tf.bfloat16:
+def convolve(
+    x: tf.Tensor, w: tf.Tensor, strides: tuple[int, int] = (1, 1), transformed: tf.Tensor | None = None
+) -> tf.Tensor:
+    """A convolution without zeros around: x [B, H, W, C], w [h, w, C, F] of its type -> [B, H-h+1, W-w+1, F].
+
+    Args:
+        transformed: what `made_of` made of w, if that was done before.
+    """
+    if x.dtype == tf.bfloat16 and not _has_fast_bfloat16():
+        if strides != (1, 1):
+            return tf.cast(tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(w, tf.float32), strides, "VALID"), x.dtype)
         return shifted_copies(x, w)
-    wide = w.shape[:2] == (2, 2) and w.shape[2] * w.shape[3] >= _WIDE
-    if wide and not tf.config.list_physical_devices("GPU"):
-        return winograd(x, w)
+    if x.dtype == tf.float32 and _goes_winograds_way(w, strides):
+        return winograd(x, w, transformed)
     return tf.nn.conv2d(x, w, strides, "VALID")
+
+
+def made_of(w: tf.Tensor, strides: tuple[int, int] = (1, 1)) -> list[tf.Tensor]:
+    """What `convolve` of float32 maps makes of the filter before it sees a map: one tensor, or none."""
+    return [_weights(w)] if _goes_winograds_way(w, strides) else []
+
+
+def _goes_winograds_way(w, strides):
+    wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _WIDE
+    return wide and not tf.config.list_physical_devices("GPU")
+
+
+@functools.cache
+def _has_fast_bfloat16():
+    """Whether TensorFlow's convolutions of bfloat16 have fast gradients: on GPUs, and CPUs with Intel's AMX."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
 
 
 def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
@@ -78,22 +107,28 @@ def _copies_gradient(copies, height, width, rows, columns):
     return tf.cast(dx, copies.dtype)
 
 
-def winograd(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    """`convolve` of a filter [2, 2, C, F] by Winograd's way."""
+def winograd(x: tf.Tensor, w: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
+    """`convolve` of a filter [2, 2, C, F] by Winograd's way.
+
+    Args:
+        transformed: the filter's transform, if it is at hand. The gradient is the filter's.
+    """
+
+    def transformed_after(tensor):
+        # Not all layers' at once, as soon as the weights are known: these are four times as large.
+        with tf.control_dependencies([tensor]):
+            return _weights(w) if transformed is None else transformed
 
     @tf.custom_gradient
     def differentiable(x, w):
         size = (x.shape[1] - 1, x.shape[2] - 1)
-        # Not all layers' at once, as soon as the weights are known: these are four times as large.
-        with tf.control_dependencies([x]):
-            transformed = _weights(w)
-        y = _outputs(tf.matmul(_inputs(x), transformed), size)
+        y = _outputs(tf.matmul(_inputs(x), transformed_after(x)), size)
 
         def gradient(dy):
             # The transformed maps, twice as large as the maps, are not kept: they cost little to make again.
             with tf.control_dependencies([dy]):
                 products = _outputs_gradient(dy)
-                dx = _inputs_gradient(tf.matmul(products, _weights(w), transpose_b=True), size)
+                dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size)
                 dw = _weights_gradient(tf.matmul(_inputs(x), products, transpose_a=True))
             return dx, dw
 
@@ -106,24 +141,22 @@ def _tiles(size):
     return -(-size // 3)
 
 
-def _missing(size):
-    """What a side lacks to be made of whole tiles."""
-    return 3 * _tiles(size) - size
-
-
-def _every_third(x, axis, first, number):
-    begin, end = [0] * x.shape.rank, [None] * x.shape.rank
-    begin[axis], end[axis] = first, first + 3 * number - 2
-    return x[tuple(slice(b, e, 3 if i == axis else 1) for i, (b, e) in enumerate(zip(begin, end, strict=True)))]
+def _thirds(x, axis, number, tiles):
+    """Of an axis, x[0::3], x[1::3], ..., so many, each as long as there are tiles; what x lacks for that is zeros."""
+    thirds = []
+    for first in range(number):
+        third = x[(slice(None),) * axis + (slice(first, first + 3 * tiles - 2, 3),)]
+        lacking = [[0, tiles - third.shape[axis] if i == axis else 0] for i in range(x.shape.rank)]
+        thirds.append(tf.pad(third, lacking))
+    return thirds
 
 
 @compiled
 def _inputs(x):
     """B^T d B: [B, H+1, W+1, C] -> [16, B * tiles, C]."""
-    height, width = x.shape[1] - 1, x.shape[2] - 1
-    x = tf.pad(x, [[0, 0], [0, _missing(height)], [0, _missing(width)], [0, 0]])
-    for axis, size in ((1, height), (3, width)):  # the second time, the first axis is that of the first four
-        a, b, c, d = (_every_third(x, axis, i, _tiles(size)) for i in range(4))
+    tiles = [_tiles(side - 1) for side in x.shape[1:3]]
+    for axis, number in zip((1, 3), tiles, strict=True):  # the second time, the first axis is that of the first four
+        a, b, c, d = _thirds(x, axis, 4, number)
         x = tf.stack([a - c, b + c, c - b, d - b])
     return tf.reshape(x, [16, -1, x.shape[-1]])
 
@@ -133,10 +166,12 @@ def _inputs_gradient(d, size):
     """[16, B * tiles, C] -> [B, H+1, W+1, C]."""
 
     def thirds(parts, axis):
-        # The last input of a tile is the first one of the next.
-        here, after = ([margin if i == axis else [0, 0] for i in range(4)] for margin in ([0, 1], [1, 0]))
+        # The last input of a tile is the first one of the next, which is missing where the map ends.
         d0, d1, d2, d3 = parts
-        return [tf.pad(d0, here) + tf.pad(d3, after), tf.pad(d1 - d2 - d3, here), tf.pad(d1 + d2 - d0, here)]
+        further = size[axis - 1] // 3 + 1 - d0.shape[axis]
+        here, after = ([margin if i == axis else [0, 0] for i in range(4)] for margin in ([0, further], [1, 0]))
+        before = d3 if further else d3[(slice(None),) * axis + (slice(-1),)]
+        return [tf.pad(d0, here) + tf.pad(before, after), tf.pad(d1 - d2 - d3, here), tf.pad(d1 + d2 - d0, here)]
 
     d = tf.reshape(d, [4, 4, -1, *map(_tiles, size), d.shape[-1]])
     by_row = zip(*(thirds(tf.unstack(by_column), 1) for by_column in tf.unstack(d)), strict=True)
@@ -159,12 +194,11 @@ def _outputs(products, size):
 @compiled
 def _outputs_gradient(dy):
     """[B, H, W, F] -> [16, B * tiles, F]."""
-    height, width = dy.shape[1:3]
-    y = tf.pad(dy, [[0, 0], [0, _missing(height)], [0, _missing(width)], [0, 0]])
-    for axis, size in ((1, height), (3, width)):
-        a, b, c = (_every_third(y, axis, i, _tiles(size)) for i in range(3))
-        y = tf.stack([a, a + b + c, a - b + c, c])
-    return tf.reshape(y, [16, -1, y.shape[-1]])
+    tiles = [_tiles(side) for side in dy.shape[1:3]]
+    for axis, number in zip((1, 3), tiles, strict=True):
+        a, b, c = _thirds(dy, axis, 3, number)
+        dy = tf.stack([a, a + b + c, a - b + c, c])
+    return tf.reshape(dy, [16, -1, dy.shape[-1]])
 
 
 @compiled

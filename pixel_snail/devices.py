@@ -3,10 +3,13 @@
 import tensorflow as tf
 
 from pixel_snail import cluster as clusters
+from pixel_snail import parts
 from pixel_snail.errors import UserError
 
 
-def strategy(nr_gpu: int | None = None, cluster: clusters.Cluster | None = None) -> tf.distribute.Strategy:
+def strategy(
+    nr_gpu: int | None = None, cluster: clusters.Cluster | None = None, in_parts: bool = True
+) -> tf.distribute.Strategy:
     """One device: the default strategy; several: MirroredStrategy, a copy of the network on each; several workers:
     MultiWorkerMirroredStrategy.
 
@@ -14,6 +17,7 @@ def strategy(nr_gpu: int | None = None, cluster: clusters.Cluster | None = None)
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
             CPU devices, by default one.
         cluster: the workers, if there may be several.
+        in_parts: whether most of what is to be done is done in parts (see parts.py), for which CPUs are prepared.
 
     Raises:
         UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices, or the
@@ -27,12 +31,19 @@ def strategy(nr_gpu: int | None = None, cluster: clusters.Cluster | None = None)
         kind = "GPU"
     else:
         replicas = 1 if nr_gpu is None else nr_gpu
+        if in_parts:
+            parts.share_cores()
         _make_logical_cpus(replicas)
         kind = "CPU"
     if cluster is not None and cluster.size > 1:
         return clusters.strategy(cluster, kind, replicas)
     names = [f"{kind}:{i}" for i in range(replicas)]
     return tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(names)
+
+
+def replicas_here(strategy: tf.distribute.Strategy) -> int:
+    """How many of a strategy's replicas this machine has."""
+    return len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else 1
 
 
 def _make_logical_cpus(number):

@@ -18,6 +18,7 @@ from pixel_snail import (
     drawing,
     logistic_mixture,
     nn,
+    parts,
     plotting,
     progress,
     published,
@@ -55,7 +56,7 @@ def _evaluate(flags, cluster):
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
         if cluster.is_chief:
             print(models.leak_warning(flags.model))
-    strategy = devices.strategy(flags.nr_gpu, cluster)
+    strategy = devices.strategy(flags.nr_gpu, cluster, in_parts=not flags.skip_test)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(load_data, flags)
     plan = _what_to_draw(flags, data_set) if cluster.is_chief else None
@@ -84,7 +85,7 @@ def _check_size(flags, prefix):
 
 def _test(flags, prefix, strategy, cluster, model, data_set):
     """Evaluates the whole test set; the chief prints a table, and writes --json and the picture."""
-    step = test_step(strategy, lambda x, h: model(x, h=h), data_set.nr_labels)
+    step = test_step(strategy, model, lambda: model.trainable_variables, data_set.nr_labels)
     values = per_value(step, strategy, data_set.test, flags.batch_size, cluster=cluster)
     nats, extremes = _nats_and_extremes(values)
     if not cluster.is_chief:
@@ -171,13 +172,26 @@ def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[
     return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
 
 
-def test_step(strategy: tf.distribute.Strategy, predict: Callable, nr_labels: int | None) -> Callable:
+def test_step(
+    strategy: tf.distribute.Strategy, model: keras.Model, parameters: Callable, nr_labels: int | None
+) -> Callable:
     """A function that takes a batch, distributed over the replicas, to the nats of each value of each of its images,
-    [B, H, W, 3], the images in order."""
+    [B, H, W, 3], the images in order.
+
+    Args:
+        parameters: returns what to predict with, in the order of the model's.
+    """
 
     def replica_step(batch):
-        x, h = network_inputs(batch, nr_labels)
-        return logistic_mixture.loss_per_channel(x, predict(x, h))
+        weights = nn.for_maps(nn.fold(model, parameters()))
+
+        def nats(part):
+            x, h = network_inputs(part, nr_labels)
+            with nn.folded(weights):
+                return logistic_mixture.loss_per_channel(x, model(x, h=h))
+
+        division = parts.division(batch["images"].shape[0], devices.replicas_here(strategy))
+        return parts.mapped(nats, batch, *division)
 
     @tf.function
     def step(batch):

@@ -99,8 +99,9 @@ class PixelSNAIL(keras.Model):
         if bfloat16:
             ul, u, seen = tf.nest.map_structure(_to_bfloat16, (ul, u, seen))
         for block, block_seed in zip(self.blocks, block_seeds, strict=True):
-            run = functools.partial(block, **seen, h=h, seed=block_seed, cache=cache)
-            ul, u = (nn.recomputed(run) if recompute else run)(ul=ul, u=u)
+            settings = {**seen, "h": h, "seed": block_seed, "cache": cache}
+            run = (nn.recomputed if recompute else functools.partial)(block, **settings)
+            ul, u = run(ul=ul, u=u)
         return (
             ul
             if cache is not None
@@ -200,8 +201,8 @@ class Level(nn.Layer):
         *seeds, inner_seed = nn.split_seed(seed, len(self.up) + len(self.down) + 1)
 
         def run(layer, layer_seed):
-            step = functools.partial(layer, h=h, seed=layer_seed, cache=cache)
-            return nn.recomputed(step) if recompute else step
+            settings = {"h": h, "seed": layer_seed, "cache": cache}
+            return (nn.recomputed if recompute else functools.partial)(layer, **settings)
 
         streams = [(ul, u)]
         for layer, layer_seed in zip(self.up, seeds[: len(self.up)], strict=True):

@@ -37,14 +37,15 @@ def data_dependent_initialisation() -> Iterator[None]:
         _initialising.reset(token)
 
 
-def fold(model: keras.Model, values: list[tf.Tensor]) -> dict[keras.layers.Layer, list[tf.Tensor]]:
+Weights = dict[keras.layers.Layer, list[tf.Tensor]]
+"""What layers compute with: [W, b] of a weight-normalised one, [hw] of conditional_weights, and perhaps more."""
+
+
+def fold(model: keras.Model, values: list[tf.Tensor]) -> Weights:
     """The weights that each layer computes with: weight normalisation done once, for many calls under `folded`.
 
     Args:
         values: of `model.trainable_variables`, in order.
-
-    Returns:
-        [W, b] of each weight-normalised layer, and more of some, [hw] of each conditional_weights.
     """
     value_of = dict(zip(map(id, model.trainable_variables), map(tf.convert_to_tensor, values), strict=True))
     return {
@@ -52,6 +53,17 @@ def fold(model: keras.Model, values: list[tf.Tensor]) -> dict[keras.layers.Layer
         for layer in model._flatten_layers()
         if isinstance(layer, (_weight_normalised, conditional_weights))
     }
+
+
+def for_pixels(weights: Weights) -> Weights:
+    """What `fold` made, in the parts that layers with a cache apply, which are then not cut out at every pixel."""
+    return {layer: layer.for_pixels(*values) for layer, values in weights.items()}
+
+
+def for_maps(weights: Weights) -> Weights:
+    """What `fold` made, with what convolutions of whole maps make of it, which is then not made for every part of a
+    batch. Gradients are those of what `fold` made."""
+    return {layer: layer.for_maps(*values) for layer, values in weights.items()}
 
 
 @contextlib.contextmanager
@@ -64,7 +76,7 @@ def folded(weights: dict[keras.layers.Layer, list[tf.Tensor]]) -> Iterator[None]
         _folded.reset(token)
 
 
-def _effective(layer):
+def _weights(layer):
     weights = _folded.get()
     return layer.effective(*layer.trainable_variables) if weights is None else weights[layer]
 
@@ -81,23 +93,33 @@ class Layer(keras.layers.Layer):
         self.built = type(self).build is keras.layers.Layer.build
 
 
-def recomputed(function: Callable) -> Callable:
-    """`function`, of which a gradient keeps the arguments only, and computes anew what it needs of what lies between.
+def recomputed(layer: keras.layers.Layer, **settings) -> Callable:
+    """The call of a layer under `folded`, of which a gradient keeps what it is given, and computes the rest anew.
 
-    Its arguments, by name, and its results, of which there are several, are tensors or None. The random numbers are
-    the same again: they come of seeds.
+    Arguments, by name, and results, of which there are several, are tensors or None. The random numbers are the same
+    again: they come of seeds.
+
+    Args:
+        settings: of the layer's call, which need no gradient.
     """
 
     def call(**inputs):
         given = [name for name, value in inputs.items() if value is not None]
+        all_weights = _folded.get()
+        # TensorFlow takes gradients of a function's arguments, and of nothing else that it makes use of but variables.
+        layers = [part for part in layer._flatten_layers() if part in all_weights]
         is_there = []
 
         def compute(*values):
-            outputs = function(**inputs | dict(zip(given, values, strict=True)))
+            values, weights = values[: len(given)], values[len(given) :]
+            weights = tf.nest.pack_sequence_as([all_weights[part] for part in layers], weights)
+            with folded(dict(zip(layers, weights, strict=True))):
+                outputs = layer(**settings, **inputs | dict(zip(given, values, strict=True)))
             is_there[:] = [output is not None for output in outputs]
             return [output for output in outputs if output is not None]
 
-        outputs = iter(tf.recompute_grad(compute)(*(inputs[name] for name in given)))
+        arguments = [inputs[name] for name in given], [all_weights[part] for part in layers]
+        outputs = iter(tf.recompute_grad(compute)(*tf.nest.flatten(arguments)))
         return [next(outputs) if there else None for there in is_there]
 
     return call
@@ -131,7 +153,7 @@ class _weight_normalised(Layer):
     def direction_shape(self, channels: int) -> list[int]:
         raise NotImplementedError
 
-    def linear(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    def linear(self, x: tf.Tensor, w: tf.Tensor, *of_w: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
 
     def build(self, x_shape):
@@ -145,11 +167,17 @@ class _weight_normalised(Layer):
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
         return [fused.normalised(v, g, self.axes, self.channel_axis), b]
 
+    def for_pixels(self, w, b):
+        return [w, b]
+
+    def for_maps(self, w, b):
+        return [w, b]
+
     def call(self, x):
         if _initialising.get():
             return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
-        w, b = _effective(self)[:2]
-        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
+        w, b, *of_w = _weights(self)
+        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype), *of_w), tf.cast(b, x.dtype))
 
     def _initialise(self, t):
         mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
@@ -199,8 +227,11 @@ class conv2d(_weight_normalised):
             x = tf.pad(x, [[0, 0], *self.margins(x.shape), [0, 0]])
         return super().call(x)
 
-    def linear(self, x, w):
-        return convolution.convolve(x, w, self.strides)
+    def for_maps(self, w, b):
+        return [w, b, *convolution.made_of(w, self.strides)]
+
+    def linear(self, x, w, *of_w):
+        return convolution.convolve(x, w, self.strides, *of_w)
 
 
 class down_shifted_conv2d(conv2d):
@@ -220,7 +251,7 @@ class down_shifted_conv2d(conv2d):
     def call(self, x, has_margins=False, cache=None):
         if cache is None:
             return super().call(x, has_margins)
-        w, b = _effective(self)
+        w, b = _weights(self)
         rows = tf.concat([cache.row_before(self, x), x], 1)
         sides = [(self.filter_size[1] - 1) // 2] * 2
         return tf.nn.conv2d(tf.pad(rows, [[0, 0], [0, 0], sides, [0, 0]]), w, (1, self.strides[1]), "VALID") + b
@@ -243,19 +274,20 @@ class down_right_shifted_conv2d(conv2d):
     def call(self, x, has_margins=False, cache=None):
         return super().call(x, has_margins) if cache is None else cache.look_back(self, x)
 
-    def effective(self, v, g, b):
-        w, b = super().effective(v, g, b)
-        # Parted once, not at every pixel: the upper row of the filter, what it has on the left, and the pixel's own.
+    def for_pixels(self, w, b):
+        if self.filter_size != (2, 2):
+            return [w, b]
+        # The upper row of the filter, what it has on the left, and the pixel's own.
         return [w, b, tf.reshape(w[0], [-1, self.num_filters]), w[-1, 0], w[-1, -1]]
 
     def above(self, row):
         """What the filter's upper row makes of a row of features [W, B, C], for the row below it: [W, B, F]."""
-        _, b, w_above, _, _ = _effective(self)
+        _, b, w_above, _, _ = _weights(self)
         return _matmul(tf.concat([_from_left(row), row], -1), w_above) + b
 
     def left_and_here(self, x):
         """What a pixel's features [B, C] add to the output to the right of it, and to its own: [B, F] each."""
-        *_, w_left, w_here = _effective(self)
+        *_, w_left, w_here = _weights(self)
         return tf.matmul(x, w_left), tf.matmul(x, w_here)
 
 
@@ -309,7 +341,7 @@ class down_shifted_deconv2d(deconv2d):
         if cache is None:
             y = super().call(x)
             return y[:, : y.shape[1] - height + 1, side : y.shape[2] - side]
-        w, b = _effective(self)
+        w, b = _weights(self)
         part = cache.row_phase % self.strides[0]
         shape = [x.shape[0], 1, x.shape[2] * self.strides[1] + width - 1, self.num_filters]
         y = tf.nn.conv2d_transpose(x, w[part : part + 1], shape, (1, self.strides[1]), "VALID") + b
@@ -330,7 +362,7 @@ class down_right_shifted_deconv2d(deconv2d):
             y = super().call(x)
             height, width = self.filter_size
             return y[:, : y.shape[1] - height + 1, : y.shape[2] - width + 1]
-        w, b = _effective(self)
+        w, b = _weights(self)
         part = w[cache.row_phase % self.strides[0], cache.column_phase % self.strides[1]]
         return tf.matmul(x, part, transpose_b=True) + b
 
@@ -415,20 +447,33 @@ def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
 def dropout_mask(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Which elements dropout keeps: true with probability 1 - rate, to 2^-16 (exactly, if rate is a multiple of that).
 
-    The same seed (two integers) gives the same mask, so that a step can be repeated.
+    Args:
+        shape: [B, ...].
+        seed: two integers, and the number of the first image. Each image has a stream of its own, by its number: the
+            masks of a batch are the same in parts as in one.
     """
     batch, *rest = shape
     number = int(np.prod(rest))
     # A random word serves as many elements as it has parts of the rate's precision: random numbers are what costs.
     part = tf.uint8 if (256 * rate).is_integer() else tf.uint16
-    words = tf.random.stateless_uniform([batch, -(-number * part.size // 4)], seed, None, None, tf.uint32)
+    blocks = -(-number * part.size // 16)  # Philox's: four words each, which are counted
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed[:2])
+    counter += tf.stack([tf.cast(seed[2], tf.uint64) * blocks, 0])
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[batch, 4 * blocks], key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
+    )
     parts = tf.reshape(tf.bitcast(words, part), [batch, -1])[:, :number]
     return tf.reshape(parts, [batch, *rest]) >= tf.constant(min(round(rate * (part.max + 1)), part.max), part)
 
 
+_PHILOX = tf.random.Algorithm.PHILOX.value
+
+
 def split_seed(seed: tf.Tensor | None, number: int) -> list[tf.Tensor | None]:
-    """`number` independent seeds of dropout from one; of no seed, as many times none."""
-    return [None] * number if seed is None else tf.unstack(tf.random.split(seed, number))
+    """`number` independent seeds of dropout, as dropout_mask takes them, from one; of no seed, as many times none."""
+    if seed is None:
+        return [None] * number
+    return [tf.concat([part, seed[2:]], 0) for part in tf.unstack(tf.random.split(seed[:2], number))]
 
 
 # Composite layers
@@ -454,13 +499,13 @@ class causal_shift_nin(Layer):
 
     def above(self, row):
         """As down_right_shifted_conv2d's."""
-        w, b = _effective(self.nin)
+        w, b = _weights(self.nin)
         _, upleft, up, _ = tf.split(row, 4, -1)
         return _matmul(tf.concat([_from_left(upleft), up, _from_right(upleft)], -1), w[row.shape[-1] // 4 :]) + b
 
     def left_and_here(self, x):
         """As down_right_shifted_conv2d's; nothing of its own pixel is seen."""
-        w, _ = _effective(self.nin)
+        w, _ = _weights(self.nin)
         channels = x.shape[-1] // 4
         return tf.matmul(x[:, :channels], w[:channels]), None
 
@@ -483,8 +528,14 @@ class conditional_weights(Layer):
     def effective(self, hw):
         return [hw]
 
+    def for_pixels(self, hw):
+        return [hw]
+
+    def for_maps(self, hw):
+        return [hw]
+
     def call(self, h):
-        (hw,) = _effective(self)
+        (hw,) = _weights(self)
         return tf.matmul(h, hw)
 
 

@@ -83,6 +83,10 @@ class PolyakAdam(keras.optimizers.Optimizer):
         """The rate of the last step taken."""
         return float(self._learning_rate(self.iterations.value - 1))
 
+    def averages(self) -> list[tf.Tensor]:
+        """The averaged parameters, in the parameters' order."""
+        return self.split(self.average.value)
+
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """Cuts a vector of all parameters into tensors of their shapes, in their order."""
         parts = tf.split(vector, self._sizes)

@@ -85,6 +85,7 @@ def sampler(
 
     def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling"):
         cache.reset()
+        weights = nn.for_pixels(weights)
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         rows = []
         for y in progress.bar(range(height), desc=title, unit="row"):

@@ -138,7 +138,7 @@ class _Run:
         self.global_batch = flags.batch_size * strategy.num_replicas_in_sync
         nr_labels, network = data_set.nr_labels, {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
         self.step = steps.train_step(strategy, model, optimizer, nr_labels, flags.seed, flags.grad_accum, **network)
-        self.test_step = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), nr_labels)
+        self.test_step = evaluation.test_step(strategy, model, optimizer.averages, nr_labels)
         self.draw = None
         if flags.sample_interval and flags.model not in models.leaking:
             batch, nr_mix = flags.sample_batch, flags.nr_logistic_mix
@@ -310,7 +310,7 @@ class _Run:
         self.cluster.advice = self._advice()
 
     def _sample(self):
-        weights = nn.fold(self.model, self.optimizer.split(self.optimizer.average.value))
+        weights = nn.fold(self.model, self.optimizer.averages())
         images = self.draw(weights, np.arange(self.global_batch) % (self.data_set.nr_labels or 1))
         save = partial(drawing.save_samples, images, self.folder.path, self.flags.data_set)
         self.folder.attempt("the samples", save)

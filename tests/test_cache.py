@@ -42,7 +42,7 @@ def walk(cache, step, begin_row=lambda y: None):
 def test_a_causal_convolution_pixel_by_pixel(kind, rng):
     conv = built(kind(F), B, H, W, C)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
-    with nn.folded(nn.fold(conv, conv.trainable_variables)):
+    with nn.folded(nn.for_pixels(nn.fold(conv, conv.trainable_variables))):
         actual = walk(cache := Cache([[conv]], B, H, W, F), lambda y, x: conv(map_[:, y, x], cache=cache))
     np.testing.assert_allclose(actual, conv(map_), rtol=0, atol=TOLERANCE)
 
@@ -51,7 +51,9 @@ def test_convolutions_that_feed_each_other_do_not_mix_their_memories(rng):
     first, second = built(nn.down_right_shifted_conv2d(F), B, H, W, C), built(nn.causal_shift_nin(C), B, H, W, F - 1)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
     cache = Cache([[first, second]], B, H, W, F)
-    actual = walk(cache, lambda y, x: second(first(map_[:, y, x], cache=cache)[:, : F - 1], cache=cache))
+    weights = nn.fold(first, first.trainable_variables) | nn.fold(second, second.trainable_variables)
+    with nn.folded(nn.for_pixels(weights)):
+        actual = walk(cache, lambda y, x: second(first(map_[:, y, x], cache=cache)[:, : F - 1], cache=cache))
     np.testing.assert_allclose(actual, second(first(map_)[..., : F - 1]), rtol=0, atol=10 * TOLERANCE)
 
 

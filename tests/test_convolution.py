@@ -39,6 +39,11 @@ def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
 def test_winograds_way_is_the_convolution(size, rng):
     assert_is_tensorflows(convolution.winograd, tf.float32, size, (2, 2), 2e-6, rng)
 
+    def transformed_before(x, w):
+        return convolution.winograd(x, w, tf.stop_gradient(convolution._weights(w)))
+
+    assert_is_tensorflows(transformed_before, tf.float32, size, (2, 2), 2e-6, rng)
+
 
 @pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (1, 3), (2, 1)])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 2e-6), (tf.bfloat16, 1e-2)])  # 8 bits: 2^-8 is 0.4%
@@ -46,8 +51,17 @@ def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, to
     assert_is_tensorflows(convolution.shifted_copies, dtype, (5, 7), filter_size, tolerance, rng)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_bfloat16_is_convolved_with_tensorflows_fast_gradients_and_without(fast, monkeypatch, rng):
+    monkeypatch.setattr(convolution, "_has_fast_bfloat16", lambda: fast)
+    assert_is_tensorflows(convolution.convolve, tf.bfloat16, (5, 7), (2, 2), 1e-2, rng)
+
+
 @pytest.mark.parametrize("channels, filters", [(4, 8), (256, 256)])
 def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
     x = tf.cast(rng.normal(size=[1, 6, 6, channels]), tf.float32)
     w = tf.cast(rng.normal(size=[2, 2, channels, filters]) / channels**0.5, tf.float32)
-    np.testing.assert_allclose(convolution.convolve(x, w), tf.nn.conv2d(x, w, 1, "VALID"), rtol=0, atol=2e-5)
+    expected = tf.nn.conv2d(x, w, 1, "VALID")
+    np.testing.assert_allclose(convolution.convolve(x, w), expected, rtol=0, atol=2e-5)
+    prepared = convolution.convolve(x, w, (1, 1), *convolution.made_of(w))
+    np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)

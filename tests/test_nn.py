@@ -193,11 +193,16 @@ def test_gated_resnet_is_its_formula(rng, nonlinearity, conv):
 
 @pytest.mark.parametrize("rate", [0.25, 0.3])
 def test_the_dropout_mask_keeps_its_share_and_is_repeated_by_its_seed(rate):
-    keep = nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 2])).numpy()
+    def mask(images, *seed):
+        return nn.dropout_mask([images, 7, 11, 13], rate, tf.constant(seed)).numpy()
+
+    keep = mask(10, 1, 2, 0)
     # The standard deviation of the share in 10,010 draws is 0.0046 at most.
     assert abs(keep.mean() - (1 - rate)) < 0.02
-    np.testing.assert_array_equal(keep, nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 2])))
-    assert (keep != nn.dropout_mask([10, 7, 11, 13], rate, tf.constant([1, 3])).numpy()).any()
+    np.testing.assert_array_equal(keep, mask(10, 1, 2, 0))
+    assert (keep != mask(10, 1, 3, 0)).any()
+    assert (keep[:1] != keep[1:]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(keep[7:], mask(3, 1, 2, 7), "an image's mask depends on the others in its batch")
 
 
 def plain_attention(key, mixin, query, downsample):

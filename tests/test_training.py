@@ -13,7 +13,7 @@ import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, evaluation, logistic_mixture, published, steps, training
+from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, published, steps, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam, flatten
@@ -27,7 +27,8 @@ def as_batch(x):
 
 
 def averaged_loss(model, optimizer, x):
-    outputs = steps.predict_with_averages(model, optimizer)(tf.constant(x), None)
+    with nn.folded(nn.fold(model, optimizer.averages())):
+        outputs = model(tf.constant(x))
     return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(tf.constant(x), outputs))
 
 
@@ -68,14 +69,14 @@ def one_block(monkeypatch):
     return build
 
 
-def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(one_block, mirrored, rng):
+def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included(one_block, mirrored, rng):
     x = golden_numbers.load("h8_noup_smallkey")["x"]
     batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
     split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
     for strategy in (tf.distribute.get_strategy(), mirrored(2), mirrored(4)):
         with strategy.scope():
-            model = one_block()
+            model = one_block(dropout_p=0.5)
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
         step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
@@ -84,7 +85,7 @@ def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(one_bloc
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
-        test_step = evaluation.test_step(strategy, steps.predict_with_averages(model, optimizer), None)
+        test_step = evaluation.test_step(strategy, model, optimizer.averages, None)
         nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
@@ -98,7 +99,9 @@ def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch(one_bloc
 
 def loss_and_gradients(model, x, **settings):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=tf.constant([1, 2]), **settings)))
+        with nn.folded(nn.fold(model, model.trainable_variables)):
+            outputs = model(x, seed=tf.constant([1, 2, 0]), **settings)
+        loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
     return loss, tape.gradient(loss, model.trainable_variables)
 
 
@@ -129,12 +132,12 @@ def test_bfloat16_gives_the_loss_and_finite_float32_gradients(name):
         assert np.isfinite(gradient).all()
 
 
-def test_parts_of_a_batch_sum_up_to_its_step(one_block):
+def test_parts_of_a_batch_sum_up_to_its_step_dropout_included(one_block):
     golden = golden_numbers.load("h8_noup_smallkey")
     batch = as_batch(np.concatenate([golden["x"][0], golden["x"][1]]))
     results = []
     for parts in (1, 2, 4):
-        model = one_block()
+        model = one_block(dropout_p=0.5)
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         step = steps.train_step(
