@@ -88,19 +88,18 @@ def read_an_epoch(folder):
 
 
 def input_and_step(folder):
-    import tensorflow as tf
-
     import data
-    from pixel_snail import evaluation, model, steps
+    from pixel_snail import devices, evaluation, model, steps
     from pixel_snail.optimizer import PolyakAdam
 
+    strategy = devices.strategy(1)
     data_set, _ = load(folder)
     batches = list(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
     network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
     steps.initialise(network, *evaluation.network_inputs(batches[0], None), seed=0)
     optimizer = PolyakAdam()
     optimizer.build(network.trainable_variables)
-    step = steps.train_step(tf.distribute.get_strategy(), network, optimizer, nr_labels=None, seed=0)
+    step = steps.train_step(strategy, network, optimizer, nr_labels=None, seed=0)
     of_steps = [timed(lambda batch=batch: float(step(batch))) for batch in batches]
     batches = iter(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=1))
     next(batches)

@@ -15,15 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from data import photos
-from pixel_snail import checkpoint, evaluation, logistic_mixture
+from pixel_snail import checkpoint, devices, evaluation
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam
 
 
 def main() -> None:
     seconds = {}
+    strategy = devices.strategy(1)
     images = photos.load()[1][:8]
-    x = evaluation.network_inputs({"images": tf.constant(images)}, None)[0]
+    batch = {"images": tf.constant(images)}
 
     def timed(name, function):
         start = time.perf_counter()
@@ -46,9 +47,9 @@ def main() -> None:
             variable.assign(tf.zeros(variable.shape))
         timed("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)))
-    timed("first_evaluation_seconds", lambda: evaluate(x).numpy())
-    timed("evaluation_seconds", lambda: evaluate(x).numpy())
+    evaluate = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
+    timed("first_evaluation_seconds", lambda: evaluate(batch).numpy())
+    timed("evaluation_seconds", lambda: evaluate(batch).numpy())
     result = {
         "parameters": sum(value.size for value in expected),
         "batch_size": len(images),
