@@ -86,8 +86,8 @@ class PixelSNAIL(keras.Model):
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """Outputs [B, H, W, 10 K] for images x [B, H, W, 3] and labels h [B, L]; dropout acts where there is a seed.
 
-        bfloat16 has all between the first and the last layer computed in it; recompute has gradients compute what is
-        in the blocks anew, and keep only what is between them.
+        bfloat16 has all between the first and the last layer computed in it; recompute, under nn.folded, has gradients
+        compute what is in the blocks anew, and keep only what is between them.
 
         With a cache (see cache.py), x is None: in a pass over a row nothing comes back; in a step, the stream ul of
         the pixel [B, F], which output_layer takes.

@@ -67,7 +67,7 @@ def for_maps(weights: Weights) -> Weights:
 
 
 @contextlib.contextmanager
-def folded(weights: dict[keras.layers.Layer, list[tf.Tensor]]) -> Iterator[None]:
+def folded(weights: Weights) -> Iterator[None]:
     """Within it, layers compute with weights that `fold` made, instead of their variables."""
     token = _folded.set(weights)
     try:
