@@ -92,6 +92,12 @@ class Layer(keras.layers.Layer):
         super().__init__(name=name, autocast=False)
         self.built = type(self).build is keras.layers.Layer.build
 
+    def for_pixels(self, *weights):
+        return [*weights]
+
+    def for_maps(self, *weights):
+        return [*weights]
+
 
 def recomputed(layer: keras.layers.Layer, **settings) -> Callable:
     """The call of a layer under `folded`, of which a gradient keeps what it is given, and computes the rest anew.
@@ -166,12 +172,6 @@ class _weight_normalised(Layer):
         """[W, b]: the weights with their norm, and the bias."""
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
         return [fused.normalised(v, g, self.axes, self.channel_axis), b]
-
-    def for_pixels(self, w, b):
-        return [w, b]
-
-    def for_maps(self, w, b):
-        return [w, b]
 
     def call(self, x):
         if _initialising.get():
@@ -526,12 +526,6 @@ class conditional_weights(Layer):
         self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
 
     def effective(self, hw):
-        return [hw]
-
-    def for_pixels(self, hw):
-        return [hw]
-
-    def for_maps(self, hw):
         return [hw]
 
     def call(self, h):

@@ -31,7 +31,7 @@ def train_step(
     or a gradient is not finite, the optimizer refuses the update.
 
     Args:
-        grad_accum: in how many parts, one after the other, a replica computes its batch.
+        grad_accum: no more images are computed at once than a replica's batch has in each of so many parts.
         bfloat16, recompute: as the networks take them.
     """
 
