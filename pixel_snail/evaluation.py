@@ -193,7 +193,7 @@ def test_step(
         division = parts.division(batch["images"].shape[0], devices.replicas_here(strategy))
         return parts.mapped(nats, batch, *division)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch):
         return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch])), 0)
 

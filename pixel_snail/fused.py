@@ -5,7 +5,7 @@ is said in nn.py's words; it is the same to rounding. For a gradient, each funct
 anyway, and no map in between.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,25 +14,34 @@ from pixel_snail.compiling import compiled
 Margins = tuple[tuple[int, int], tuple[int, int]]
 
 
-def normalised(v: tf.Tensor, g: tf.Tensor, axes: tuple[int, ...], channel_axis: int) -> tf.Tensor:
-    """g * v / |v|, the norm taken over `axes`; g lies along `channel_axis`, the last or the last but one."""
+def normalised(v: Sequence[tf.Tensor], g: Sequence[tf.Tensor], axes: tuple[int, ...]) -> list[tf.Tensor]:
+    """Of each v, which are of one shape, g * v / |v|: the norm is taken over `axes`, g has the other ones, in order.
 
-    def along(channels):
-        return tf.expand_dims(channels, 1) if channel_axis == -2 else channels
+    Args:
+        axes: counted from the last.
+    """
+    number = len(v)
 
     @tf.custom_gradient
-    def differentiable(v, g):
-        inverse = tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(v), axes), _SMALLEST_SQUARE))
+    def differentiable(*vectors):
+        v, g = tf.stack(vectors[:number]), tf.stack(vectors[number:])
+        squares = tf.reduce_sum(tf.square(v), axes, keepdims=True)
+        inverse = tf.math.rsqrt(tf.maximum(squares, _SMALLEST_SQUARE))
+        scale = tf.reshape(g, squares.shape) * inverse
 
-        def gradient(dw):
-            dg = inverse * tf.reduce_sum(dw * v, axes)
+        def gradient(*dw):
+            # Stacked anew rather than kept: it is as large as all the weights.
+            with tf.control_dependencies(dw[:1]):
+                v, dw = tf.stack(vectors[:number]), tf.stack(dw)
+            dg = inverse * tf.reduce_sum(dw * v, axes, keepdims=True)
             # The norm of a v next to zero is a constant.
             turned = tf.where(inverse < _SMALLEST_SQUARE**-0.5, dg * inverse, 0)
-            return _turn_and_scale(dw, v, along(turned), along(g * inverse)), dg
+            dv = _turn_and_scale(dw, v, turned, scale)
+            return [*tf.unstack(dv), *tf.unstack(tf.reshape(dg, g.shape))]
 
-        return v * along(g * inverse), gradient
+        return tf.unstack(v * scale), gradient
 
-    return differentiable(tf.convert_to_tensor(v), tf.convert_to_tensor(g))
+    return differentiable(*map(tf.convert_to_tensor, [*v, *g]))
 
 
 _SMALLEST_SQUARE = 1e-12
@@ -149,15 +158,23 @@ def adam_step(
     gradient: tf.Tensor,
     m: tf.Tensor,
     v: tf.Tensor,
-    average: tf.Tensor,
     learning_rate: tf.Tensor,
     corrections: tuple[tf.Tensor, tf.Tensor],
     betas: tuple[float, float],
     epsilon: float,
-    polyak_decay: float,
-) -> tuple[tf.Tensor, ...]:
-    """The parameters, m, v and the average after a step of optimizer.PolyakAdam, of vectors of the same length."""
-    m = betas[0] * m + (1 - betas[0]) * gradient
-    v = betas[1] * v + (1 - betas[1]) * tf.square(gradient)
-    parameter -= learning_rate * (m / corrections[0]) / tf.sqrt(v / corrections[1] + epsilon)
-    return parameter, m, v, polyak_decay * average + (1 - polyak_decay) * parameter
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The parameters after a step of optimizer.PolyakAdam, and where they and Adam's new state are finite; of vectors
+    of one length."""
+    m, v = _moved(m, gradient, betas[0]), _moved(v, tf.square(gradient), betas[1])
+    updated = parameter - learning_rate * (m / corrections[0]) / tf.sqrt(v / corrections[1] + epsilon)
+    return updated, tf.math.is_finite(v) & tf.math.is_finite(updated)
+
+
+@compiled
+def running_mean(mean: tf.Tensor, value: tf.Tensor, decay: float, of_squares: bool = False) -> tf.Tensor:
+    """decay mean + (1 - decay) value, or of the value's square; of vectors of one length."""
+    return _moved(mean, tf.square(value) if of_squares else value, decay)
+
+
+def _moved(mean, value, decay):
+    return decay * mean + (1 - decay) * value

@@ -64,6 +64,7 @@ class PixelSNAIL(keras.Model):
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         self.size_multiple = max(hier)
         self.period = 1
+        self.period_of_blocks = len(hier)
         self.nr_filters = nr_filters
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
         self.blocks = [
@@ -98,10 +99,10 @@ class PixelSNAIL(keras.Model):
         seen = {"x": x, "position": position}
         if bfloat16:
             ul, u, seen = tf.nest.map_structure(_to_bfloat16, (ul, u, seen))
-        for block, block_seed in zip(self.blocks, block_seeds, strict=True):
+        for i, (block, block_seed) in enumerate(zip(self.blocks, block_seeds, strict=True)):
+            like = self.blocks[i % self.period_of_blocks]
             settings = {**seen, "h": h, "seed": block_seed, "cache": cache}
-            run = (nn.recomputed if recompute else functools.partial)(block, **settings)
-            ul, u = run(ul=ul, u=u)
+            ul, u = nn.traced_once(block, like, recompute, **settings)(ul=ul, u=u)
         return (
             ul
             if cache is not None
@@ -200,13 +201,12 @@ class Level(nn.Layer):
     def call(self, ul, u, h=None, seed=None, cache=None, recompute=False):
         *seeds, inner_seed = nn.split_seed(seed, len(self.up) + len(self.down) + 1)
 
-        def run(layer, layer_seed):
-            settings = {"h": h, "seed": layer_seed, "cache": cache}
-            return (nn.recomputed if recompute else functools.partial)(layer, **settings)
+        def run(layer, like, layer_seed, **streams):
+            return nn.traced_once(layer, like, recompute, h=h, seed=layer_seed, cache=cache)(**streams)
 
         streams = [(ul, u)]
         for layer, layer_seed in zip(self.up, seeds[: len(self.up)], strict=True):
-            ul, u = run(layer, layer_seed)(ul=ul, u=u)
+            ul, u = run(layer, self.up[0], layer_seed, ul=ul, u=u)
             streams.append((ul, u))
         if self.inner is None:
             ul, u = streams.pop()
@@ -219,7 +219,7 @@ class Level(nn.Layer):
             ul, u = self.grow(*cache.kept(), cache=cache)
         for layer, layer_seed in zip(self.down, seeds[len(self.up) :], strict=True):
             skip_ul, skip_u = streams.pop()
-            ul, u = run(layer, layer_seed)(ul=ul, u=u, skip_ul=skip_ul, skip_u=skip_u)
+            ul, u = run(layer, self.down[0], layer_seed, ul=ul, u=u, skip_ul=skip_ul, skip_u=skip_u)
         return ul, u
 
 

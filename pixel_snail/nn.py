@@ -10,6 +10,8 @@ Weight normalisation, data-dependent initialisation: Salimans & Kingma 2016. gat
 
 import contextlib
 import contextvars
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -21,6 +23,7 @@ from pixel_snail.fused import nonlinearities
 
 _initialising = contextvars.ContextVar("initialising", default=False)
 _folded = contextvars.ContextVar("folded", default=None)
+_functions = contextvars.ContextVar("functions")
 
 
 @contextlib.contextmanager
@@ -48,11 +51,19 @@ def fold(model: keras.Model, values: list[tf.Tensor]) -> Weights:
         values: of `model.trainable_variables`, in order.
     """
     value_of = dict(zip(map(id, model.trainable_variables), map(tf.convert_to_tensor, values), strict=True))
-    return {
-        layer: layer.effective(*(value_of[id(variable)] for variable in layer.trainable_variables))
-        for layer in model._flatten_layers()
-        if isinstance(layer, (_weight_normalised, conditional_weights))
-    }
+    weights, alike = {}, {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, conditional_weights):
+            weights[layer] = [value_of[id(layer.hw)]]
+        elif isinstance(layer, _weight_normalised):
+            alike.setdefault((layer.axes, tuple(layer.V.shape)), []).append(layer)
+    # All layers of a kind at once: of hundreds, each for itself, a step has thousands of small operations.
+    for (axes, _), layers in alike.items():
+        v = [value_of[id(layer.V)] for layer in layers]
+        g = [value_of[id(layer.g)] for layer in layers]
+        for layer, w in zip(layers, fused.normalised(v, g, axes), strict=True):
+            weights[layer] = [w, value_of[id(layer.b)]]
+    return weights
 
 
 def for_pixels(weights: Weights) -> Weights:
@@ -69,16 +80,17 @@ def for_maps(weights: Weights) -> Weights:
 @contextlib.contextmanager
 def folded(weights: Weights) -> Iterator[None]:
     """Within it, layers compute with weights that `fold` made, instead of their variables."""
-    token = _folded.set(weights)
+    tokens = _folded.set(weights), _functions.set({})
     try:
         yield
     finally:
-        _folded.reset(token)
+        _folded.reset(tokens[0])
+        _functions.reset(tokens[1])
 
 
 def _weights(layer):
     weights = _folded.get()
-    return layer.effective(*layer.trainable_variables) if weights is None else weights[layer]
+    return layer.effective() if weights is None else weights[layer]
 
 
 class Layer(keras.layers.Layer):
@@ -99,36 +111,82 @@ class Layer(keras.layers.Layer):
         return [*weights]
 
 
-def recomputed(layer: keras.layers.Layer, **settings) -> Callable:
-    """The call of a layer under `folded`, of which a gradient keeps what it is given, and computes the rest anew.
+def traced_once(
+    layer: keras.layers.Layer, like: keras.layers.Layer, recompute: bool = False, cache=None, **settings
+) -> Callable:
+    """The call of a layer under `folded`, traced for all the layers that are made alike as one function of weights.
 
-    Arguments, by name, and results, of which there are several, are tensors or None. The random numbers are the same
-    again: they come of seeds.
+    A deep network repeats a few layers: to trace each anew is most of the time that it takes before its first step.
+    Arguments, by name, and results, of which there are several, are tensors or None.
 
     Args:
+        like: the first of those made alike, which all are given tensors of the same shapes.
+        recompute: whether a gradient keeps what the layer is given only, and computes the rest anew. The random
+            numbers are the same again: they come of seeds.
+        cache: if there is one, the layer is called as it is.
         settings: of the layer's call, which need no gradient.
     """
 
     def call(**inputs):
-        given = [name for name, value in inputs.items() if value is not None]
-        all_weights = _folded.get()
-        # TensorFlow takes gradients of a function's arguments, and of nothing else that it makes use of but variables.
-        layers = [part for part in layer._flatten_layers() if part in all_weights]
-        is_there = []
-
-        def compute(*values):
-            values, weights = values[: len(given)], values[len(given) :]
-            weights = tf.nest.pack_sequence_as([all_weights[part] for part in layers], weights)
-            with folded(dict(zip(layers, weights, strict=True))):
-                outputs = layer(**settings, **inputs | dict(zip(given, values, strict=True)))
-            is_there[:] = [output is not None for output in outputs]
-            return [output for output in outputs if output is not None]
-
-        arguments = [inputs[name] for name in given], [all_weights[part] for part in layers]
-        outputs = iter(tf.recompute_grad(compute)(*tf.nest.flatten(arguments)))
+        weights = _folded.get()
+        if weights is None or cache is not None:
+            return layer(**inputs, **settings, cache=cache)
+        functions = _functions.get()
+        if like not in functions:
+            functions[like] = _traced(like, weights, recompute, settings, inputs)
+        function, is_there = functions[like]
+        values = [value for value in (*inputs.values(), *settings.values()) if value is not None]
+        outputs = iter(function(*values, *tf.nest.flatten([weights[part] for part in _weighted(layer, weights)])))
         return [next(outputs) if there else None for there in is_there]
 
     return call
+
+
+def _weighted(layer, weights):
+    return [part for part in layer._flatten_layers() if part in weights]
+
+
+def _traced(layer, all_weights, recompute, settings, inputs):
+    """A function of the tensors among inputs and settings, and of the layer's weights, to the tensors among its
+    results; and, known once it was called, which results are tensors."""
+    names = [name for name, value in (inputs | settings).items() if value is not None]
+    parts = _weighted(layer, all_weights)
+    structure = [all_weights[part] for part in parts]
+    needs_gradient = [name not in settings for name in names] + [True] * len(tf.nest.flatten(structure))
+    is_there = []
+
+    def compute(*values):
+        values = [v if needs else tf.stop_gradient(v) for v, needs in zip(values, needs_gradient, strict=True)]
+        given = dict(zip(names, values[: len(names)], strict=True))
+        weights = tf.nest.pack_sequence_as(structure, values[len(names) :])
+        with folded(dict(zip(parts, weights, strict=True))):
+            outputs = layer(**dict.fromkeys(inputs | settings) | given)
+        is_there[:] = [output is not None for output in outputs]
+        return [output for output in outputs if output is not None]
+
+    if not recompute:
+        return tf.function(compute, autograph=False), is_there
+    # Kept apart: within the caller's graph, TensorFlow would make a copy of their operations for each layer.
+    apart = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+    forward = apart(compute)
+
+    @apart
+    def backward(values, d_outputs):
+        differentiable = list(itertools.compress(values, needs_gradient))
+        with tf.GradientTape() as tape:
+            tape.watch(differentiable)
+            outputs = compute(*values)
+        return tape.gradient(outputs, differentiable, d_outputs, unconnected_gradients="zero")
+
+    @tf.custom_gradient
+    def recomputed(*values):
+        def gradient(*d_outputs):
+            gradients = iter(backward(values, d_outputs))
+            return [next(gradients) if needs else None for needs in needs_gradient]
+
+        return forward(*values), gradient
+
+    return recomputed, is_there
 
 
 # Weighted layers
@@ -147,7 +205,6 @@ class _weight_normalised(Layer):
 
     kind: str
     axes: tuple[int, ...]
-    channel_axis = -1
     epsilon = 1e-8
 
     def __init__(self, num_filters: int, init_scale: float = 1.0):
@@ -168,10 +225,10 @@ class _weight_normalised(Layer):
         self.g = self.add_weight([self.num_filters], "ones", name="g")
         self.b = self.add_weight([self.num_filters], "zeros", name="b")
 
-    def effective(self, v, g, b):
+    def effective(self):
         """[W, b]: the weights with their norm, and the bias."""
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
-        return [fused.normalised(v, g, self.axes, self.channel_axis), b]
+        return [*fused.normalised([self.V], [self.g], self.axes), self.b]
 
     def call(self, x):
         if _initialising.get():
@@ -198,7 +255,7 @@ class conv2d(_weight_normalised):
     """
 
     kind = "conv2d"
-    axes = (0, 1, 2)
+    axes = (-4, -3, -2)
 
     def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, init_scale)
@@ -302,8 +359,7 @@ class deconv2d(_weight_normalised):
     """
 
     kind = "deconv2d"
-    axes = (0, 1, 3)
-    channel_axis = -2
+    axes = (-4, -3, -1)
 
     def __init__(self, num_filters: int, filter_size=(3, 3), strides=(1, 1), init_scale: float = 1.0):
         super().__init__(num_filters, init_scale)
@@ -371,7 +427,7 @@ class dense(_weight_normalised):
     """Weight-normalised linear map of the last axis, [..., C] -> [..., F]."""
 
     kind = "dense"
-    axes = (0,)
+    axes = (-2,)
     epsilon = 1e-10
 
     def direction_shape(self, channels):
@@ -525,8 +581,8 @@ class conditional_weights(Layer):
         shape = [h_shape[-1], self.num_filters]
         self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
 
-    def effective(self, hw):
-        return [hw]
+    def effective(self):
+        return [self.hw]
 
     def call(self, h):
         (hw,) = _weights(self)

@@ -1,5 +1,7 @@
 """The original's Adam and its Polyak average, on Keras's optimizer."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -90,7 +92,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """Cuts a vector of all parameters into tensors of their shapes, in their order."""
         parts = tf.split(vector, self._sizes)
-        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return [p if len(shape) == 1 else tf.reshape(p, shape) for p, shape in zip(parts, self._shapes, strict=True)]
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         gradient = flatten(grads)
@@ -115,35 +117,40 @@ class PolyakAdam(keras.optimizers.Optimizer):
     def _update(self, m, v, average, refused, gradient, learning_rate, iterations, *parameters):
         t = tf.cast(iterations, tf.float64) + 1
         # 1 - 0.9995^t loses four of its digits in float32 when t is small.
-        correction_1, correction_2 = (
+        corrections = [
             tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in (self.beta_1, self.beta_2)
-        )
-        updated, new_m, new_v, new_average = fused.adam_step(
-            flatten([tf.convert_to_tensor(parameter) for parameter in parameters]),
+        ]
+        updated, is_finite = fused.adam_step(
+            flatten(parameters),
             gradient,
-            *(tf.convert_to_tensor(state) for state in (m, v, average)),
+            tf.convert_to_tensor(m),
+            tf.convert_to_tensor(v),
             learning_rate,
-            (correction_1, correction_2),
+            tuple(corrections),
             (self.beta_1, self.beta_2),
             self.epsilon,
-            self.polyak_decay,
         )
 
         def accept():
-            m.assign(new_m)
-            v.assign(new_v)
-            average.assign(new_average)
-            for parameter, value in zip(parameters, self.split(updated), strict=True):
-                parameter.assign(value)
+            done = [
+                parameter.assign(value, read_value=False)
+                for parameter, value in zip(parameters, self.split(updated), strict=True)
+            ]
+            # One after another, and made only now: each is as large as the network.
+            for mean, *of in (
+                (m, gradient, self.beta_1),
+                (v, gradient, self.beta_2, True),
+                (average, updated, self.polyak_decay),
+            ):
+                with tf.control_dependencies(done):
+                    done = [mean.assign(fused.running_mean(tf.convert_to_tensor(mean), *of), read_value=False)]
 
         def refuse():
             refused.assign_add(1)
 
-        # A gradient that is not finite, or whose square is not, shows in v; the rest in the parameters.
-        finite = tf.reduce_all(tf.math.is_finite(new_v)) & tf.reduce_all(tf.math.is_finite(updated))
-        tf.cond(finite, accept, refuse)
+        tf.cond(tf.reduce_all(is_finite), accept, refuse)
 
 
-def flatten(tensors: list[tf.Tensor]) -> tf.Tensor:
+def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
     """All elements of all tensors, in order, as one vector."""
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)

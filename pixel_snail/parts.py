@@ -25,19 +25,20 @@ def share_cores() -> None:
             return
 
 
-def division(images: int, replicas: int, rounds: int = 1) -> tuple[int, int]:
+def division(images: int, replicas: int, rounds: int = 1, smallest: bool = False) -> tuple[int, int]:
     """How to divide a replica's batch: into how many parts, and how many of them to compute at once.
 
     Args:
         images: those of the batch.
         replicas: how many share this machine.
         rounds: no more images are computed at once than a batch divided into so many parts has in each.
+        smallest: whether a CPU's parts are to be as small as they can be: it takes less memory, and a little longer.
     """
     if tf.config.list_physical_devices("GPU"):
         return rounds, 1
     together = images // rounds
     cores = max(1, min(_cores(), _AT_ONCE) // replicas)
-    size = _IMAGES if together % _IMAGES == 0 and together >= cores * _IMAGES else 1
+    size = 1 if smallest or together % _IMAGES or together < cores * _IMAGES else _IMAGES
     return images // size, min(cores, together // size)
 
 

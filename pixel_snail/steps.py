@@ -57,7 +57,7 @@ def train_step(
             return [loss, *part_tape.gradient(loss, weights)]
 
         zeros = [tf.zeros([]), *map(tf.zeros_like, weights)]
-        division = parts.division(images, devices.replicas_here(strategy), grad_accum)
+        division = parts.division(images, devices.replicas_here(strategy), grad_accum, smallest=recompute)
         loss, *of_weights = parts.summed(loss_and_gradients, zeros, batch, *division)
         first, *gradients = tape.gradient(weights, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so.
@@ -65,7 +65,7 @@ def train_step(
         optimizer.apply(gradients, variables)
         return loss
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch):
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
 

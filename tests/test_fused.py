@@ -39,16 +39,19 @@ def normal(rng, *shape):
     return tf.cast(rng.normal(size=shape), tf.float32)
 
 
-@pytest.mark.parametrize(
-    "shape, axes, channel_axis", [([2, 3, 4, 5], (0, 1, 2), -1), ([7, 5], (0,), -1), ([2, 3, 5, 4], (0, 1, 3), -2)]
-)
-def test_normalised_is_the_scaled_l2_normalize(shape, axes, channel_axis, rng, run):
-    def reference(v, g):
-        return (tf.expand_dims(g, 1) if channel_axis == -2 else g) * tf.math.l2_normalize(v, axes, epsilon=1e-12)
+@pytest.mark.parametrize("shape, axes", [([2, 3, 4, 5], (-4, -3, -2)), ([7, 5], (-2,)), ([2, 3, 5, 4], (-4, -3, -1))])
+def test_normalised_is_the_scaled_l2_normalize_of_each_direction(shape, axes, rng, run):
+    def reference(v, w, g, h):
+        return tf.stack(
+            [
+                (scale[:, None] if axes[-1] == -1 else scale) * tf.math.l2_normalize(direction, axes, epsilon=1e-12)
+                for direction, scale in ((v, g), (w, h))
+            ]
+        )
 
-    v, g = normal(rng, *shape), normal(rng, 5)
+    arguments = [normal(rng, *shape), normal(rng, *shape), normal(rng, 5), normal(rng, 5)]
     assert_same_values_and_gradients(
-        lambda v, g: fused.normalised(v, g, axes, channel_axis), reference, [v, g], rng, run
+        lambda v, w, g, h: tf.stack(fused.normalised([v, w], [g, h], axes)), reference, arguments, rng, run
     )
 
 
@@ -56,7 +59,7 @@ def test_the_norm_of_a_vanishing_direction_is_a_constant():
     v, g = tf.constant([[0.0, 1e-8], [0.0, 0.0]]), tf.constant([2.0, 3.0])
     with tf.GradientTape() as tape:
         tape.watch([v, g])
-        loss = tf.reduce_sum(fused.normalised(v, g, (0,), -1))
+        loss = tf.reduce_sum(fused.normalised([v], [g], (-2,)))
     dv, dg = tape.gradient(loss, [v, g])
     np.testing.assert_allclose(dv, [[2e6, 3e6], [2e6, 3e6]], rtol=1e-6)
     np.testing.assert_allclose(dg, [0, 1e-2], rtol=1e-6)
