@@ -63,7 +63,7 @@ def learn(flags: argparse.Namespace, bfloat16: bool, dropout_seed: int) -> dict[
     losses = [float(step(batch)) for batch in progress.bar(batches, desc="training", unit="step", total=STEPS)]
     bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
     test_step = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
-    values = evaluation.per_value(test_step, strategy, data_set.test, flags.batch_size)
+    values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size)
     nats = evaluation.nats_per_channel(values).sum(1)
     return {
         "training": round(float(np.mean(bits[-20:])), 4),

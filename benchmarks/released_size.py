@@ -48,8 +48,9 @@ def main() -> None:
         timed("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
     evaluate = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
-    timed("first_evaluation_seconds", lambda: evaluate(batch).numpy())
-    timed("evaluation_seconds", lambda: evaluate(batch).numpy())
+    timed("first_evaluation_seconds", lambda: evaluate()(batch).numpy())
+    step = evaluate()
+    timed("evaluation_seconds", lambda: step(batch).numpy())
     result = {
         "parameters": sum(value.size for value in expected),
         "batch_size": len(images),

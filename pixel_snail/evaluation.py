@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -86,7 +87,7 @@ def _check_size(flags, prefix):
 def _test(flags, prefix, strategy, cluster, model, data_set):
     """Evaluates the whole test set; the chief prints a table, and writes --json and the picture."""
     step = test_step(strategy, model, lambda: model.trainable_variables, data_set.nr_labels)
-    values = per_value(step, strategy, data_set.test, flags.batch_size, cluster=cluster)
+    values = per_value(step(), strategy, data_set.test, flags.batch_size, cluster=cluster)
     nats, extremes = _nats_and_extremes(values)
     if not cluster.is_chief:
         return
@@ -174,30 +175,38 @@ def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[
 
 def test_step(
     strategy: tf.distribute.Strategy, model: keras.Model, parameters: Callable, nr_labels: int | None
-) -> Callable:
-    """A function that takes a batch, distributed over the replicas, to the nats of each value of each of its images,
-    [B, H, W, 3], the images in order.
+) -> Callable[[], Callable]:
+    """A function that makes ready what to predict with, for many batches, and returns a step: a function that takes a
+    batch, distributed over the replicas, to the nats of each value of each of its images, [B, H, W, 3], in order.
 
     Args:
         parameters: returns what to predict with, in the order of the model's.
     """
+    layers = []
 
-    def replica_step(batch):
+    def replica_weights():
         weights = nn.for_maps(nn.fold(model, parameters()))
+        layers[:] = weights
+        return list(weights.values())
 
+    def replica_step(batch, weights):
         def nats(part):
             x, h = network_inputs(part, nr_labels)
-            with nn.folded(weights):
+            with nn.folded(dict(zip(layers, weights, strict=True))):
                 return logistic_mixture.loss_per_channel(x, model(x, h=h))
 
         division = parts.division(batch["images"].shape[0], devices.replicas_here(strategy))
         return parts.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)
-    def step(batch):
-        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch])), 0)
+    def folded():
+        return strategy.run(replica_weights)
 
-    return step
+    @tf.function(autograph=False)
+    def step(weights, batch):
+        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, weights])), 0)
+
+    return lambda: partial(step, folded())
 
 
 def per_value(
@@ -213,7 +222,7 @@ def per_value(
     for some of the images at a time, until all have come.
 
     Args:
-        step: what `test_step` made.
+        step: what `test_step`'s function returned.
         batch_size: images a replica.
         leave: whether the progress bar stays on the screen.
         cluster: the workers, if there may be several: each computes its part, and gets all.

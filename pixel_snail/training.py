@@ -265,7 +265,7 @@ class _Run:
     def _test(self):
         """Tests the averaged parameters on the whole test set, and tells the epoch's figures."""
         values = evaluation.per_value(
-            self.test_step,
+            self.test_step(),
             self.strategy,
             self.data_set.test,
             self.flags.batch_size,

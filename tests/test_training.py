@@ -86,7 +86,7 @@ def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
         test_step = evaluation.test_step(strategy, model, optimizer.averages, None)
-        nats = evaluation.nats_per_channel(evaluation.per_value(test_step, strategy, split, batch_size=1)).sum(1)
+        nats = evaluation.nats_per_channel(evaluation.per_value(test_step(), strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
     assert nats.shape == (3,)
