@@ -2,8 +2,8 @@
 
 Prints a JSON line for each network and batch. The two networks are in a process each, which take turns step by step,
 so that what slows the machine down slows both. An evaluation is that of a batch among many: our weights are made ready
-once before them. `gflops` is what the plain network's products need, per second of our
-step: `peak_share` is its share of the speed of a product of two 4096 x 4096 matrices.
+once before them. `gflops` is what the plain network's products need, per second of our step: `peak_share` is its share
+of the speed of a product of two 4096 x 4096 matrices.
 
     python -m benchmarks.training                                    # F 32, 64, 256; batch 8
     python -m benchmarks.training --nr_filters=64 --batch_size=8     # one; --bfloat16, --recompute, --model, ...

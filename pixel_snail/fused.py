@@ -167,6 +167,7 @@ def adam_step(
     of one length."""
     m, v = _moved(m, gradient, betas[0]), _moved(v, tf.square(gradient), betas[1])
     updated = parameter - learning_rate * (m / corrections[0]) / tf.sqrt(v / corrections[1] + epsilon)
+    # A gradient that is not finite, or whose square is not, shows in v, and so does what would make m so.
     return updated, tf.math.is_finite(v) & tf.math.is_finite(updated)
 
 

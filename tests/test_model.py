@@ -165,3 +165,25 @@ def test_background_is_the_coordinates_three_times_each():
     assert background.shape == (2, 4, 8, 6)
     np.testing.assert_allclose(background[1, :, 3, :3], np.repeat([[-0.5], [-0.25], [0], [0.25]], 3, 1))
     np.testing.assert_allclose(background[0, 2, :, 3:], np.repeat(np.arange(-4, 4)[:, None] / 8, 3, 1))
+
+
+@pytest.mark.parametrize("name, kinds", [("h6_noup", 1), ("h6_noup_124mix_halfattn", 3)])
+def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itself(name, kinds, monkeypatch):
+    golden = golden_numbers.load(name)
+    model = golden_numbers.initialised(name, golden)
+    x = tf.constant(golden["x"][0])
+    expected = model(x)
+    traced = []
+    call = models.Block.call
+    monkeypatch.setattr(
+        models.Block, "call", lambda block, *args, **named: traced.append(1) or call(block, *args, **named)
+    )
+
+    @tf.function
+    def folded():
+        with nn.folded(nn.fold(model, model.trainable_variables)):
+            return model(x)
+
+    # Weights are normalised together or each by itself: the sums are taken in another order.
+    np.testing.assert_allclose(folded(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert len(traced) == kinds < len(model.blocks)
