@@ -159,8 +159,8 @@ def adam_step(
     m: tf.Tensor,
     v: tf.Tensor,
     learning_rate: tf.Tensor,
-    corrections: tuple[tf.Tensor, tf.Tensor],
-    betas: tuple[float, float],
+    corrections: Sequence[tf.Tensor],
+    betas: Sequence[float],
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The parameters after a step of optimizer.PolyakAdam, and where they and Adam's new state are finite; of vectors

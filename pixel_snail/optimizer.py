@@ -117,17 +117,16 @@ class PolyakAdam(keras.optimizers.Optimizer):
     def _update(self, m, v, average, refused, gradient, learning_rate, iterations, *parameters):
         t = tf.cast(iterations, tf.float64) + 1
         # 1 - 0.9995^t loses four of its digits in float32 when t is small.
-        corrections = [
-            tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in (self.beta_1, self.beta_2)
-        ]
+        betas = self.beta_1, self.beta_2
+        corrections = [tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in betas]
         updated, is_finite = fused.adam_step(
             flatten(parameters),
             gradient,
             tf.convert_to_tensor(m),
             tf.convert_to_tensor(v),
             learning_rate,
-            tuple(corrections),
-            (self.beta_1, self.beta_2),
+            corrections,
+            betas,
             self.epsilon,
         )
 
