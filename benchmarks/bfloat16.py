@@ -1,10 +1,14 @@
 """What --bfloat16 does to learning: 200 steps on photographs, from the same parameters, on the same batches.
 
 Prints a JSON line: the bits/dim of the last 20 training steps and of the test images (by the parameters as they are,
-not their averages), in float32 and in bfloat16, with each of some seeds of dropout; and by how much of float32's those
-of bfloat16 are higher, in the mean, with its standard error: runs lie apart by chance, too.
+not their averages) for each of some seeds, which decide the initial parameters and the order of the images: in float32,
+in bfloat16, and nudged, in float32 from parameters that lie beside as far as bfloat16 rounds. And by how much of
+float32's those of the other two are higher, in the mean, with its standard error.
 
-    python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1
+At a constant learning rate, two runs that differ by rounding soon lie a percent or two apart, and no mean of a few
+tells bfloat16 from chance. If the rate falls quickly, they stay together.
+
+    python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1 --lr_decay=0.98
 """
 
 import argparse
@@ -12,8 +16,14 @@ import itertools
 import json
 import statistics
 
-from benchmarks.measuring import in_a_process
+import keras
+import numpy as np
+import tensorflow as tf
+
+import data
+from pixel_snail import devices, evaluation, logistic_mixture, progress, steps
 from pixel_snail import flags as command_line
+from pixel_snail.optimizer import PolyakAdam
 
 STEPS = 200
 
@@ -22,53 +32,77 @@ def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     command_line.add_model_flags(parser)
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
+    parser.add_argument("--lr_decay", type=command_line.non_negative_float, default=0.999998)
     parser.add_argument("--seeds", type=command_line.positive_int, default=4)
     flags = parser.parse_args()
     if flags.seeds < 2:
         parser.error("--seeds: one run tells nothing of chance")
-    learned = {
-        kind: [in_a_process(learn, flags, kind == "bfloat16", seed) for seed in range(flags.seeds)]
-        for kind in ("float32", "bfloat16")
-    }
-    result = {"steps": STEPS}
+    learned = learn(flags)
+    result = {"steps": STEPS, "lr_decay": flags.lr_decay}
     for name in ("training", "test"):
         bits = {kind: [run[name] for run in runs] for kind, runs in learned.items()}
-        higher = [b / a - 1 for a, b in zip(bits["float32"], bits["bfloat16"], strict=True)]
-        stderr = statistics.stdev(higher) / len(higher) ** 0.5
-        result[name] = bits | {"higher": round(statistics.mean(higher), 4), "stderr": round(stderr, 4)}
+        result[name] = bits
+        for kind in ("nudged", "bfloat16"):
+            higher = [b / a - 1 for a, b in zip(bits["float32"], bits[kind], strict=True)]
+            stderr = statistics.stdev(higher) / len(higher) ** 0.5
+            result[f"{name}_{kind}_higher"] = [round(statistics.mean(higher), 5), round(stderr, 5)]
     print(json.dumps(result))
 
 
-def learn(flags: argparse.Namespace, bfloat16: bool, dropout_seed: int) -> dict[str, float]:
-    """The bits/dim that STEPS steps lead to."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import data
-    from pixel_snail import devices, evaluation, logistic_mixture, progress, steps
-    from pixel_snail.optimizer import PolyakAdam
-
-    keras.utils.set_random_seed(0)
+def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """The bits/dim that STEPS steps lead to, for each kind of run and each seed."""
     data_set = data.data_sets["photos"](None)
     strategy = devices.strategy(1)
     model = evaluation.build_model(flags, data_set, dropout_p=0.5)
-    epochs = (data.training_batches(data_set.train, flags.batch_size, 0, epoch) for epoch in itertools.count())
-    batches = itertools.islice(itertools.chain.from_iterable(epochs), STEPS)
-    (first,) = data.training_batches(data_set.train, flags.batch_size, 0, epoch=0).take(1)
-    steps.initialise(model, *evaluation.network_inputs(first, None), seed=0)
-    optimizer = PolyakAdam()
+    optimizer = PolyakAdam(lr_decay=flags.lr_decay)
     optimizer.build(model.trainable_variables)
-    step = steps.train_step(strategy, model, optimizer, None, dropout_seed, bfloat16=bfloat16)
-    losses = [float(step(batch)) for batch in progress.bar(batches, desc="training", unit="step", total=STEPS)]
-    bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
-    test_step = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
-    values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size)
-    nats = evaluation.nats_per_channel(values).sum(1)
-    return {
-        "training": round(float(np.mean(bits[-20:])), 4),
-        "test": round(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()), 4),
+    no_state = [variable.numpy() for variable in optimizer.variables]
+    steps_of = {
+        bfloat16: steps.train_step(strategy, model, optimizer, None, seed=0, bfloat16=bfloat16)
+        for bfloat16 in (False, True)
     }
+    test_step = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
+
+    def run(parameters, bfloat16, batches, desc):
+        for variable, value in zip(model.trainable_variables, parameters, strict=True):
+            variable.assign(value)
+        for variable, value in zip(optimizer.variables, no_state, strict=True):
+            variable.assign(value)
+        step = steps_of[bfloat16]
+        losses = [float(step(batch)) for batch in progress.bar(batches, desc=desc, unit="step")]
+        bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
+        values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size)
+        nats = evaluation.nats_per_channel(values).sum(1)
+        return {
+            "training": round(float(np.mean(bits[-20:])), 4),
+            "test": round(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()), 4),
+        }
+
+    learned = {"float32": [], "nudged": [], "bfloat16": []}
+    for seed in range(flags.seeds):
+        epochs = (data.training_batches(data_set.train, flags.batch_size, seed, epoch) for epoch in itertools.count())
+        batches = list(itertools.islice(itertools.chain.from_iterable(epochs), STEPS))
+        start = initial_parameters(flags, data_set, batches[0], seed)
+        for kind, runs in learned.items():
+            parameters = nudged(start, seed) if kind == "nudged" else start
+            runs.append(run(parameters, kind == "bfloat16", batches, f"seed {seed}, {kind}"))
+    return learned
+
+
+def initial_parameters(
+    flags: argparse.Namespace, data_set: data.DataSet, batch: dict[str, tf.Tensor], seed: int
+) -> list[np.ndarray]:
+    """Those of a seed, initialised on a batch."""
+    keras.utils.set_random_seed(seed)
+    model = evaluation.build_model(flags, data_set, dropout_p=0.5)
+    steps.initialise(model, *evaluation.network_inputs(batch, None), seed)
+    return [variable.numpy() for variable in model.trainable_variables]
+
+
+def nudged(parameters: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Each beside itself by the standard deviation of rounding to bfloat16's 8 digits, about 2^-9 / sqrt(3)."""
+    rng = np.random.default_rng(seed)
+    return [p * (1 + 2**-9 / 3**0.5 * rng.standard_normal(p.shape, np.float32)) for p in parameters]
 
 
 if __name__ == "__main__":

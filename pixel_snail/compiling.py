@@ -12,15 +12,27 @@ SMALL = 2**15
 def compiled(function: Callable) -> Callable:
     """`function`, of tensors and constants, compiled where a graph calls it with large tensors; else as it is.
 
-    Such a function must hold no sum: TensorFlow 2.21 runs compiled sums through a library whose set-up crashes now and
+    What is given in bfloat16, it sees in float32, and what it returns is then rounded: rounding every step between
+    would take up to seven times as long. Such a function must hold no sum: TensorFlow 2.21 runs compiled sums through a library whose set-up crashes now and
     then when two threads call one for the first time at once.
     """
-    compiled_function = tf.function(function, jit_compile=True, autograph=False)
+
+    def in_float32(*arguments):
+        if not any(map(_is_bfloat16, tf.nest.flatten(arguments))):
+            return function(*arguments)
+        widened = tf.nest.map_structure(lambda a: tf.cast(a, tf.float32) if _is_bfloat16(a) else a, arguments)
+        return tf.nest.map_structure(lambda result: tf.cast(result, tf.bfloat16), function(*widened))
+
+    compiled_function = tf.function(in_float32, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*arguments):
         sizes = [argument.shape.num_elements() for argument in arguments if isinstance(argument, tf.Tensor)]
         large = any(size is None or size > SMALL for size in sizes)
-        return (compiled_function if large and not tf.executing_eagerly() else function)(*arguments)
+        return (compiled_function if large and not tf.executing_eagerly() else in_float32)(*arguments)
 
     return call
+
+
+def _is_bfloat16(argument):
+    return isinstance(argument, tf.Tensor) and argument.dtype == tf.bfloat16

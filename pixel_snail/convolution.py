@@ -33,23 +33,25 @@ def convolve(
     Args:
         transformed: what `made_of` made of w, if that was done before.
     """
+    if _goes_winograds_way(w, strides, x.dtype):
+        return winograd(x, w, transformed)
     if x.dtype == tf.bfloat16 and not _has_fast_bfloat16():
         if strides != (1, 1):
             return tf.cast(tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(w, tf.float32), strides, "VALID"), x.dtype)
         return shifted_copies(x, w)
-    if x.dtype == tf.float32 and _goes_winograds_way(w, strides):
-        return winograd(x, w, transformed)
     return tf.nn.conv2d(x, w, strides, "VALID")
 
 
-def made_of(w: tf.Tensor, strides: tuple[int, int] = (1, 1)) -> list[tf.Tensor]:
-    """What `convolve` of float32 maps makes of the filter before it sees a map: one tensor, or none."""
-    return [_weights(w)] if _goes_winograds_way(w, strides) else []
+def made_of(w: tf.Tensor, strides: tuple[int, int], dtype: tf.DType) -> list[tf.Tensor]:
+    """What `convolve` of maps of a type makes of the filter [h, w, C, F], float32, before it sees one: a tensor, or
+    none."""
+    return [tf.cast(_weights(w), dtype)] if _goes_winograds_way(w, strides, dtype) else []
 
 
-def _goes_winograds_way(w, strides):
+def _goes_winograds_way(w, strides, dtype):
     wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _WIDE
-    return wide and not tf.config.list_physical_devices("GPU")
+    fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else tf.config.list_physical_devices("GPU")
+    return wide and not fast_otherwise
 
 
 @functools.cache
@@ -104,21 +106,22 @@ def _copies_gradient(copies, height, width, rows, columns):
     for k, copy in enumerate(tf.split(copies, height * width, -1)):
         i, j = divmod(k, width)
         copy = tf.pad(copy, [[0, 0], [i, height - 1 - i], [j, width - 1 - j], [0, 0]])
-        dx += tf.cast(copy, tf.float32)
-    return tf.cast(dx, copies.dtype)
+        dx += copy
+    return dx
 
 
 def winograd(x: tf.Tensor, w: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
     """`convolve` of a filter [2, 2, C, F] by Winograd's way.
 
     Args:
-        transformed: the filter's transform, if it is at hand. The gradient is the filter's.
+        transformed: the filter's transform, if it is at hand; of another type, it is of no use. The gradient is the
+            filter's.
     """
 
     def transformed_after(tensor):
         # Not all layers' at once, as soon as the weights are known: these are four times as large.
         with tf.control_dependencies([tensor]):
-            return _weights(w) if transformed is None else transformed
+            return transformed if transformed is not None and transformed.dtype == w.dtype else _weights(w)
 
     @tf.custom_gradient
     def differentiable(x, w):

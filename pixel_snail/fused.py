@@ -73,7 +73,7 @@ def gate(x: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient
     def differentiable(x, c):
-        return _gate(x, c), lambda dy: (dy, _gate_gradient(c, dy))
+        return _gate(x, c), lambda dy: (dy, tf.concat(_gate_gradient(c, dy), -1))
 
     return differentiable(x, c)
 
@@ -88,7 +88,7 @@ def _gate(x, c):
 def _gate_gradient(c, dy):
     p, q = tf.split(c, 2, -1)
     s = tf.sigmoid(q)
-    return tf.concat([dy * s, dy * p * s * (1 - s)], -1)
+    return dy * s, dy * p * s * (1 - s)
 
 
 def concat_elu(x: tf.Tensor) -> tf.Tensor:
@@ -149,7 +149,7 @@ def _activate_gradient(y, keep, dy, nonlinearity, margins, kept):
 @compiled
 def softmax_gradient(probabilities: tf.Tensor, d_probabilities: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
     """The gradient of the logits [..., N]; `mean` [..., 1] is that of d_probabilities under the probabilities."""
-    return probabilities * (d_probabilities - tf.cast(mean, d_probabilities.dtype))
+    return probabilities * (d_probabilities - mean)
 
 
 @compiled

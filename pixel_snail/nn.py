@@ -71,10 +71,15 @@ def for_pixels(weights: Weights) -> Weights:
     return {layer: layer.for_pixels(*values) for layer, values in weights.items()}
 
 
-def for_maps(weights: Weights) -> Weights:
+def for_maps(weights: Weights, bfloat16: bool = False) -> Weights:
     """What `fold` made, with what convolutions of whole maps make of it, which is then not made for every part of a
-    batch. Gradients are those of what `fold` made."""
-    return {layer: layer.for_maps(*values) for layer, values in weights.items()}
+    batch. Gradients are those of what `fold` made.
+
+    Args:
+        bfloat16: whether the maps between the first and the last layer are.
+    """
+    dtype = tf.bfloat16 if bfloat16 else tf.float32
+    return {layer: layer.for_maps(dtype, *values) for layer, values in weights.items()}
 
 
 @contextlib.contextmanager
@@ -107,7 +112,7 @@ class Layer(keras.layers.Layer):
     def for_pixels(self, *weights):
         return [*weights]
 
-    def for_maps(self, *weights):
+    def for_maps(self, dtype, *weights):
         return [*weights]
 
 
@@ -284,8 +289,8 @@ class conv2d(_weight_normalised):
             x = tf.pad(x, [[0, 0], *self.margins(x.shape), [0, 0]])
         return super().call(x)
 
-    def for_maps(self, w, b):
-        return [w, b, *convolution.made_of(w, self.strides)]
+    def for_maps(self, dtype, w, b):
+        return [w, b, *convolution.made_of(w, self.strides, dtype)]
 
     def linear(self, x, w, *of_w):
         return convolution.convolve(x, w, self.strides, *of_w)

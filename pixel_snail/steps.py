@@ -44,7 +44,7 @@ def train_step(
         with tf.GradientTape() as tape:
             folded = nn.fold(model, variables)
         # What is made of weights for all parts takes more memory than what --recompute saves.
-        for_parts = folded if recompute else nn.for_maps(folded)
+        for_parts = folded if recompute else nn.for_maps(folded, bfloat16)
         weights = tf.nest.flatten(list(folded.values()))
 
         def loss_and_gradients(part, first_image):

@@ -63,5 +63,5 @@ def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
     w = tf.cast(rng.normal(size=[2, 2, channels, filters]) / channels**0.5, tf.float32)
     expected = tf.nn.conv2d(x, w, 1, "VALID")
     np.testing.assert_allclose(convolution.convolve(x, w), expected, rtol=0, atol=2e-5)
-    prepared = convolution.convolve(x, w, (1, 1), *convolution.made_of(w))
+    prepared = convolution.convolve(x, w, (1, 1), *convolution.made_of(w, (1, 1), tf.float32))
     np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)

@@ -119,17 +119,18 @@ def test_recomputed_gradients_are_those_kept_dropout_included(name):
 
 
 @pytest.mark.parametrize("name", ["h6_hier4", "h6_noup_124mix_halfattn", "h6_shift", "h8_noup_smallkey_ar_chs", "pxpp"])
-def test_bfloat16_gives_the_loss_and_finite_float32_gradients(name):
+def test_bfloat16_gives_the_loss_and_float32_gradients_to_its_precision(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.initialised(name, golden)
-    (loss, _), (loss_16, gradients) = (
+    (loss, gradients), (loss_16, gradients_16) = (
         tf.function(loss_and_gradients)(model, tf.constant(golden["x"][0]), bfloat16=bfloat16)
         for bfloat16 in (False, True)
     )
     np.testing.assert_allclose(loss_16, loss, rtol=5e-3)  # a rounding to 8 bits is 0.4% at most
-    for gradient in gradients:
-        assert gradient.dtype == tf.float32
-        assert np.isfinite(gradient).all()
+    assert {gradient.dtype for gradient in gradients_16} == {tf.float32}
+    gradient, gradient_16 = flatten(gradients), flatten(gradients_16)
+    # Dozens of layers round, there and back: 1 to 2% together, in PixelCNN++ 4%.
+    assert tf.norm(gradient_16 - gradient) < 0.08 * tf.norm(gradient)
 
 
 def test_parts_of_a_batch_sum_up_to_its_step_dropout_included(one_block):
