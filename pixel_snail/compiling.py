@@ -12,8 +12,10 @@ SMALL = 2**15
 def compiled(function: Callable) -> Callable:
     """`function`, of tensors and constants, compiled where a graph calls it with large tensors; else as it is.
 
-    What is given in bfloat16, it sees in float32, and what it returns is then rounded: rounding every step between
-    would take up to seven times as long. Such a function must hold no sum: TensorFlow 2.21 runs compiled sums through a library whose set-up crashes now and
+    What it is given in bfloat16, it sees in float32, and what it returns is then rounded: to round each step between
+    takes up to seven times as long.
+
+    Such a function must hold no sum: TensorFlow 2.21 runs compiled sums through a library whose set-up crashes now and
     then when two threads call one for the first time at once.
     """
 
