@@ -10,8 +10,8 @@ outputs y see, and w the taps,
 In two dimensions, tiles of 3 x 3 outputs need 16 products instead of 36: sixteen matrix products over all tiles, each
 C x F, between transforms that only add. In float32 the error is that of a plain convolution to within a factor of two.
 
-In bfloat16, on CPUs on which TensorFlow's convolution has no fast gradient, as one matrix product over shifted copies
-of the map.
+In bfloat16, TensorFlow's convolution has a fast gradient on GPUs and on CPUs with AMX only. On others, wide filters go
+Winograd's way as well, and narrower ones are applied as one matrix product over shifted copies of the map.
 """
 
 import functools
