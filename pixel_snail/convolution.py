@@ -91,7 +91,6 @@ def _outputs_shape(x, height, width, filters):
     return [-1, x.shape[1] - height + 1, x.shape[2] - width + 1, filters]
 
 
-@compiled
 def _copies(x, height, width):
     down, across = x.shape[1] - height + 1, x.shape[2] - width + 1
     copies = [x[:, i : i + down, j : j + across] for i in range(height) for j in range(width)]
