@@ -505,33 +505,31 @@ def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
     return tf.repeat(tf.repeat(x, size, 1), size, 2) if size > 1 else x
 
 
-def dropout_mask(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Which elements dropout keeps: true with probability 1 - rate, to 2^-16 (exactly, if rate is a multiple of that).
+def dropout_words(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """The random numbers that say which elements of a map dropout keeps, [B, N], for `fused.kept`.
 
     Args:
-        shape: [B, ...].
+        shape: the map's, [B, ...].
         seed: two integers, and the number of the first image. Each image has a stream of its own, by its number: the
             masks of a batch are the same in parts as in one.
     """
     batch, *rest = shape
-    number = int(np.prod(rest))
-    # A random word serves as many elements as it has parts of the rate's precision: random numbers are what costs.
-    part = tf.uint8 if (256 * rate).is_integer() else tf.uint16
-    blocks = -(-number * part.size // 16)  # Philox's: four words each, which are counted
+    dtype, _, elements = fused.word_of(rate)
+    number = -(-int(np.prod(rest)) // elements)
+    blocks = -(-number * dtype.size // 16)  # Philox's, of 16 bytes each, which are counted
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed[:2])
     counter += tf.stack([tf.cast(seed[2], tf.uint64) * blocks, 0])
-    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+    random = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[batch, 4 * blocks], key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
     )
-    parts = tf.reshape(tf.bitcast(words, part), [batch, -1])[:, :number]
-    return tf.reshape(parts, [batch, *rest]) >= tf.constant(min(round(rate * (part.max + 1)), part.max), part)
+    return tf.reshape(tf.bitcast(random, dtype), [batch, -1])[:, :number]
 
 
 _PHILOX = tf.random.Algorithm.PHILOX.value
 
 
 def split_seed(seed: tf.Tensor | None, number: int) -> list[tf.Tensor | None]:
-    """`number` independent seeds of dropout, as dropout_mask takes them, from one; of no seed, as many times none."""
+    """`number` independent seeds of dropout, as dropout_words takes them, from one; of no seed, as many times none."""
     if seed is None:
         return [None] * number
     return [tf.concat([part, seed[2:]], 0) for part in tf.unstack(tf.random.split(seed[:2], number))]
@@ -637,11 +635,11 @@ class gated_resnet(Layer):
             return conv(nonlinearities[self.nonlinearity](x), cache=cache)
         settings = {"has_margins": True} if isinstance(conv, conv2d) else {}
         margins = conv.margins(x.shape) if settings else None
-        keep = None
+        random = None
         if seed is not None and self.dropout_p:
             channels = x.shape[-1] * (2 if self.nonlinearity == "concat_elu" else 1)
-            keep = dropout_mask([*_shape(x)[:-1], channels], self.dropout_p, seed)
-        return conv(fused.activate(x, self.nonlinearity, margins, keep, self.dropout_p), **settings)
+            random = dropout_words([*_shape(x)[:-1], channels], self.dropout_p, seed)
+        return conv(fused.activate(x, self.nonlinearity, margins, random, self.dropout_p), **settings)
 
 
 _QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few ops more

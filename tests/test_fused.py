@@ -77,17 +77,19 @@ def test_gate_and_add_bias_are_their_formulas(rng, run):
 
 @pytest.mark.parametrize("nonlinearity", sorted(nn.nonlinearities))
 @pytest.mark.parametrize("margins", [None, ((1, 0), (2, 3))])
-@pytest.mark.parametrize("rate", [0, 0.25])
+@pytest.mark.parametrize("rate", [0, 0.25, 0.3])
 def test_activate_is_nonlinearity_then_dropout_then_zeros_around(nonlinearity, margins, rate, rng, run):
     x = normal(rng, 2, 3, 4, 5)
-    keep = nn.nonlinearities[nonlinearity](x)
-    keep = tf.constant(rng.random(keep.shape) >= rate) if rate else None
+    shape = nn.nonlinearities[nonlinearity](x).shape
+    random = nn.dropout_words(shape, rate, tf.constant([1, 2, 0])) if rate else None
 
     def reference(x):
         y = nn.nonlinearities[nonlinearity](x)
         if rate:
-            y = tf.where(keep, y / (1 - rate), 0)
+            y = tf.where(fused.kept(random, shape, rate), y / (1 - rate), 0)
         return tf.pad(y, [[0, 0], *margins, [0, 0]]) if margins else y
 
     activate = fused.activate
-    assert_same_values_and_gradients(lambda x: activate(x, nonlinearity, margins, keep, rate), reference, [x], rng, run)
+    assert_same_values_and_gradients(
+        lambda x: activate(x, nonlinearity, margins, random, rate), reference, [x], rng, run
+    )
