@@ -38,3 +38,17 @@ def compiled(function: Callable) -> Callable:
 
 def _is_bfloat16(argument):
     return isinstance(argument, tf.Tensor) and argument.dtype == tf.bfloat16
+
+
+def words(x: tf.Tensor) -> tf.Tensor:
+    """bfloat16 as the 16 bits that it is; else x as it is.
+
+    XLA moves bfloat16 by way of float32, and computes a large tensor anew as float32 before it takes pieces of it.
+    Words it moves as they are.
+    """
+    return tf.bitcast(x, tf.uint16) if x.dtype == tf.bfloat16 else x
+
+
+def of_words(x: tf.Tensor) -> tf.Tensor:
+    """What `words` were made of, in float32."""
+    return tf.bitcast(tf.bitwise.left_shift(tf.cast(x, tf.uint32), 16), tf.float32) if x.dtype == tf.uint16 else x

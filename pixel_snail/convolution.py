@@ -19,22 +19,29 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pixel_snail.compiling import compiled
-
-_WIDE = 2**16
-"""C * F from which on Winograd's products save more than its transforms cost, as measured."""
+from pixel_snail import fused
+from pixel_snail.compiling import compiled, of_words, words
 
 
 def convolve(
-    x: tf.Tensor, w: tf.Tensor, strides: tuple[int, int] = (1, 1), transformed: tf.Tensor | None = None
+    x: tf.Tensor,
+    w: tf.Tensor,
+    b: tf.Tensor,
+    strides: tuple[int, int] = (1, 1),
+    transformed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """A convolution without zeros around: x [B, H, W, C], w [h, w, C, F] of its type -> [B, H-h+1, W-w+1, F].
+    """A convolution without zeros around, and a bias: x [B, H, W, C], w [h, w, C, F], b [F] -> [B, H-h+1, W-w+1, F].
 
     Args:
+        x: float32 or bfloat16, and so is the result. w and b, and their gradients, are float32.
         transformed: what `made_of` made of w, if that was done before.
     """
     if _goes_winograds_way(w, strides, x.dtype):
-        return winograd(x, w, transformed)
+        return winograd(x, w, b, transformed)
+    return fused.add_bias(_convolve(x, tf.cast(w, x.dtype), strides), tf.cast(b, x.dtype))
+
+
+def _convolve(x, w, strides):
     if x.dtype == tf.bfloat16 and not _has_fast_bfloat16():
         if strides != (1, 1):
             return tf.cast(tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(w, tf.float32), strides, "VALID"), x.dtype)
@@ -45,20 +52,32 @@ def convolve(
 def made_of(w: tf.Tensor, strides: tuple[int, int], dtype: tf.DType) -> list[tf.Tensor]:
     """What `convolve` of maps of a type makes of the filter [h, w, C, F], float32, before it sees one: a tensor, or
     none."""
-    return [tf.cast(_weights(w), dtype)] if _goes_winograds_way(w, strides, dtype) else []
+    return [_made(w, dtype)] if _goes_winograds_way(w, strides, dtype) else []
 
 
 def _goes_winograds_way(w, strides, dtype):
-    wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _WIDE
-    fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else tf.config.list_physical_devices("GPU")
+    wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _wide()
+    fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else _has_gpu()
     return wide and not fast_otherwise
 
 
-@functools.cache
+def _wide():
+    """C * F from which on Winograd's products save more than its transforms cost: as measured, on a CPU whose plain
+    convolutions are half as fast, a sixteenth of that."""
+    return 2**16 if _has_amx() else 2**12
+
+
 def _has_fast_bfloat16():
-    """Whether TensorFlow's convolutions of bfloat16 have fast gradients: on GPUs, and CPUs with Intel's AMX."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
+    """Whether TensorFlow's convolutions of bfloat16 have fast gradients."""
+    return _has_gpu() or _has_amx()
+
+
+def _has_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+@functools.cache
+def _has_amx():
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -66,7 +85,7 @@ def _has_fast_bfloat16():
 
 
 def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    """`convolve` as one matrix product, [pixels, h * w * C] x [h * w * C, F]."""
+    """The convolution, maps and filter of one type, as one matrix product, [pixels, h * w * C] x [h * w * C, F]."""
     height, width, _, filters = w.shape
 
     @tf.custom_gradient
@@ -109,35 +128,39 @@ def _copies_gradient(copies, height, width, rows, columns):
     return dx
 
 
-def winograd(x: tf.Tensor, w: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
-    """`convolve` of a filter [2, 2, C, F] by Winograd's way.
+def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
+    """`convolve` with a filter [2, 2, C, F] by Winograd's way.
 
     Args:
-        transformed: the filter's transform, if it is at hand; of another type, it is of no use. The gradient is the
-            filter's.
+        transformed: the filter's transform, if it is at hand; of another type than x, it is of no use. The gradient is
+            the filter's.
     """
 
     def transformed_after(tensor):
         # Not all layers' at once, as soon as the weights are known: these are four times as large.
         with tf.control_dependencies([tensor]):
-            return transformed if transformed is not None and transformed.dtype == w.dtype else _weights(w)
+            return transformed if transformed is not None and transformed.dtype == x.dtype else _made(w, x.dtype)
 
     @tf.custom_gradient
-    def differentiable(x, w):
+    def differentiable(x, w, b):
         size = (x.shape[1] - 1, x.shape[2] - 1)
-        y = _outputs(tf.matmul(_inputs(x), transformed_after(x)), size)
+        y = _outputs(words(tf.matmul(_inputs(x), transformed_after(x))), b, size)
 
         def gradient(dy):
             # The transformed maps, twice as large as the maps, are not kept: they cost little to make again.
             with tf.control_dependencies([dy]):
                 products = _outputs_gradient(dy)
                 dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size)
-                dw = _weights_gradient(tf.matmul(_inputs(x), products, transpose_a=True))
-            return dx, dw
+                dw = _weights_gradient(words(tf.matmul(_inputs(x), products, transpose_a=True)))
+            return dx, dw, fused.sum_of_pixels(tf.cast(products[_SUMS], tf.float32))
 
         return y, gradient
 
-    return differentiable(x, w)
+    return differentiable(x, w, tf.convert_to_tensor(b))
+
+
+def _made(w, dtype):
+    return tf.cast(_weights(w), dtype)
 
 
 def _tiles(size):
@@ -182,16 +205,17 @@ def _inputs_gradient(d, size):
 
 
 @compiled
-def _outputs(products, size):
-    """A^T products A: [16, B * tiles, F] -> [B, H, W, F]."""
+def _outputs(products, b, size):
+    """A^T products A + b: [16, B * tiles, F], or its words -> [B, H, W, F]."""
 
     def thirds(parts):
         p0, p1, p2, p3 = parts
         return [p0 + p1 + p2, p1 - p2, p1 + p2 + p3]
 
-    products = tf.reshape(products, [4, 4, -1, *map(_tiles, size), products.shape[-1]])
-    by_row = zip(*(thirds(tf.unstack(by_column)) for by_column in tf.unstack(products)), strict=True)
-    return _interleaved([thirds(columns) for columns in by_row])[:, : size[0], : size[1]]
+    pieces = tf.reshape(products, [4, 4, -1, *map(_tiles, size), products.shape[-1]])
+    by_column = [thirds([of_words(pieces[j, i]) for i in range(4)]) for j in range(4)]
+    y = _interleaved([thirds(columns) for columns in zip(*by_column, strict=True)])[:, : size[0], : size[1]] + b
+    return tf.cast(y, tf.bfloat16) if products.dtype == tf.uint16 else y
 
 
 @compiled
@@ -202,6 +226,10 @@ def _outputs_gradient(dy):
         a, b, c = _thirds(dy, axis, 3, number)
         dy = tf.stack([a, a + b + c, a - b + c, c])
     return tf.reshape(dy, [16, -1, dy.shape[-1]])
+
+
+_SUMS = 5
+"""Which of the sixteen, in `_outputs_gradient`, are the sums of all of a tile's outputs."""
 
 
 @compiled
@@ -215,14 +243,14 @@ def _weights(w):
 
 @compiled
 def _weights_gradient(d):
-    """[16, C, F] -> [2, 2, C, F]."""
+    """[16, C, F], or its words -> [2, 2, C, F], float32."""
 
     def taps(parts, axis):
         d0, d1, d2, d3 = parts
         return tf.stack([d0 + (d1 + d2) / 2, (d1 - d2) / 2 + d3], axis)
 
-    by_column = tf.unstack(tf.reshape(d, [4, 4, *d.shape[1:]]))
-    return taps([taps(tf.unstack(by_row), 0) for by_row in by_column], 1)
+    d = tf.reshape(d, [4, 4, *d.shape[1:]])
+    return taps([taps([of_words(d[j, i]) for i in range(4)], 0) for j in range(4)], 1)
 
 
 def _interleaved(thirds):

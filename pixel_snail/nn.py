@@ -221,8 +221,11 @@ class _weight_normalised(Layer):
     def direction_shape(self, channels: int) -> list[int]:
         raise NotImplementedError
 
-    def linear(self, x: tf.Tensor, w: tf.Tensor, *of_w: tf.Tensor) -> tf.Tensor:
+    def linear(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
+
+    def affine(self, x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
 
     def build(self, x_shape):
         shape = self.direction_shape(x_shape[-1])
@@ -238,8 +241,7 @@ class _weight_normalised(Layer):
     def call(self, x):
         if _initialising.get():
             return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
-        w, b, *of_w = _weights(self)
-        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype), *of_w), tf.cast(b, x.dtype))
+        return self.affine(x, *_weights(self))
 
     def _initialise(self, t):
         mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
@@ -292,8 +294,11 @@ class conv2d(_weight_normalised):
     def for_maps(self, dtype, w, b):
         return [w, b, *convolution.made_of(w, self.strides, dtype)]
 
-    def linear(self, x, w, *of_w):
-        return convolution.convolve(x, w, self.strides, *of_w)
+    def linear(self, x, w):
+        return tf.nn.conv2d(x, w, self.strides, "VALID")
+
+    def affine(self, x, w, b, *of_w):
+        return convolution.convolve(x, w, b, self.strides, *of_w)
 
 
 class down_shifted_conv2d(conv2d):

@@ -12,26 +12,30 @@ def compiled(monkeypatch):
     monkeypatch.setattr(compiling, "SMALL", 0)  # else these tensors would be too small
 
 
-def values_and_gradients(convolve, x, w, weights):
+def values_and_gradients(convolve, arguments, weights):
     with tf.GradientTape() as tape:
-        tape.watch([x, w])
-        y = convolve(x, w)
+        tape.watch(arguments)
+        y = convolve(*arguments)
         loss = tf.reduce_sum(tf.cast(y, weights.dtype) * weights)
-    return [y, *tape.gradient(loss, [x, w])]
+    return [y, *tape.gradient(loss, arguments)]
 
 
 def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
-    x, w = rng.normal(size=[2, *size, 3]), rng.normal(size=[*filter_size, 3, 5])
+    """convolve takes maps and filters, and a bias if it can, and has the values and gradients of TensorFlow's."""
+    takes_bias = convolve is not convolution.shifted_copies
+    x, w, b = rng.normal(size=[2, *size, 3]), rng.normal(size=[*filter_size, 3, 5]), rng.normal(size=5)
     height, width = (side - extent + 1 for side, extent in zip(size, filter_size, strict=True))
     weights = rng.normal(size=[2, height, width, 5])
     # What is compared begins with the same numbers.
-    x, w, weights = (tf.cast(tf.cast(value, dtype), tf.float64) for value in (x, w, weights))
-    expected = values_and_gradients(lambda x, w: tf.nn.conv2d(x, w, 1, "VALID"), x, w, weights)
-    actual = tf.function(values_and_gradients)(
-        convolve, tf.cast(x, dtype), tf.cast(w, dtype), tf.cast(weights, tf.float32)
+    arguments = [tf.cast(value, dtype) for value in ([x, w, b] if takes_bias else [x, w])]
+    expected = values_and_gradients(
+        lambda x, w, b=0.0: tf.nn.conv2d(x, w, 1, "VALID") + b, [tf.cast(a, tf.float64) for a in arguments], weights
     )
-    for a, e in zip(actual, expected, strict=True):
-        assert a.dtype == dtype
+    if takes_bias:  # parameters are float32
+        arguments[1:] = [tf.cast(a, tf.float32) for a in arguments[1:]]
+    actual = tf.function(values_and_gradients)(convolve, arguments, tf.cast(weights, tf.float32))
+    for a, e, its_dtype in zip(actual, expected, [dtype, *(a.dtype for a in arguments)], strict=True):
+        assert a.dtype == its_dtype
         np.testing.assert_allclose(tf.cast(a, tf.float64), e, rtol=0, atol=tolerance * np.abs(e).max())
 
 
@@ -39,8 +43,8 @@ def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
 def test_winograds_way_is_the_convolution(size, rng):
     assert_is_tensorflows(convolution.winograd, tf.float32, size, (2, 2), 2e-6, rng)
 
-    def transformed_before(x, w):
-        return convolution.winograd(x, w, tf.stop_gradient(convolution._weights(w)))
+    def transformed_before(x, w, b):
+        return convolution.winograd(x, w, b, tf.stop_gradient(convolution._weights(w)))
 
     assert_is_tensorflows(transformed_before, tf.float32, size, (2, 2), 2e-6, rng)
 
@@ -55,7 +59,7 @@ def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, to
 @pytest.mark.parametrize("wide", [False, True])
 def test_bfloat16_is_convolved_with_tensorflows_fast_gradients_and_without(fast, wide, monkeypatch, rng):
     monkeypatch.setattr(convolution, "_has_fast_bfloat16", lambda: fast)
-    monkeypatch.setattr(convolution, "_WIDE", 0 if wide else 2**16)
+    monkeypatch.setattr(convolution, "_wide", lambda: 0 if wide else 2**16)
     # Winograd's way rounds more often.
     assert_is_tensorflows(convolution.convolve, tf.bfloat16, (5, 7), (2, 2), 2e-2 if wide else 1e-2, rng)
 
@@ -64,9 +68,10 @@ def test_bfloat16_is_convolved_with_tensorflows_fast_gradients_and_without(fast,
 def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
     x = tf.cast(rng.normal(size=[1, 6, 6, channels]), tf.float32)
     w = tf.cast(rng.normal(size=[2, 2, channels, filters]) / channels**0.5, tf.float32)
-    expected = tf.nn.conv2d(x, w, 1, "VALID")
-    np.testing.assert_allclose(convolution.convolve(x, w), expected, rtol=0, atol=2e-5)
+    b = tf.cast(rng.normal(size=filters), tf.float32)
+    expected = tf.nn.conv2d(x, w, 1, "VALID") + b
+    np.testing.assert_allclose(convolution.convolve(x, w, b), expected, rtol=0, atol=2e-5)
     # In a network whose inner maps are bfloat16, the last layer's are not: what is made for the others it leaves.
     for dtype in (tf.float32, tf.bfloat16):
-        prepared = convolution.convolve(x, w, (1, 1), *convolution.made_of(w, (1, 1), dtype))
+        prepared = convolution.convolve(x, w, b, (1, 1), *convolution.made_of(w, (1, 1), dtype))
         np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)
