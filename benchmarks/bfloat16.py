@@ -1,12 +1,13 @@
 """What --bfloat16 does to learning: 200 steps on photographs, from the same parameters, on the same batches.
 
-Prints a JSON line: the bits/dim of the last 20 training steps and of the test images (by the parameters as they are,
-not their averages) for each of some seeds, which decide the initial parameters and the order of the images: in float32,
+Prints a JSON line: the bits/dim of the last 20 training steps, and of the test images by the parameters as they are and
+by their averages, for each of some seeds, which decide the initial parameters and the order of the images: in float32,
 in bfloat16, and nudged, in float32 from parameters that lie beside as far as bfloat16 rounds. And by how much of
 float32's those of the other two are higher, in the mean, with its standard error.
 
 At a constant learning rate, two runs that differ by rounding soon lie a percent or two apart, and no mean of a few
-tells bfloat16 from chance. If the rate falls quickly, they stay together.
+tells bfloat16 from chance. Their averaged parameters are closer to each other, and if the rate falls quickly, they stay
+together.
 
     python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1 --lr_decay=0.98
 """
@@ -23,9 +24,10 @@ import tensorflow as tf
 import data
 from pixel_snail import devices, evaluation, logistic_mixture, progress, steps
 from pixel_snail import flags as command_line
-from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.optimizer import PolyakAdam, flatten
 
 STEPS = 200
+POLYAK_DECAY = 0.98  # over some 50 steps of the 200
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def main() -> None:
         parser.error("--seeds: one run tells nothing of chance")
     learned = learn(flags)
     result = {"steps": STEPS, "lr_decay": flags.lr_decay}
-    for name in ("training", "test"):
+    for name in ("training", "test", "averaged"):
         bits = {kind: [run[name] for run in runs] for kind, runs in learned.items()}
         result[name] = bits
         for kind in ("nudged", "bfloat16"):
@@ -54,29 +56,35 @@ def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     data_set = data.data_sets["photos"](None)
     strategy = devices.strategy(1)
     model = evaluation.build_model(flags, data_set, dropout_p=0.5)
-    optimizer = PolyakAdam(lr_decay=flags.lr_decay)
+    optimizer = PolyakAdam(lr_decay=flags.lr_decay, polyak_decay=POLYAK_DECAY)
     optimizer.build(model.trainable_variables)
     no_state = [variable.numpy() for variable in optimizer.variables]
     steps_of = {
         bfloat16: steps.train_step(strategy, model, optimizer, None, seed=0, bfloat16=bfloat16)
         for bfloat16 in (False, True)
     }
-    test_step = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
+    test_steps = {
+        "test": evaluation.test_step(strategy, model, lambda: model.trainable_variables, None),
+        "averaged": evaluation.test_step(strategy, model, optimizer.averages, None),
+    }
+
+    def mean_test_bits(test_step):
+        values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size, leave=False)
+        nats = evaluation.nats_per_channel(values).sum(1)
+        return float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean())
 
     def run(parameters, bfloat16, batches, desc):
         for variable, value in zip(model.trainable_variables, parameters, strict=True):
             variable.assign(value)
         for variable, value in zip(optimizer.variables, no_state, strict=True):
             variable.assign(value)
+        optimizer.average.assign(flatten(parameters))
         step = steps_of[bfloat16]
         losses = [float(step(batch)) for batch in progress.bar(batches, desc=desc, unit="step")]
         bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
-        values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size)
-        nats = evaluation.nats_per_channel(values).sum(1)
-        return {
-            "training": round(float(np.mean(bits[-20:])), 4),
-            "test": round(float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean()), 4),
-        }
+        result = {"training": float(np.mean(bits[-20:]))}
+        result |= {name: mean_test_bits(test_step) for name, test_step in test_steps.items()}
+        return {name: round(value, 4) for name, value in result.items()}
 
     learned = {"float32": [], "nudged": [], "bfloat16": []}
     for seed in range(flags.seeds):
