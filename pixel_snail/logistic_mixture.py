@@ -128,7 +128,7 @@ def _draw_logistic(mean, log_scale, u, temperature):
 def _split(l):
     """Logits [..., K] and means, log-scales (floored) and coefficients, each [..., 3, K], of outputs [..., 10 K]."""
     nr_mix = l.shape[-1] // 10
-    logits, rest = l[..., :nr_mix], l[..., nr_mix:]
+    logits, rest = tf.split(l, [nr_mix, 9 * nr_mix], -1)
     rest = tf.reshape(rest, [*tf.unstack(tf.shape(l))[:-1], 3, 3 * nr_mix])
     means, log_scales, coefficients = tf.split(rest, 3, -1)
     return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients)

@@ -477,17 +477,24 @@ def _matmul(x, w):
 
 def down_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
     """Moves a map [B, H, W, C] down by `step` rows; zeros come in on top."""
-    return tf.pad(x[:, :-step], [[0, 0], [step, 0], [0, 0], [0, 0]])
+    return _moved(x, 1, step)
 
 
 def right_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
     """Moves a map [B, H, W, C] right by `step` columns; zeros come in on the left."""
-    return tf.pad(x[:, :, :-step], [[0, 0], [0, 0], [step, 0], [0, 0]])
+    return _moved(x, 2, step)
 
 
 def left_shift(x: tf.Tensor, step: int = 1) -> tf.Tensor:
     """Moves a map [B, H, W, C] left by `step` columns; zeros come in on the right."""
-    return tf.pad(x[:, :, step:], [[0, 0], [0, 0], [0, step], [0, 0]])
+    return _moved(x, 2, -step)
+
+
+def _moved(x, axis, step):
+    margins = [[max(step, 0), max(-step, 0)] if i == axis else [0, 0] for i in range(4)]
+    rest = [size - abs(step) if i == axis else -1 for i, size in enumerate(x.shape)]
+    # tf.slice as in _first.
+    return tf.pad(tf.slice(x, [after for _, after in margins], rest), margins)
 
 
 def _from_left(row):
