@@ -23,7 +23,8 @@ import statistics
 from benchmarks.measuring import peak_gb, timed
 from pixel_snail import flags as command_line
 
-STEPS = 5
+STEPS, SECONDS = 5, 20
+"""How many steps and evaluations are timed, and for how long: as many as both ask for. Their median counts."""
 
 
 def main() -> None:
@@ -46,23 +47,18 @@ def main() -> None:
 def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
     with contextlib.ExitStack() as stack:
         turns = [stack.enter_context(_Process(flags, plain)) for plain in ((False, True) if with_plain else (False,))]
-        for process in turns:  # one after the other: the first step compiles
+        for process in turns:  # one after the other: the first step and evaluation compile
             process.step()
-        steps, evaluations, peaks = [], [], []
-        for _ in range(STEPS):
-            steps.append([process.step() for process in turns])
+        steps = _in_turns([process.step for process in turns])
+        peaks = [process.peak_gb() for process in turns]
         for process in turns:
-            peaks.append(process.peak_gb())
-        for _ in range(STEPS):
-            evaluations.append([process.evaluate() for process in turns])
+            process.evaluate()
+        evaluations = _in_turns([process.evaluate for process in turns])
         gflop = turns[-1].gflop()
     with _new_process() as process:
         peak_gflops = process.submit(_peak_gflops, flags.bfloat16).result()
     seconds, *plain_seconds = (round(statistics.median(of_one), 3) for of_one in zip(*steps, strict=True))
-    # The first evaluation compiles.
-    evaluation, *plain_evaluation = (
-        round(statistics.median(of_one), 3) for of_one in zip(*evaluations[1:], strict=True)
-    )
+    evaluation, *plain_evaluation = (round(statistics.median(of_one), 3) for of_one in zip(*evaluations, strict=True))
     result = {
         "model": flags.model,
         "nr_filters": flags.nr_filters,
@@ -88,6 +84,14 @@ def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
             "evaluation_ratio": round(evaluation / plain_evaluation[0], 3),
         }
     return result
+
+
+def _in_turns(measured):
+    """What functions return that return the seconds they took, for each turn."""
+    turns = []
+    while len(turns) < STEPS or sum(map(sum, turns)) < SECONDS:
+        turns.append([function() for function in measured])
+    return turns
 
 
 def _new_process(**settings):
