@@ -446,6 +446,11 @@ class dense(_weight_normalised):
     def linear(self, x, w):
         return _matmul(x, w)
 
+    def affine(self, x, w, b):
+        # Added before the result has the map's shape again: TensorFlow makes one operation of such a product and sum.
+        w, b = tf.cast(w, x.dtype), tf.cast(b, x.dtype)
+        return _of_pixels(lambda pixels: fused.add_bias(tf.matmul(pixels, w), b), x)
+
 
 nin = dense
 """Network in network, the original's name for a dense layer over the channels of a map: a 1x1 convolution."""
@@ -467,9 +472,15 @@ def variable_names(model: keras.Model) -> list[str]:
 
 def _matmul(x, w):
     """x [..., C] times w [C, F]: one matrix product over all pixels; TensorFlow's batched one goes image by image."""
+    return _of_pixels(lambda pixels: tf.matmul(pixels, w), x)
+
+
+def _of_pixels(function, x):
+    """A function of [N, C] to [N, F] of all pixels of x [..., C]: [..., F]."""
     if x.shape.rank == 2:
-        return tf.matmul(x, w)
-    return tf.reshape(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), w), [*_shape(x)[:-1], w.shape[-1]])
+        return function(x)
+    y = function(tf.reshape(x, [-1, x.shape[-1]]))
+    return tf.reshape(y, [*_shape(x)[:-1], y.shape[-1]])
 
 
 # Shifts and functions without variables
@@ -701,22 +712,18 @@ def causal_attention(
 
 
 def _attend(key, mixin, query, visible):
-    """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits.
-
-    The probabilities, by far the largest map there is, are computed anew for the gradient rather than kept.
-    """
+    """Attention of queries [B, Q, D], already scaled, over the keys [B, N, D] that `visible` [Q, N] admits."""
     some = tf.reduce_any(visible, -1, keepdims=True)
 
     @tf.custom_gradient
     def differentiable(key, mixin, query):
-        probabilities = _probabilities(key, query, visible)
-        factor = tf.cast(attention_factor(probabilities, some), mixin.dtype)
+        logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+        softmax = tf.nn.softmax(logits + tf.where(visible, 0.0, -1e30))
+        factor = tf.cast(attention_factor(softmax, some), mixin.dtype)
+        probabilities = tf.cast(softmax, mixin.dtype)
         mixed = factor * tf.matmul(probabilities, mixin)
 
         def gradient(d_mixed):
-            # Not before it is due, nor by taking those of the forward pass: TensorFlow removes what it finds twice.
-            with tf.control_dependencies([d_mixed]):
-                probabilities = _probabilities(key, query, visible)
             d_product = factor * d_mixed
             d_logits = fused.softmax_gradient(
                 probabilities,
@@ -732,11 +739,6 @@ def _attend(key, mixin, query, visible):
         return mixed, gradient
 
     return differentiable(key, mixin, query)
-
-
-def _probabilities(key, query, visible):
-    logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-    return tf.cast(tf.nn.softmax(logits + tf.where(visible, 0.0, -1e30)), key.dtype)
 
 
 def attention_factor(probabilities: tf.Tensor, some: tf.Tensor) -> tf.Tensor:
