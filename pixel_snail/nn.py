@@ -200,7 +200,8 @@ def _traced(layer, all_weights, recompute, settings, inputs):
 class _weight_normalised(Layer):
     """A linear map `W(V, g)` of x, plus b, with `W` of norm g for each output channel.
 
-    Subclasses give `kind`, `direction_shape`, `axes` (those over which V is normalised) and `linear`.
+    Subclasses give `kind`, `direction_shape`, `axes` (those over which V is normalised), `linear`, and, where its sum
+    with b has a faster way, `affine`.
     Variables, in this order: V, the direction, N(0, 0.05) at first; g, the scale [F]; b, the bias [F].
 
     Args:
