@@ -22,13 +22,15 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--nr_samples",
         type=command_line.non_negative_int,
         default=0,
-        help="images to draw, or completions of each",
+        help="images to draw, or completions of each, without it 4",
     )
     add(
-        "--classes", type=class_list, help="of a conditional network: which to draw, as 0,3,5; default: all, a row each"
+        "--classes",
+        type=class_list,
+        help="of a conditional network: which to draw, as 0,3,5; without it all, a row each",
     )
     add("--complete", metavar="IMAGES", help="a picture or .npy of images to draw again below --keep_rows")
-    add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; default: half")
+    add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
     add("--skip_test", action="store_true", help="only draw")
     add("-o", "--save_dir", help="where the pictures go")

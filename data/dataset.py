@@ -103,11 +103,11 @@ def test_batches(split: Split, batch_size: int, parts: int = 1, own: Sequence[in
 
 
 def check_batch_size(split: Split, batch_size: int) -> None:
-    """Raises UserError if a batch is larger than the split."""
+    """Raises UserError if a batch of training is larger than its split."""
     if batch_size > len(split):
         raise UserError(
-            f"a batch of {batch_size} images (over all replicas) is larger than the data set, which has {len(split)}: "
-            "lower --batch_size, --init_batch_size or --nr_gpu"
+            f"a batch of {batch_size} images (over all replicas) is larger than the training set, which has "
+            f"{len(split)}: lower --batch_size, --init_batch_size or --nr_gpu"
         )
 
 

@@ -32,10 +32,12 @@ def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> Data
     """
     if not data_dir.is_dir():
         raise UserError(f"there is no folder {data_dir}: --data_dir names the folder of the pictures")
-    if (data_dir / "train").is_dir() and (data_dir / "test").is_dir():
+    if _has_splits(data_dir):
         splits = {name: _pictures(data_dir / name) for name in ("train", "test")}
     else:
         paths = sorted(_pictures(data_dir), key=lambda path: _hash(path.relative_to(data_dir)))
+        if len(paths) == 1:
+            raise UserError(f"{data_dir} has only one picture, {paths[0].name}: training and testing take one each")
         number = -(-len(paths) // _TEST_SHARE)
         splits = {"train": sorted(paths[number:]), "test": sorted(paths[:number])}
     for name, paths in splits.items():
@@ -53,6 +55,19 @@ def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> Data
     kind = "downsampled" if downsample else "cropped"
     converted = cache.splits(data_dir / cache.FOLDER / f"{kind}_{image_size}x{image_size}", sources)
     return DataSet(converted["train"][0], converted["test"][0], source=str(data_dir))
+
+
+def check_apart(data_dir: Path, save_dir: Path) -> None:
+    """Raises UserError if pictures written to save_dir would become part of the data set."""
+    if not _has_splits(data_dir) and save_dir.resolve().is_relative_to(data_dir.resolve()):
+        raise UserError(
+            f"--save_dir={save_dir} lies in --data_dir={data_dir}, below which all pictures are the data set: name a "
+            "--data_dir or --save_dir apart from the other"
+        )
+
+
+def _has_splits(data_dir):
+    return (data_dir / "train").is_dir() and (data_dir / "test").is_dir()
 
 
 def _pictures(folder):

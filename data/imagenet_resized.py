@@ -43,8 +43,9 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
             f"there is no ImageNet of 2017 in {data_dir}: put there Imagenet{image_size}_train_npz and "
             f"Imagenet{image_size}_val_npz, unpacked, from https://image-net.org/download-images"
         )
-    (train, _), (test, record) = converted["train"], converted["test"]
-    return DataSet(train, test, source=record["identity"]["source"], unverified=UNVERIFIED)
+    (train, of_train), (test, of_test) = converted["train"], converted["test"]
+    source = " and ".join(record["identity"]["source"] for record in (of_train, of_test))
+    return DataSet(train, test, source=source, unverified=UNVERIFIED)
 
 
 def find(root: Path, size: int) -> dict[str, list[Path]] | None:

@@ -297,6 +297,8 @@ def picture(file: Path | BinaryIO, name: str) -> np.ndarray:
                 image.verify()  # the checksums of a PNG's pixels: to decode them, Pillow does not look at them
             with PIL.Image.open(file, formats=formats) as image:
                 return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {name}") from error
     except Exception as error:  # what is broken makes Pillow raise nearly anything
         raise UserError(f"{name} is not a PNG, JPEG or WebP picture that can be read: {error}") from error
 

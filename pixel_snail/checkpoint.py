@@ -280,7 +280,7 @@ class Reader:
         name = differing[0]
         raise UserError(
             f"the checkpoint {self.prefix} is of another network: {name} is {_described(found.get(name))} there and "
-            f"{_described(expected.get(name))} here; probably {_likely_flag(found, expected)} differs"
+            f"{_described(expected.get(name))} here; the difference is probably {_likely_flag(found, expected)}"
         )
 
 

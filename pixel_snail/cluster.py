@@ -23,6 +23,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 
+from pixel_snail import signals
 from pixel_snail.errors import UserError, first_line
 
 WAIT_SECONDS = 300
@@ -238,7 +239,8 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
         UserError: the workers don't all start, or with other numbers of replicas, or the port is taken.
     """
     print(
-        f"{cluster.name(cluster.index)}, one of {cluster.size} workers: waiting for the others ...",
+        f"{cluster.name(cluster.index)}, one of {cluster.size} workers: "
+        f"waiting for the others, up to {WAIT_SECONDS} s ...",
         file=sys.stderr,
         flush=True,
     )
@@ -248,7 +250,8 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     # meanwhile; without it, the strategy looks after its peers itself.
     context.context().configure_coordination_service("")
     try:
-        return _Strategy(cluster, kind, replicas)
+        with signals.ends_at_once():
+            return _Strategy(cluster, kind, replicas)
     except tf.errors.UnknownError as error:
         raise UserError(
             f"can't listen at {cluster.addresses[cluster.index]}, the address of this worker in TF_CONFIG: "
@@ -299,7 +302,11 @@ def _why_not_together(cluster, error):
     silent = [i for i in range(cluster.size) if i != cluster.index and not _answers(cluster.addresses[i])]
     if silent:
         return f"no answer from {', '.join(map(cluster.name, silent))}, after up to {WAIT_SECONDS} s: is it started?"
-    return f"the workers did not come together, though all answer; is their TF_CONFIG the same? ({first_line(error)})"
+    reason = re.sub(r"\{\{.*?\}\} ?", "", first_line(error))
+    return (
+        "the workers did not come together, though something answers at the address of each; is their TF_CONFIG the "
+        f"same, and does no http_proxy come between them? ({reason})"
+    )
 
 
 def _answers(address):

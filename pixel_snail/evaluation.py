@@ -46,9 +46,11 @@ def evaluate(flags: argparse.Namespace) -> None:
 
 
 def _evaluate(flags, cluster):
-    written = [flags.json and os.path.dirname(os.path.abspath(flags.json)), flags.save_dir]
-    for path in filter(None, written if cluster.is_chief else []):
-        run_folder.check_writable(path)
+    if cluster.is_chief:
+        if flags.json:
+            run_folder.check_file_writable(flags.json)
+        if flags.save_dir:
+            run_folder.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params)
     run_folder.complete_flags(flags, prefix, command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS)
     _check_size(flags, prefix)
@@ -80,7 +82,8 @@ def _check_size(flags, prefix):
         if getattr(flags, name) > most:
             raise UserError(
                 f"the checkpoint {prefix} is of another network: --{name}={getattr(flags, name)} is too much for its "
-                f"{len(parameters)} parameters, at most {widest} wide"
+                f"{len(parameters)} tensors, at most {widest} wide; python -m pixel_snail.checkpoint {prefix} tells of "
+                "which it is"
             )
 
 
@@ -92,7 +95,7 @@ def _test(flags, prefix, strategy, cluster, model, data_set):
     if not cluster.is_chief:
         return
     result = _result(flags, prefix, data_set, nats)
-    print(f"bits/dim: {result['bits_per_dim']:.4f} +- {result['bits_per_dim_stderr']:.4f} (standard error)", flush=True)
+    print(f"bits/dim: {result['bits_per_dim']:.4f} {_plus_or_minus(result)}", flush=True)
     result["files_bits_per_dim"] = codecs.bits_per_dim(data_set.test.images)
     if flags.json:
         run_folder.write(flags.json, lambda path: Path(path).write_text(json.dumps(result, indent=1) + "\n"))
@@ -140,13 +143,13 @@ def load_data(flags: argparse.Namespace) -> data.DataSet:
     """The data set that the flags name.
 
     Raises:
-        UserError: it is not there, has no labels where they are needed, or is smaller than a batch.
+        UserError: it is not there, has no labels where they are needed, or what is written would become part of it.
     """
+    if flags.data_set == "folder" and flags.save_dir:
+        data.folder.check_apart(Path(flags.data_dir), Path(flags.save_dir))
     data_set = data.load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
-    for split in (data_set.train, data_set.test):
-        data.check_batch_size(split, flags.batch_size)
     if not flags.class_conditional:
         data_set = data_set.without_labels()
     return data_set
@@ -287,7 +290,7 @@ def _result(flags, prefix, data_set, nats):
         "images": len(bits),
         "test_set_images": total,
         "bits_per_dim": float(bits.mean()),
-        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5),
+        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5) if len(bits) > 1 else None,
         "bits_per_dim_per_channel": {
             # A channel has a third of an image's dimensions.
             channel: float(3 * logistic_mixture.bits_per_dim(nats[:, i], data_set.image_shape).mean())
@@ -312,13 +315,18 @@ def _save_bit_maps(flags, data_set, result, extremes):
     return path
 
 
+def _plus_or_minus(result):
+    stderr = result["bits_per_dim_stderr"]
+    return "(one image)" if stderr is None else f"+- {stderr:.4f} (standard error)"
+
+
 def _table(result):
     parameters = "averaged" if result["averaged"] else "raw"
     rows = [
         (
             f"{result['model']}, {parameters} parameters",
             result["bits_per_dim"],
-            f"+- {result['bits_per_dim_stderr']:.4f} (standard error)",
+            _plus_or_minus(result),
         ),
         *((f"  of {channel}", bits, "") for channel, bits in result["bits_per_dim_per_channel"].items()),
     ]

@@ -1,6 +1,8 @@
 """The command line that train.py and eval.py share, parsed as the original's argparse parsed its own."""
 
 import argparse
+import contextlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -19,8 +21,19 @@ _ORIGINAL = """
 """.split()
 
 
+class _Help(argparse.HelpFormatter):
+    """Adds the default of each flag that has one."""
+
+    def _get_help_string(self, action):
+        is_plain = action.default in (None, False, argparse.SUPPRESS)
+        return action.help if is_plain else f"{action.help or ''} (default: %(default)s)".strip()
+
+
 class Parser(argparse_flags.ArgumentParser):
     """An argument parser that tells a mistake in one line and exits with code 2."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=_Help, **settings)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         args = sys.argv[1:] if args is None else args
@@ -52,7 +65,7 @@ def add_data_flags(parser: Parser, defaults: bool = True) -> None:
         default=default["data_set"],
         help=_names(data.data_sets),
     )
-    add("--image_size", type=positive_int, help="of --data_set=folder, whose pictures are cropped to it; default: 32")
+    add("--image_size", type=positive_int, help="of --data_set=folder or imagenet_resized; without it, 32")
     add(
         "--downsample",
         action="store_true",
@@ -99,12 +112,12 @@ def add_model_flags(parser: Parser, defaults: bool = True) -> None:
 def add_run_flags(parser: Parser) -> None:
     parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images a replica and step")
     parser.add_argument(
-        "-g", "--nr_gpu", type=positive_int, help="replicas; default: all GPUs (without any, logical CPU devices)"
+        "-g", "--nr_gpu", type=positive_int, help="replicas; without it, all GPUs, or one logical CPU device"
     )
     parser.add_argument(
         "--sample_batch", type=positive_int, default=32, help="images drawn at a time on a GPU; on a CPU, 8"
     )
-    parser.add_argument("-s", "--seed", type=int, default=42, help="of initialisation, order, dropout and samples")
+    parser.add_argument("-s", "--seed", type=seed, default=42, help="of initialisation, order, dropout and samples")
 
 
 def add_step_flags(parser: Parser) -> None:
@@ -126,36 +139,25 @@ def is_possible(name: str, value: object) -> bool:
     return type(value) is type(default)
 
 
-def positive_int(text: str) -> int:
-    """The type of a flag that counts something."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
+def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    """The type of a flag that is a number of a kind, `what` in words; anything else is a mistake."""
+
+    def parsed(text):
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if is_valid(number):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return parsed
 
 
-def non_negative_int(text: str) -> int:
-    """The type of a flag that counts something which may be absent."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is negative")
-    return number
-
-
-def probability(text: str) -> float:
-    """The type of a flag in [0, 1)."""
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
-    return number
-
-
-def non_negative_float(text: str) -> float:
-    """The type of a flag that scales something."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, inf)")
-    return number
+positive_int = _number(int, lambda n: n > 0, "a whole number above 0")
+non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or more")
+seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1")
+positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
+non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
+probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 def run(main: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> NoReturn:

@@ -8,6 +8,7 @@ import math
 import os
 import reprlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,8 +28,19 @@ def check_writable(folder: str) -> None:
         path = path.parent
     if not path.is_dir():
         raise UserError(f"can't write to {folder}: {path} is not a folder")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"can't write to {folder}: no permission in {path}")
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror or error} in {path}") from error
+
+
+def check_file_writable(path: str) -> None:
+    """Raises UserError, before any work is done, if a file can't be written; what is in it stays."""
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        raise UserError(f"can't write {path}: it is a folder")
+    if real.is_file() or not real.exists():  # and no device or pipe
+        check_writable(str(real.parent))
 
 
 def complete_flags(

@@ -88,12 +88,16 @@ def sampler(
         weights = nn.for_pixels(weights)
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         rows = []
-        for y in progress.bar(range(height), desc=title, unit="row"):
+        bar = progress.bar(range(height), desc=title, unit="row")
+        if not draw_row.experimental_get_tracing_count():
+            bar.set_postfix_str("compiling the first row")
+        for y in bar:
             advance(tf.constant(y))
             here = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
             is_given = tf.constant(y < keep_rows)
             row = draw_row(tf.constant(y), y % model.period, *here, is_given, h, tuple(weights), list(weights.values()))
             rows.append([tensor.numpy() for tensor in row])
+            bar.set_postfix_str("", refresh=False)
         images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return images, outputs
 

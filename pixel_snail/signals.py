@@ -8,6 +8,21 @@ from collections.abc import Iterator
 _ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process, rather than raise KeyboardInterrupt once Python runs again: for long waits in which it
+    does not, and there is nothing to lose. Where SIGINT is ignored, it stays so."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Stopped(BaseException):
     """The run was asked to end. Not an Exception, of which TensorFlow's tracing catches many."""
 

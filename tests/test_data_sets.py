@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 
 import data
-from data import cache, cifar, cifar10_plotdata, imagenet, imagenet_resized
+from data import cache, cifar, cifar10_plotdata, folder, imagenet, imagenet_resized
 from pixel_snail.errors import UserError
 
 SIZE = 32
@@ -688,7 +688,7 @@ def test_a_new_picture_is_seen(tmp_path):
     "names, size, message",
     [
         ([], 32, "there are no PNG, JPEG or WebP pictures for the train split"),
-        (["only.png"], 32, "no PNG, JPEG or WebP pictures for the train split"),
+        (["only.png"], 32, "has only one picture, only.png"),
         (["train/a.png", "test/readme.txt"], 32, "pictures for the test split"),
         (["a.png", "b.png"], 64, r"\.png is 36 x 40 pixels, smaller than --image_size=64"),
     ],
@@ -700,6 +700,15 @@ def test_a_folder_with_too_few_or_too_small_pictures_is_refused(names, size, mes
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=message):
         data.load("folder", tmp_path, image_size=size)
+
+
+def test_what_is_written_among_the_pictures_is_refused(tmp_path):
+    for inside in (tmp_path, tmp_path / "save" / "runs", tmp_path / "other" / ".." / "save"):
+        with pytest.raises(UserError, match="below which all pictures are the data set"):
+            folder.check_apart(tmp_path, inside)
+    folder.check_apart(tmp_path / "pictures", tmp_path / "save")
+    write_pictures(tmp_path, ["train/a.png", "test/b.png"])
+    folder.check_apart(tmp_path, tmp_path / "save")  # only train and test are read
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

@@ -79,8 +79,10 @@ def test_a_prefix_of_two_flags_is_refused(capsys):
         (["--model=h12"], "unknown model 'h12'; known: h12_noup_smallkey, "),
         (["--data_set=mnist"], "unknown data set 'mnist'; known: .*photos"),
         (["-z", "gelu"], "unknown resnet_nonlinearity 'gelu'; known: concat_elu, elu, relu"),
-        (["--nr_filters=many"], "--nr_filters.*'many'"),
-        (["--batch_size=0"], "--batch_size.*0 is not positive"),
+        (["--nr_filters=many"], "--nr_filters: 'many' is not a whole number above 0"),
+        (["--batch_size=0"], "--batch_size: '0' is not a whole number above 0"),
+        (["--seed=-1"], "--seed: '-1' is not a whole number from 0"),
+        (["--seed=2147483648"], "--seed: '2147483648' is not a whole number from 0"),
         (["--no_such_flag"], "no_such_flag"),
     ],
 )
@@ -93,6 +95,25 @@ def test_mistakes_are_refused_in_one_line_with_exit_code_2(parse, argv, message,
     stderr = capsys.readouterr().err
     assert stderr.count("\n") == 1
     assert re.search(message, stderr)
+
+
+@pytest.mark.parametrize("flag", ["--learning_rate", "--lr_decay", "--max_minutes"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+def test_rates_and_times_are_positive_numbers(flag, value, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train_command.parse_flags([f"{flag}={value}"])
+    assert exit_.value.code == 2
+    assert f"{flag}: '{value}' is not a number above 0\n" in capsys.readouterr().err
+
+
+def test_help_tells_the_default_of_each_flag_that_has_one(capsys):
+    with pytest.raises(SystemExit):
+        train_command.parse_flags(["--help"])
+    of_flags = [" ".join(text.split()) for text in capsys.readouterr().out.split("\n  -")[1:]]
+    for _, long, default, _ in ORIGINAL:
+        (of_flag,) = [text for text in of_flags if f"{long[1:]} " in text.partition("(")[0]]
+        assert ("(default: " in of_flag) == (default is not None)
+        assert default is None or f"(default: {default})" in of_flag
 
 
 def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):

@@ -19,7 +19,8 @@ from pixel_snail import checkpoint, history, training
 from pixel_snail import flags as command_line
 
 COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import numpy as np
 import pixel_snail
 import tensorflow as tf
@@ -233,6 +234,19 @@ def test_a_worker_that_does_not_start_is_named(start, tmp_path):
     (line,) = told(chief)
     assert re.search(r"error: no answer from worker 1 \(127.0.0.1:\d+\), after", line)
     assert "one of 2 workers: waiting for the others" in chief.err.read_text()
+
+
+def test_ctrl_c_ends_a_worker_that_waits_for_the_others_at_once(start, tmp_path):
+    flags = [*TRAINING, f"-o{tmp_path}/runs"]
+    chief, worker = start("train", flags, flags)
+    worker.kill()
+    while "waiting for the others" not in chief.err.read_text():
+        assert chief.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)  # it has only said so; until it waits, Ctrl-C is told as "interrupted"
+    chief.send_signal(signal.SIGINT)
+    assert chief.wait(10) == -signal.SIGINT  # long before WAIT_SECONDS are over
+    assert "Traceback" not in chief.err.read_text()
 
 
 TWO = {"worker": ["a:1", "b:2"]}

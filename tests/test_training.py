@@ -245,6 +245,11 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert "bits/dim on 5 of 5 test images of tiny (random numbers)" in table
     assert re.search(rf"difference from the paper +{result['bits_per_dim'] - 9:.4f} \w+ twice the standard err", table)
     assert "Another, 2016" in table
+    # A batch may be larger than the test set.
+    assert run(eval_command, [f"-r{folder}", "-b8", f"--json={result_file}"]) == 0
+    in_one = json.loads(result_file.read_text())["bits_per_dim_per_image"]
+    np.testing.assert_allclose(in_one, bits, rtol=1e-5)
+    capsys.readouterr()
     assert run(eval_command, [*argv, "--nr_filters=8"]) == 2
     assert "--nr_filters=8, but the run of" in capsys.readouterr().err
 
@@ -324,9 +329,11 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
 @pytest.mark.parametrize(
     "command, argv, message",
     [
-        (train_command, ["-b12"], "a batch of 12 images .* larger than the data set, which has 11"),
-        (train_command, ["-a12"], "a batch of 12 images .* larger than the data set"),
-        (eval_command, ["-b6", f"-r{golden_numbers.checkpoint('h8_noup_smallkey')}"], "a batch of 6 .* which has 5"),
+        (train_command, ["-b12"], "a batch of 12 images .* larger than the training set, which has 11"),
+        (train_command, ["-a12"], "a batch of 12 images .* larger than the training set"),
+        (eval_command, ["-rx", "--json=/proc"], "can't write /proc: it is a folder"),
+        (eval_command, ["-rx", "--json=/proc/result.json"], "can't write to /proc: .* in /proc"),
+        (eval_command, ["-rx", "-o/proc/pictures"], "can't write to /proc/pictures: .* in /proc"),
         (train_command, ["-c"], "tiny has no labels"),
         (
             train_command,
@@ -334,7 +341,7 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd):
             "pxpp takes images whose sides are multiples of 4, not 7 x 7",
         ),
         (train_command, ["-o/proc/version/runs"], "can't write to /proc/version/runs: /proc/version is not a folder"),
-        (train_command, ["-o/proc/runs"], "can't (write|make)"),
+        (train_command, ["-o/proc/runs"], "can't write to /proc/runs: .* in /proc"),
         (train_command, ["-r/nowhere/params_tiny.ckpt"], "no checkpoint at /nowhere/params_tiny.ckpt"),
         (eval_command, ["-r/nowhere"], "no checkpoint at /nowhere"),
         (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow runs with 4"),
