@@ -124,5 +124,7 @@ def _batches(split, order, batch_size, parts, own):
 
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # TensorFlow waits for the thread that tunes a pipeline, up to a minute, when one is left: there is nothing to tune.
+    options.autotune.enabled = False
     batches = tf.data.Dataset.from_tensor_slices(order).map(read)
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return batches.prefetch(2).with_options(options)
