@@ -232,7 +232,7 @@ class Reader:
             self._reader = tf.train.load_checkpoint(prefix)
             self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
         except Exception as error:
-            raise UserError(f"can't read the checkpoint {prefix}: {first_line(error)}") from error
+            raise UserError(f"can't read the checkpoint {prefix}, which may be damaged: {first_line(error)}") from error
 
     def read(self, names: list[str]) -> list[np.ndarray]:
         missing = [name for name in names if name not in self.shapes]

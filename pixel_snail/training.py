@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import time
 from functools import partial
 
@@ -196,6 +197,9 @@ class _Run:
                 if bits is not None:
                     rate = self.optimizer.last_learning_rate()
                     bar.set_postfix(loss=f"{bits:.3f}", lr=f"{rate:.2e}", refresh=False)
+                if steps_a_second := bar.format_dict["rate"]:
+                    in_time = bar.n + 1 + steps_a_second * max(0, self._seconds_left())
+                    bar.total = round(min(total, in_time))
                 bar.update()
                 if self._decide():
                     break
@@ -242,7 +246,7 @@ class _Run:
         Raises:
             signals.Stopped: a worker was asked to stop.
         """
-        mine = bool(self.asked.received), self.checkpoints.is_due(), self._is_late()
+        mine = bool(self.asked.received), self.checkpoints.is_due(), self._seconds_left() < 0
         stop, save, late = self.cluster.gather(np.array(mine, np.int32)).T
         if stop.any():
             raise signals.Stopped
@@ -254,13 +258,13 @@ class _Run:
         if self.cluster.gather(int(bool(self.asked.received))).any():
             raise signals.Stopped
 
-    def _is_late(self):
+    def _seconds_left(self):
         minutes = self.flags.max_minutes
-        return bool(minutes) and time.time() > self.started + 60 * minutes
+        return math.inf if minutes is None else self.started + 60 * minutes - time.time()
 
     def _out_of_time(self):
         # By the chief's clock, so that all workers stop after the same step.
-        return bool(self.cluster.gather(int(self._is_late()))[0])
+        return bool(self.cluster.gather(int(self._seconds_left() < 0))[0])
 
     def _test(self):
         """Tests the averaged parameters on the whole test set, and tells the epoch's figures."""
