@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from pixel_snail import flags as command_line
-from pixel_snail import published, training
+from pixel_snail import training
+from pixel_snail.reports import comparisons
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -15,7 +16,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_run_flags(parser)
     command_line.add_step_flags(parser)
     add = parser.add_argument
-    add("--paper", choices=published.runs, help="all flags of the paper's run on it; flags given beside it win")
+    add("--paper", choices=comparisons.runs, help="all flags of the paper's run on it; flags given beside it win")
     add("-o", "--save_dir", default="./data/save", help="the run's folder is made in it")
     add("-t", "--save_interval", type=command_line.positive_int, default=10, help="epochs between checkpoints")
     add("--save_minutes", type=command_line.non_negative_float, default=15, help="most minutes between them; 0: any")
@@ -34,7 +35,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--average_machines", action="store_true", help="average gradients over machines, as the original; else: sum")
     flags = parser.parse_args(argv)
     if flags.paper:
-        parser.set_defaults(**published.runs[flags.paper])
+        parser.set_defaults(**comparisons.runs[flags.paper])
         flags = parser.parse_args(argv)
     return flags
 

@@ -21,9 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import devices, evaluation, logistic_mixture, progress, steps
+from pixel_snail import evaluation, logistic_mixture, progress, steps
 from pixel_snail import flags as command_line
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.parallel import replicas
 
 STEPS = 200
 POLYAK_DECAY = 0.98  # over some 50 steps of the 200
@@ -54,7 +55,7 @@ def main() -> None:
 def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """The bits/dim that STEPS steps lead to, for each kind of run and each seed."""
     data_set = data.data_sets["photos"](None)
-    strategy = devices.strategy(1)
+    strategy = replicas.strategy(1)
     model = evaluation.build_model(flags, data_set, dropout_p=0.5)
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, polyak_decay=POLYAK_DECAY)
     optimizer.build(model.trainable_variables)

@@ -89,10 +89,11 @@ def read_an_epoch(folder):
 
 def input_and_step(folder):
     import data
-    from pixel_snail import devices, evaluation, model, steps
+    from pixel_snail import evaluation, model, steps
     from pixel_snail.optimizer import PolyakAdam
+    from pixel_snail.parallel import replicas
 
-    strategy = devices.strategy(1)
+    strategy = replicas.strategy(1)
     data_set, _ = load(folder)
     batches = list(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
     network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)

@@ -15,14 +15,15 @@ import numpy as np
 import tensorflow as tf
 
 from data import photos
-from pixel_snail import checkpoint, devices, evaluation
+from pixel_snail import checkpoint, evaluation
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import replicas
 
 
 def main() -> None:
     seconds = {}
-    strategy = devices.strategy(1)
+    strategy = replicas.strategy(1)
     images = photos.load()[1][:8]
     batch = {"images": tf.constant(images)}
 

@@ -138,12 +138,13 @@ def _make(flags, plain):
 
     import data
     from benchmarks import plain as plain_network
-    from pixel_snail import devices, evaluation, steps
+    from pixel_snail import evaluation, steps
     from pixel_snail.optimizer import PolyakAdam
+    from pixel_snail.parallel import replicas
 
     shape = (flags.image_size, flags.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8)
-    strategy = devices.strategy(1, in_parts=not plain)
+    strategy = replicas.strategy(1, in_parts=not plain)
     split = data.Split(images)
     model = evaluation.build_model(flags, data.DataSet(train=split, test=split), dropout_p=0.5)
     images = tf.constant(images)

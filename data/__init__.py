@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import cifar, folder, imagenet, imagenet_resized, photos
-from data.dataset import DataSet, Split, check_batch_size, epoch_order, test_batches, training_batches
+from pixel_snail.dataset import DataSet, Split, check_batch_size, epoch_order, test_batches, training_batches
 from pixel_snail.errors import UserError
 
 __all__ = [

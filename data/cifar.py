@@ -10,8 +10,8 @@ import absl.logging
 import numpy as np
 
 from data import untrusted
-from data.dataset import DataSet, Split
 from pixel_snail import progress
+from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
 
 ARCHIVE = "cifar-10-python.tar.gz"

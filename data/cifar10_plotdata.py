@@ -11,7 +11,8 @@ import numpy as np
 
 import data
 from pixel_snail import flags as command_line
-from pixel_snail import plotting, run_folder
+from pixel_snail.reports import plotting
+from pixel_snail.runs import folder as run_folder
 
 IMAGES = 10
 """Of each class; of a set without labels, its square."""

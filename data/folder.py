@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from data import cache, untrusted
-from data.dataset import DataSet
+from data import converted, untrusted
+from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -44,7 +44,7 @@ def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> Data
         if not paths:
             raise UserError(f"there are no PNG, JPEG or WebP pictures for the {name} split in {data_dir}")
     sources = {
-        name: cache.Source(
+        name: converted.Source(
             identity={"source": str(data_dir), "downsample": downsample, "pictures": _fingerprint(data_dir, paths)},
             image_shape=(image_size, image_size, 3),
             total=len(paths),
@@ -53,8 +53,8 @@ def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> Data
         for name, paths in splits.items()
     }
     kind = "downsampled" if downsample else "cropped"
-    converted = cache.splits(data_dir / cache.FOLDER / f"{kind}_{image_size}x{image_size}", sources)
-    return DataSet(converted["train"][0], converted["test"][0], source=str(data_dir))
+    splits = converted.splits(data_dir / converted.FOLDER / f"{kind}_{image_size}x{image_size}", sources)
+    return DataSet(splits["train"][0], splits["test"][0], source=str(data_dir))
 
 
 def check_apart(data_dir: Path, save_dir: Path) -> None:
@@ -91,12 +91,12 @@ def _hash(path):
 def _fingerprint(data_dir, paths):
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(repr([path.relative_to(data_dir).as_posix(), *cache.file_identity(path)]).encode())
+        digest.update(repr([path.relative_to(data_dir).as_posix(), *converted.file_identity(path)]).encode())
     return digest.hexdigest()
 
 
 def _chunks(paths, size, downsample, start):
-    return cache.in_chunks((_square(path, size, downsample) for path in paths[start:]), (size, size, 3))
+    return converted.in_chunks((_square(path, size, downsample) for path in paths[start:]), (size, size, 3))
 
 
 def _square(path, size, downsample):

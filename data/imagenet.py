@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data import cache, imagenet_resized, untrusted
-from data.dataset import DataSet
+from data import converted, imagenet_resized, untrusted
+from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, first_line
 
 TRAIN_IMAGES, TEST_IMAGES = 1_281_149, 49_999
@@ -38,17 +38,17 @@ def load(data_dir: Path, size: int) -> DataSet:
     """
     roots = [data_dir, data_dir / FOLDER]
     sources = next(filter(None, (find(root, size) for find in _FINDERS for root in roots)), None)
-    converted = cache.splits(data_dir / cache.FOLDER / f"imagenet_{size}x{size}", sources)
-    if converted is None:
+    splits = converted.splits(data_dir / converted.FOLDER / f"imagenet_{size}x{size}", sources)
+    if splits is None:
         raise UserError(_missing(roots, size))
-    (train, _), (test, record) = converted["train"], converted["test"]
+    (train, _), (test, record) = splits["train"], splits["test"]
     return DataSet(train, test, source=record["identity"]["source"], unverified=_unverified(test, record))
 
 
 def _unverified(test, record):
     if "sha256" not in record["identity"]:
         return f"{record['identity']['source']} has no published checksum: only images from the tars can be verified"
-    if cache.pixels_sha256(test.images) != record["sha256"]:
+    if converted.pixels_sha256(test.images) != record["sha256"]:
         return f"{test.images.path} has been changed since it was made"
     return None
 
@@ -73,8 +73,8 @@ def _tars(root, size):
         return None
     totals = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
     return {
-        name: cache.Source(
-            identity={"source": str(path), "file": cache.file_identity(path), "sha256": TARS[path.name][1]},
+        name: converted.Source(
+            identity={"source": str(path), "file": converted.file_identity(path), "sha256": TARS[path.name][1]},
             image_shape=(size, size, 3),
             total=totals[name],
             chunks=functools.partial(_from_tar, path, size),
@@ -86,7 +86,7 @@ def _tars(root, size):
 def _from_tar(path, size, start):
     untrusted.check_checksum(path, "sha256", TARS[path.name][1])
     pictures = itertools.islice(untrusted.tar_pictures(path, path.parent), start, None)
-    return cache.in_chunks((_of_size(file, f"{name} in {path}", size) for name, file in pictures), (size, size, 3))
+    return converted.in_chunks((_of_size(file, f"{name} in {path}", size) for name, file in pictures), (size, size, 3))
 
 
 def _folders(root, size):
@@ -98,7 +98,7 @@ def _folders(root, size):
         paths = sorted(folder.glob("*.png"))
         if not paths:
             raise UserError(f"{folder} has no PNG files")
-        sources[name] = cache.Source(
+        sources[name] = converted.Source(
             # The file system's time of a folder tells of files that came or went, and saves a million look-ups.
             identity={"source": str(folder), "folder": [len(paths), folder.stat().st_mtime_ns]},
             image_shape=(size, size, 3),
@@ -109,7 +109,7 @@ def _folders(root, size):
 
 
 def _from_folder(paths, size, start):
-    return cache.in_chunks((_of_size(path, str(path), size) for path in paths[start:]), (size, size, 3))
+    return converted.in_chunks((_of_size(path, str(path), size) for path in paths[start:]), (size, size, 3))
 
 
 def _of_size(file, name, size):
@@ -130,8 +130,8 @@ def _npz(root, size):
         shape, dtype = untrusted.npz_header(path, key)
         if shape[1:] not in [(size, size, 3), (3, size, size)] or dtype != np.uint8:
             raise UserError(f"{path}: {key} is {dtype} {shape}, not 8-bit images of {size} x {size}")
-        sources[name] = cache.Source(
-            identity={"source": str(path), "file": cache.file_identity(path)},
+        sources[name] = converted.Source(
+            identity={"source": str(path), "file": converted.file_identity(path)},
             image_shape=(size, size, 3),
             total=shape[0],
             chunks=functools.partial(_from_npz, path, key),
@@ -139,9 +139,9 @@ def _npz(root, size):
     return sources
 
 
-def _from_npz(path, key, start) -> Iterator[cache.Chunk]:
+def _from_npz(path, key, start) -> Iterator[converted.Chunk]:
     shape, _ = untrusted.npz_header(path, key)
-    for images in untrusted.npz_rows(path, key, start, cache.rows_per_chunk(shape[1:])):
+    for images in untrusted.npz_rows(path, key, start, converted.rows_per_chunk(shape[1:])):
         yield images if shape[-1] == 3 else images.transpose(0, 2, 3, 1), None
 
 
@@ -155,7 +155,7 @@ def _tfds(root, size):
         if not builder.is_prepared():
             return None
         return {
-            name: cache.Source(
+            name: converted.Source(
                 identity={"source": f"{builder.data_path}, {split}", "images": builder.info.splits[split].num_examples},
                 image_shape=(size, size, 3),
                 total=builder.info.splits[split].num_examples,
@@ -179,7 +179,7 @@ def _from_tfds(builder, split, size, start):
                 yield example["image"]
 
     with _errors_of_tfds(builder.data_path):
-        yield from cache.in_chunks(pictures(), (size, size, 3))
+        yield from converted.in_chunks(pictures(), (size, size, 3))
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data import cache, untrusted
-from data.dataset import DataSet
+from data import converted, untrusted
+from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 
 UNVERIFIED = (
@@ -37,13 +37,13 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
         paths = find(root, image_size)
         if paths and sources is None:
             sources = {name: _source(files, image_size) for name, files in paths.items()}
-    converted = cache.splits(data_dir / cache.FOLDER / f"imagenet_resized_{image_size}x{image_size}", sources)
-    if converted is None:
+    splits = converted.splits(data_dir / converted.FOLDER / f"imagenet_resized_{image_size}x{image_size}", sources)
+    if splits is None:
         raise UserError(
             f"there is no ImageNet of 2017 in {data_dir}: put there Imagenet{image_size}_train_npz and "
             f"Imagenet{image_size}_val_npz, unpacked, from https://image-net.org/download-images"
         )
-    (train, of_train), (test, of_test) = converted["train"], converted["test"]
+    (train, of_train), (test, of_test) = splits["train"], splits["test"]
     source = " and ".join(record["identity"]["source"] for record in (of_train, of_test))
     return DataSet(train, test, source=source, unverified=UNVERIFIED)
 
@@ -62,16 +62,16 @@ def _number(path):
 
 
 def _source(paths, size):
-    return cache.Source(
-        identity={"source": paths[0].name, "files": [cache.file_identity(path) for path in paths]},
+    return converted.Source(
+        identity={"source": paths[0].name, "files": [converted.file_identity(path) for path in paths]},
         image_shape=(size, size, 3),
         total=None,
         chunks=functools.partial(_chunks, paths, size),
     )
 
 
-def _chunks(paths, size, start) -> Iterator[cache.Chunk]:
-    rows = cache.rows_per_chunk((size, size, 3))
+def _chunks(paths, size, start) -> Iterator[converted.Chunk]:
+    rows = converted.rows_per_chunk((size, size, 3))
     for path in paths:
         read = _npz if path.suffix == ".npz" else _pickled
         (shape, dtype), (labels_shape, labels_dtype), chunks = read(path, rows)

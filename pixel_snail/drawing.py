@@ -11,8 +11,10 @@ import tensorflow as tf
 
 import data
 from data import untrusted
-from pixel_snail import plotting, run_folder, sampling
+from pixel_snail import sampling
 from pixel_snail.errors import UserError
+from pixel_snail.reports import plotting
+from pixel_snail.runs import folder as run_folder
 
 COMPLETIONS = 4
 """How many completions each image gets, unless --nr_samples says."""

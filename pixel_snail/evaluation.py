@@ -12,23 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import (
-    checkpoint,
-    codecs,
-    devices,
-    drawing,
-    logistic_mixture,
-    nn,
-    parts,
-    plotting,
-    progress,
-    published,
-    run_folder,
-)
-from pixel_snail import cluster as clusters
+from pixel_snail import checkpoint, codecs, drawing, logistic_mixture, nn, progress
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
+from pixel_snail.parallel import cluster as clusters
+from pixel_snail.parallel import micro_batches, replicas
+from pixel_snail.reports import comparisons, plotting
+from pixel_snail.runs import folder as run_folder
 
 _SHOWN = 8
 """How many of the easiest and of the hardest images a picture shows."""
@@ -59,7 +50,7 @@ def _evaluate(flags, cluster):
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
         if cluster.is_chief:
             print(models.leak_warning(flags.model))
-    strategy = devices.strategy(flags.nr_gpu, cluster, in_parts=not flags.skip_test)
+    strategy = replicas.strategy(flags.nr_gpu, cluster, in_parts=not flags.skip_test)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(load_data, flags)
     plan = _what_to_draw(flags, data_set) if cluster.is_chief else None
@@ -198,8 +189,8 @@ def test_step(
             with nn.folded(dict(zip(layers, weights, strict=True))):
                 return logistic_mixture.loss_per_channel(x, model(x, h=h))
 
-        division = parts.division(batch["images"].shape[0], devices.replicas_here(strategy))
-        return parts.mapped(nats, batch, *division)
+        division = micro_batches.division(batch["images"].shape[0], replicas.replicas_here(strategy))
+        return micro_batches.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)
     def folded():
@@ -279,7 +270,7 @@ def _result(flags, prefix, data_set, nats):
     """What the JSON says, but for the files."""
     bits = logistic_mixture.bits_per_dim(nats.sum(1), data_set.image_shape)
     causal = flags.model not in models.leaking
-    total = published.benchmarks[flags.data_set].images if flags.data_set in published.benchmarks else len(bits)
+    total = comparisons.benchmarks[flags.data_set].images if flags.data_set in comparisons.benchmarks else len(bits)
     result = {
         "data_set": flags.data_set,
         "source": data_set.source,
@@ -297,12 +288,12 @@ def _result(flags, prefix, data_set, nats):
             for i, channel in enumerate("RGB")
         },
         "bits_per_dim_per_image": bits.tolist(),
-        "why_not_comparable": published.why_not_comparable(
+        "why_not_comparable": comparisons.why_not_comparable(
             flags.data_set, len(bits), causal, flags.class_conditional, data_set.unverified
         ),
     }
     if result["why_not_comparable"] is None:
-        result["paper_bits_per_dim"] = published.benchmarks[flags.data_set].bits_per_dim
+        result["paper_bits_per_dim"] = comparisons.benchmarks[flags.data_set].bits_per_dim
     return result
 
 
@@ -332,7 +323,7 @@ def _table(result):
     ]
     reason = result["why_not_comparable"]
     if reason is None:
-        rows += published.comparison(result["data_set"], result["bits_per_dim"], result["bits_per_dim_stderr"])
+        rows += comparisons.comparison(result["data_set"], result["bits_per_dim"], result["bits_per_dim_stderr"])
     files = "" if result["images"] <= codecs.MOST_IMAGES else f"of {codecs.MOST_IMAGES:,} of the images"
     rows += [(f"{name} files", bits, files) for name, bits in result["files_bits_per_dim"].items()]
     width = max(len(name) for name, _, _ in rows)

@@ -18,8 +18,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import convolution, fused
-from pixel_snail.fused import nonlinearities
+from pixel_snail.kernels import convolution, elementwise
+from pixel_snail.kernels.elementwise import nonlinearities
 
 _initialising = contextvars.ContextVar("initialising", default=False)
 _folded = contextvars.ContextVar("folded", default=None)
@@ -61,7 +61,7 @@ def fold(model: keras.Model, values: list[tf.Tensor]) -> Weights:
     for (axes, _), layers in alike.items():
         v = [value_of[id(layer.V)] for layer in layers]
         g = [value_of[id(layer.g)] for layer in layers]
-        for layer, w in zip(layers, fused.normalised(v, g, axes), strict=True):
+        for layer, w in zip(layers, elementwise.normalised(v, g, axes), strict=True):
             weights[layer] = [w, value_of[id(layer.b)]]
     return weights
 
@@ -226,7 +226,7 @@ class _weight_normalised(Layer):
         raise NotImplementedError
 
     def affine(self, x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        return fused.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
+        return elementwise.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
 
     def build(self, x_shape):
         shape = self.direction_shape(x_shape[-1])
@@ -237,7 +237,7 @@ class _weight_normalised(Layer):
     def effective(self):
         """[W, b]: the weights with their norm, and the bias."""
         # Scaling the weights costs less than scaling the outputs: a map has more elements than W.
-        return [*fused.normalised([self.V], [self.g], self.axes), self.b]
+        return [*elementwise.normalised([self.V], [self.g], self.axes), self.b]
 
     def call(self, x):
         if _initialising.get():
@@ -278,7 +278,7 @@ class conv2d(_weight_normalised):
         """C, once the layer is built."""
         return self.V.shape[2]
 
-    def margins(self, x_shape) -> fused.Margins:
+    def margins(self, x_shape) -> elementwise.Margins:
         """The zeros around a map [B, H, W, C]: here as many as TensorFlow's SAME asks for."""
         sides = []
         for size, field, stride in zip(x_shape[1:3], self.filter_size, self.strides, strict=True):
@@ -450,7 +450,7 @@ class dense(_weight_normalised):
     def affine(self, x, w, b):
         # Added before the result has the map's shape again: TensorFlow makes one operation of such a product and sum.
         w, b = tf.cast(w, x.dtype), tf.cast(b, x.dtype)
-        return _of_pixels(lambda pixels: fused.add_bias(tf.matmul(pixels, w), b), x)
+        return _of_pixels(lambda pixels: elementwise.add_bias(tf.matmul(pixels, w), b), x)
 
 
 nin = dense
@@ -538,7 +538,7 @@ def dropout_words(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.T
             masks of a batch are the same in parts as in one.
     """
     batch, *rest = shape
-    dtype, _, elements = fused.word_of(rate)
+    dtype, _, elements = elementwise.word_of(rate)
     number = -(-int(np.prod(rest)) // elements)
     blocks = -(-number * dtype.size // 16)  # Philox's, of 16 bytes each, which are counted
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed[:2])
@@ -651,7 +651,7 @@ class gated_resnet(Layer):
         if h is not None:
             labels = tf.cast(self.labels(h), c2.dtype)
             c2 += labels if c2.shape.rank == 2 else labels[:, None, None]
-        return fused.gate(x, c2)
+        return elementwise.gate(x, c2)
 
     def _convolved(self, conv, x, seed=None, cache=None):
         """conv(nonlinearity of x), with dropout before conv if there is a seed."""
@@ -663,7 +663,7 @@ class gated_resnet(Layer):
         if seed is not None and self.dropout_p:
             channels = x.shape[-1] * (2 if self.nonlinearity == "concat_elu" else 1)
             random = dropout_words([*_shape(x)[:-1], channels], self.dropout_p, seed)
-        return conv(fused.activate(x, self.nonlinearity, margins, random, self.dropout_p), **settings)
+        return conv(elementwise.activate(x, self.nonlinearity, margins, random, self.dropout_p), **settings)
 
 
 _QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few ops more
@@ -726,7 +726,7 @@ def _attend(key, mixin, query, visible):
 
         def gradient(d_mixed):
             d_product = factor * d_mixed
-            d_logits = fused.softmax_gradient(
+            d_logits = elementwise.softmax_gradient(
                 probabilities,
                 tf.matmul(d_product, mixin, transpose_b=True),
                 tf.reduce_sum(tf.cast(mixed * d_mixed, tf.float32), -1, keepdims=True),

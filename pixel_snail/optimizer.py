@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import fused
+from pixel_snail.kernels import elementwise
 
 
 class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
@@ -119,7 +119,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
         # 1 - 0.9995^t loses four of its digits in float32 when t is small.
         betas = self.beta_1, self.beta_2
         corrections = [tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in betas]
-        updated, is_finite = fused.adam_step(
+        updated, is_finite = elementwise.adam_step(
             flatten(parameters),
             gradient,
             tf.convert_to_tensor(m),
@@ -142,7 +142,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
                 (average, updated, self.polyak_decay),
             ):
                 with tf.control_dependencies(done):
-                    done = [mean.assign(fused.running_mean(tf.convert_to_tensor(mean), *of), read_value=False)]
+                    done = [mean.assign(elementwise.running_mean(tf.convert_to_tensor(mean), *of), read_value=False)]
 
         def refuse():
             refused.assign_add(1)

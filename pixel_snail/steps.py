@@ -5,8 +5,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from pixel_snail import devices, evaluation, logistic_mixture, nn, parts
+from pixel_snail import evaluation, logistic_mixture, nn
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import micro_batches, replicas
 
 
 def initialise(model: keras.Model, x: tf.Tensor, h: tf.Tensor | None, seed: int) -> None:
@@ -57,8 +58,8 @@ def train_step(
             return [loss, *part_tape.gradient(loss, weights)]
 
         zeros = [tf.zeros([]), *map(tf.zeros_like, weights)]
-        division = parts.division(images, devices.replicas_here(strategy), grad_accum, smallest=recompute)
-        loss, *of_weights = parts.summed(loss_and_gradients, zeros, batch, *division)
+        division = micro_batches.division(images, replicas.replicas_here(strategy), grad_accum, smallest=recompute)
+        loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
         first, *gradients = tape.gradient(weights, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so.
         gradients = [first + tf.where(tf.math.is_finite(loss), 0.0, float("nan")), *gradients]

@@ -12,26 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import (
-    checkpoint,
-    devices,
-    drawing,
-    evaluation,
-    history,
-    keeping,
-    logistic_mixture,
-    nn,
-    plotting,
-    progress,
-    published,
-    run_folder,
-    signals,
-    steps,
-)
-from pixel_snail import cluster as clusters
+from pixel_snail import checkpoint, drawing, evaluation, logistic_mixture, nn, progress, signals, steps
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import cluster as clusters
+from pixel_snail.parallel import replicas
+from pixel_snail.reports import comparisons, plotting
+from pixel_snail.runs import folder as run_folder
+from pixel_snail.runs import history, retention
 
 
 def train(flags: argparse.Namespace) -> None:
@@ -50,7 +39,7 @@ def train(flags: argparse.Namespace) -> None:
 
 def _train(flags, cluster):
     if flags.paper and cluster.is_chief:
-        run = {name: getattr(flags, name) for name in published.runs[flags.paper]}
+        run = {name: getattr(flags, name) for name in comparisons.runs[flags.paper]}
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     if flags.batch_size % flags.grad_accum:
         raise UserError(
@@ -64,7 +53,7 @@ def _train(flags, cluster):
     told = history.read(prefix) if prefix else None
     so_far = told or history.History()
     keras.utils.set_random_seed(flags.seed)
-    strategy = devices.strategy(flags.nr_gpu, cluster)
+    strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(evaluation.load_data, flags)
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
@@ -135,7 +124,7 @@ class _Run:
     def __init__(self, flags, strategy, cluster, data_set, model, optimizer, folder, so_far, prefix, asked):
         self.flags, self.strategy, self.cluster, self.data_set = flags, strategy, cluster, data_set
         self.model, self.optimizer, self.folder, self.history, self.asked = model, optimizer, folder, so_far, asked
-        self.checkpoints = keeping.Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, prefix)
+        self.checkpoints = retention.Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, prefix)
         self.global_batch = flags.batch_size * strategy.num_replicas_in_sync
         nr_labels, network = data_set.nr_labels, {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
         self.step = steps.train_step(strategy, model, optimizer, nr_labels, flags.seed, flags.grad_accum, **network)

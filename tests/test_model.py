@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 import golden_numbers
-from pixel_snail import compiling, convolution, logistic_mixture, nn
+from pixel_snail import logistic_mixture, nn
 from pixel_snail import model as models
+from pixel_snail.kernels import convolution, xla
 
 MODELS = sorted(models.specs)
 
@@ -46,7 +47,7 @@ def test_outputs_loss_and_gradients_are_the_originals(name):
 @pytest.mark.parametrize("name", ["h12_noup_smallkey", "model", "pxpp"])
 def test_large_maps_and_wide_filters_are_computed_to_the_originals_numbers(name, monkeypatch):
     # The golden maps and filters are neither: here they are computed as if they were.
-    monkeypatch.setattr(compiling, "SMALL", 0)
+    monkeypatch.setattr(xla, "SMALL", 0)
     monkeypatch.setattr(convolution, "_wide", lambda: 0)
     # Winograd's way rounds up to twice as much in each of tens of layers.
     assert_computes_the_originals(name, 3e-6)

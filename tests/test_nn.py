@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import plain
-from pixel_snail import fused, nn
+from pixel_snail import nn
+from pixel_snail.kernels import elementwise
 
 # Rounding of float32 sums over some tens of elements of order 1.
 TOLERANCE = 1e-5
@@ -195,7 +196,7 @@ def test_gated_resnet_is_its_formula(rng, nonlinearity, conv):
 def test_the_dropout_mask_keeps_its_share_and_is_repeated_by_its_seed(rate):
     def mask(images, *seed):
         shape = [images, 7, 11, 13]
-        return fused.kept(nn.dropout_words(shape, rate, tf.constant(seed)), tf.TensorShape(shape), rate).numpy()
+        return elementwise.kept(nn.dropout_words(shape, rate, tf.constant(seed)), tf.TensorShape(shape), rate).numpy()
 
     keep = mask(10, 1, 2, 0)
     # The standard deviation of the share in 10,010 draws is 0.0046 at most.

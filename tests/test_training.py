@@ -13,10 +13,11 @@ import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, published, steps, training
+from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, steps, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.reports import comparisons
 
 
 def as_batch(x):
@@ -180,7 +181,7 @@ TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tin
 @pytest.fixture
 def tiny(monkeypatch, one_block):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
-    monkeypatch.setitem(published.benchmarks, "tiny", published.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
+    monkeypatch.setitem(comparisons.benchmarks, "tiny", comparisons.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
     odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
     monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: data.DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))

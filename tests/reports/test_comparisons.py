@@ -3,13 +3,13 @@
 import pytest
 
 import train as train_command
-from pixel_snail import published
+from pixel_snail.reports import comparisons
 
 COMPARABLE = {"data_set": "cifar", "images": 10_000, "causal": True, "class_conditional": False, "unverified": None}
 
 
 def test_the_whole_verified_test_set_is_compared():
-    assert published.why_not_comparable(**COMPARABLE) is None
+    assert comparisons.why_not_comparable(**COMPARABLE) is None
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ def test_the_whole_verified_test_set_is_compared():
     ],
 )
 def test_anything_else_is_not(change, reason):
-    assert reason in published.why_not_comparable(**COMPARABLE | change)
+    assert reason in comparisons.why_not_comparable(**COMPARABLE | change)
 
 
 @pytest.mark.parametrize("bits, verdict", [(2.8601, "within"), (2.8399, "within"), (2.88, "beyond"), (2.8, "beyond")])
 def test_the_difference_is_measured_by_the_standard_error(bits, verdict):
-    (_, paper, _), (_, difference, remark), *others = published.comparison("cifar", bits, stderr=0.01)
+    (_, paper, _), (_, difference, remark), *others = comparisons.comparison("cifar", bits, stderr=0.01)
     assert paper == 2.85
     assert difference == pytest.approx(bits - 2.85)
     assert remark == f"{verdict} twice the standard error"

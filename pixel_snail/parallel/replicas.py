@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from pixel_snail import cluster as clusters
-from pixel_snail import parts
 from pixel_snail.errors import UserError
+from pixel_snail.parallel import cluster as clusters
+from pixel_snail.parallel import micro_batches
 
 
 def strategy(
@@ -32,7 +32,7 @@ def strategy(
     else:
         replicas = 1 if nr_gpu is None else nr_gpu
         if in_parts:
-            parts.share_cores()
+            micro_batches.share_cores()
         _make_logical_cpus(replicas)
         kind = "CPU"
     if cluster is not None and cluster.size > 1:

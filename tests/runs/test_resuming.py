@@ -14,21 +14,13 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import (
-    checkpoint,
-    evaluation,
-    history,
-    logistic_mixture,
-    run_folder,
-    sampling,
-    signals,
-    steps,
-    training,
-)
+from pixel_snail import checkpoint, evaluation, logistic_mixture, sampling, signals, steps, training
 from pixel_snail import flags as command_line
 from pixel_snail import model as models
-from pixel_snail.cluster import Cluster
 from pixel_snail.errors import UserError
+from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.runs import folder as run_folder
+from pixel_snail.runs import history
 
 FLAGS = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
 STEPS_AN_EPOCH = 5

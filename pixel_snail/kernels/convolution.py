@@ -19,8 +19,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pixel_snail import fused
-from pixel_snail.compiling import compiled, of_words, words
+from pixel_snail.kernels import elementwise
+from pixel_snail.kernels.xla import compiled, of_words, words
 
 
 def convolve(
@@ -38,7 +38,7 @@ def convolve(
     """
     if _goes_winograds_way(w, strides, x.dtype):
         return winograd(x, w, b, transformed)
-    return fused.add_bias(_convolve(x, tf.cast(w, x.dtype), strides), tf.cast(b, x.dtype))
+    return elementwise.add_bias(_convolve(x, tf.cast(w, x.dtype), strides), tf.cast(b, x.dtype))
 
 
 def _convolve(x, w, strides):
@@ -152,7 +152,7 @@ def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | 
                 products = _outputs_gradient(dy)
                 dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size)
                 dw = _weights_gradient(words(tf.matmul(_inputs(x), products, transpose_a=True)))
-            return dx, dw, fused.sum_of_pixels(tf.cast(products[_SUMS], tf.float32))
+            return dx, dw, elementwise.sum_of_pixels(tf.cast(products[_SUMS], tf.float32))
 
         return y, gradient
 

@@ -15,8 +15,9 @@ import pytest
 import tensorflow as tf
 
 import train as train_command
-from pixel_snail import checkpoint, history, training
+from pixel_snail import checkpoint, training
 from pixel_snail import flags as command_line
+from pixel_snail.runs import history
 
 COMMAND = """
 import signal, sys
@@ -26,7 +27,11 @@ import pixel_snail
 import tensorflow as tf
 import data, eval, train
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import cluster, evaluation, flags, model, training
+from pixel_snail.parallel import cluster
+from pixel_snail import evaluation
+from pixel_snail import flags
+from pixel_snail import model
+from pixel_snail import training
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
 cluster.WAIT_SECONDS = 20
@@ -59,7 +64,7 @@ def start(tmp_path):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             process = subprocess.Popen(
                 [sys.executable, "-c", COMMAND, command, *flags],
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
                 env=os.environ | {"TF_CONFIG": json.dumps(config)},
                 stdout=(tmp_path / f"out{len(processes)}").open("w"),
                 stderr=(tmp_path / f"err{len(processes)}").open("w"),
@@ -114,7 +119,7 @@ def one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     argv = ["train", *TRAINING, "-b4", "--sample_interval=0", f"-o{folder}"]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", COMMAND, *argv], cwd=root, env=environment, check=True, timeout=SECONDS)
     return folder
 

@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 
 import data
-from data import cache, cifar, cifar10_plotdata, folder, imagenet, imagenet_resized
+from data import cifar, cifar10_plotdata, converted, folder, imagenet, imagenet_resized
 from pixel_snail.errors import UserError
 
 SIZE = 32
@@ -339,7 +339,7 @@ def write_imagenet_tfds(data_dir):
 
 @pytest.mark.parametrize("form", ["tars", "folders", "npz", "npz of planes", "compressed npz", "tfds"])
 def test_imagenet_is_the_same_in_every_form(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "rows_per_chunk", lambda shape: 4)  # several chunks
+    monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 4)  # several chunks
     {
         "tars": lambda: write_tars(tmp_path, monkeypatch),
         "folders": lambda: write_folders(tmp_path),
@@ -412,7 +412,7 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same_bytes(form, tmp_pa
         "tfds": write_imagenet_tfds,
     }[form]
     write(tmp_path)
-    monkeypatch.setattr(cache, "rows_per_chunk", lambda shape: 4)
+    monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 4)
     fsync, calls = os.fsync, itertools.count()
 
     def interrupted(number):
@@ -423,25 +423,27 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same_bytes(form, tmp_pa
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         data.load("imagenet", tmp_path)
-    (journal,) = (tmp_path / cache.FOLDER).rglob("train.journal")
-    assert not list((tmp_path / cache.FOLDER).rglob("train.json"))
+    (journal,) = (tmp_path / converted.FOLDER).rglob("train.journal")
+    assert not list((tmp_path / converted.FOLDER).rglob("train.json"))
     assert '"images": 8' in journal.read_text()
 
     read = []  # the numbers from which sources are read again
-    splits = cache.splits
+    splits = converted.splits
 
     def watched(folder_, sources):
         def watch(source):
-            return cache.dataclasses.replace(source, chunks=lambda start: read.append(start) or source.chunks(start))
+            return converted.dataclasses.replace(
+                source, chunks=lambda start: read.append(start) or source.chunks(start)
+            )
 
         return splits(folder_, {name: watch(source) for name, source in sources.items()})
 
-    monkeypatch.setattr(cache, "splits", watched)
+    monkeypatch.setattr(converted, "splits", watched)
     data_set = data.load("imagenet", tmp_path)
     assert read == [8, 0]
     np.testing.assert_array_equal(data_set.train.images[:], IMAGENET_TRAIN)
     np.testing.assert_array_equal(data_set.test.images[:], IMAGENET_TEST)
-    assert not list((tmp_path / cache.FOLDER).rglob("*.part"))
+    assert not list((tmp_path / converted.FOLDER).rglob("*.part"))
 
 
 def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
@@ -457,7 +459,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
@@ -477,7 +479,7 @@ def test_a_tar_with_another_checksum_is_refused(tmp_path, monkeypatch):
         file.write(b"\0")
     with pytest.raises(UserError, match=r"train_32x32\.tar is not the published file, or broken: its sha256 is"):
         data.load("imagenet", tmp_path)
-    assert not list((tmp_path / cache.FOLDER).rglob("*.json"))
+    assert not list((tmp_path / converted.FOLDER).rglob("*.json"))
 
 
 def test_a_tar_that_would_write_outside_its_folder_is_refused(tmp_path, monkeypatch):
@@ -494,7 +496,7 @@ def test_a_tar_cut_off_is_refused_even_if_its_checksum_agrees(tmp_path, monkeypa
     monkeypatch.setitem(imagenet.TARS, path.name, (9000, sha256))
     with pytest.raises(UserError, match=r"train_32x32\.tar"):
         data.load("imagenet", tmp_path)
-    assert not list((tmp_path / cache.FOLDER).rglob("*.json"))
+    assert not list((tmp_path / converted.FOLDER).rglob("*.json"))
 
 
 def test_a_png_of_another_size_or_a_broken_one_is_named(tmp_path):
@@ -576,7 +578,7 @@ def write_resized(data_dir, form, train=IMAGENET_TRAIN, test=IMAGENET_TEST):
 
 @pytest.mark.parametrize("form", ["npz", "pickled"])
 def test_the_imagenet_of_2017_is_the_same_in_both_forms(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "rows_per_chunk", lambda shape: 3)
+    monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 3)
     write_resized(tmp_path, form)  # twelve batches: the tenth must not come before the second
     for _ in range(2):
         data_set = data.load("imagenet_resized", tmp_path)
@@ -595,7 +597,7 @@ def test_the_imagenet_of_2017_is_not_taken_for_the_papers(form, tmp_path):
 
 
 def test_a_conversion_of_2017s_batches_goes_on_in_mid_batch_with_its_labels(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "rows_per_chunk", lambda shape: 1)
+    monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 1)
     write_resized(tmp_path, "npz")
     chunks = imagenet_resized._chunks
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail import compiling, convolution
+from pixel_snail.kernels import convolution, xla
 
 
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch):
-    monkeypatch.setattr(compiling, "SMALL", 0)  # else these tensors would be too small
+    monkeypatch.setattr(xla, "SMALL", 0)  # else these tensors would be too small
 
 
 def values_and_gradients(convolve, arguments, weights):

@@ -3,7 +3,7 @@
 import numpy as np
 import PIL.Image
 
-from pixel_snail import plotting
+from pixel_snail.reports import plotting
 
 
 def test_a_grid_has_every_image_in_its_place(tmp_path, rng):

@@ -5,10 +5,11 @@ import time
 
 import keras
 
-from pixel_snail import checkpoint, history
+from pixel_snail import checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
-from pixel_snail.run_folder import RunFolder
+from pixel_snail.runs import history
+from pixel_snail.runs.folder import RunFolder
 
 
 class Checkpoints:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dataset import Split
 from pixel_snail import progress
+from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 
 FOLDER = ".pixel_snail"

@@ -42,10 +42,11 @@ from test_data_sets import (
 
 import data
 import eval as eval_command
-from data import cache, cifar, imagenet_resized, untrusted
-from pixel_snail import drawing, evaluation, run_folder
+from data import cifar, converted, imagenet_resized, untrusted
+from pixel_snail import drawing, evaluation
 from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
+from pixel_snail.runs import folder as run_folder
 
 
 def examples(number):
@@ -315,7 +316,7 @@ def test_a_damaged_npz_is_refused_or_gives_the_same_images(data_set, tmp_path):
     @given(damaged(path.read_bytes()))
     def law(content):
         path.write_bytes(content)
-        shutil.rmtree(tmp_path / cache.FOLDER, ignore_errors=True)
+        shutil.rmtree(tmp_path / converted.FOLDER, ignore_errors=True)
         with harmless(tmp_path):
             assert_imagenet(data.load(data_set, tmp_path))
 
@@ -534,7 +535,7 @@ def restore(files, path, content):
 def test_a_damaged_cache_is_made_anew_or_not_taken_for_whole(tmp_path):
     write_resized(tmp_path, "npz")
     data.load("imagenet_resized", tmp_path)
-    files = files_below(tmp_path / cache.FOLDER)
+    files = files_below(tmp_path / converted.FOLDER)
     data_dirs = [tmp_path, tmp_path / "without sources"]
 
     @examples(100)
@@ -542,7 +543,7 @@ def test_a_damaged_cache_is_made_anew_or_not_taken_for_whole(tmp_path):
     def law(change, data_dir):
         restore(files, *change)
         shutil.rmtree(data_dirs[1], ignore_errors=True)
-        shutil.copytree(tmp_path / cache.FOLDER, data_dirs[1] / cache.FOLDER)
+        shutil.copytree(tmp_path / converted.FOLDER, data_dirs[1] / converted.FOLDER)
         with harmless(tmp_path):
             data_set = data.load("imagenet_resized", data_dir)
             if change[0].suffix == ".images":  # nobody looks through gigabytes of training images at every start
@@ -554,7 +555,7 @@ def test_a_damaged_cache_is_made_anew_or_not_taken_for_whole(tmp_path):
 
 
 def test_an_interrupted_conversion_whose_files_were_damaged_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "rows_per_chunk", lambda shape: 2)
+    monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 2)
     write_resized(tmp_path, "npz")
     chunks = imagenet_resized._chunks
 
@@ -566,7 +567,7 @@ def test_an_interrupted_conversion_whose_files_were_damaged_is_not_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         data.load("imagenet_resized", tmp_path)
     monkeypatch.setattr(imagenet_resized, "_chunks", chunks)
-    files = files_below(tmp_path / cache.FOLDER)
+    files = files_below(tmp_path / converted.FOLDER)
 
     @examples(60)
     @given(one_damaged(files))
@@ -600,7 +601,7 @@ def with_another_value(content):
 def test_a_record_of_other_types_is_not_believed(tmp_path):
     write_resized(tmp_path, "npz")
     data.load("imagenet_resized", tmp_path)
-    files = files_below(tmp_path / cache.FOLDER)
+    files = files_below(tmp_path / converted.FOLDER)
     (path,) = (path for path in files if path.name == "train.json")
 
     @examples(60)
@@ -623,7 +624,7 @@ def test_damaged_files_of_tfds_are_refused_or_give_the_same_images(tmp_path):
     @given(one_damaged(files))
     def law(change):
         restore(files, *change)
-        shutil.rmtree(tmp_path / cache.FOLDER, ignore_errors=True)
+        shutil.rmtree(tmp_path / converted.FOLDER, ignore_errors=True)
         with harmless(tmp_path):
             assert_imagenet(data.load("imagenet", tmp_path))
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail import parts
+from pixel_snail.parallel import micro_batches
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 64])
 def test_a_division_is_into_equal_parts_that_keep_the_cores_busy_and_to_the_rounds(cores, monkeypatch):
-    monkeypatch.setattr(parts, "_cores", lambda: cores)
+    monkeypatch.setattr(micro_batches, "_cores", lambda: cores)
     for together, replicas, rounds in itertools.product(range(1, 33), (1, 2, 4), (1, 2, 3)):
         images = together * rounds
-        number, at_once = parts.division(images, replicas, rounds)
+        number, at_once = micro_batches.division(images, replicas, rounds)
         assert images % number == 0
         assert 1 <= at_once * images // number <= together
         assert at_once == min(together, max(1, min(cores, 8) // replicas))
@@ -30,12 +30,12 @@ def test_parts_are_summed_and_mapped_as_the_whole(number, rng):
         return [tf.reduce_sum(weighted, 0), tf.cast(tf.reduce_sum(numbers), tf.float32)]
 
     zeros = [tf.zeros([4], tf.float64), tf.zeros([])]
-    total, count = tf.function(lambda: parts.summed(products, zeros, batch, number, at_once=2))()
+    total, count = tf.function(lambda: micro_batches.summed(products, zeros, batch, number, at_once=2))()
     np.testing.assert_allclose(total, np.square(np.arange(6)) @ batch["images"].numpy(), rtol=1e-12)
     assert count == 15
 
     def doubled(part):
         return 2 * tf.cast(part["images"], tf.float32) + tf.cast(part["labels"], tf.float32)[:, None]
 
-    mapped = tf.function(lambda: parts.mapped(doubled, batch, number, at_once=2))()
+    mapped = tf.function(lambda: micro_batches.mapped(doubled, batch, number, at_once=2))()
     np.testing.assert_array_equal(mapped, doubled(batch))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from pixel_snail.compiling import compiled
+from pixel_snail.kernels.xla import compiled
 
 Margins = tuple[tuple[int, int], tuple[int, int]]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail import compiling, fused, nn
+from pixel_snail import nn
+from pixel_snail.kernels import elementwise, xla
 
 # Rounding of sums over some tens of elements of order 1.
 TOLERANCE = 2e-6
@@ -14,7 +15,7 @@ TOLERANCE = 2e-6
 def run(request, monkeypatch):
     """Functions as graphs run them: the small tensors of these tests must not keep them from being compiled."""
     if request.param == "compiled":
-        monkeypatch.setattr(compiling, "SMALL", 0)
+        monkeypatch.setattr(xla, "SMALL", 0)
         return tf.function
     return lambda function: function
 
@@ -51,7 +52,7 @@ def test_normalised_is_the_scaled_l2_normalize_of_each_direction(shape, axes, rn
 
     arguments = [normal(rng, *shape), normal(rng, *shape), normal(rng, 5), normal(rng, 5)]
     assert_same_values_and_gradients(
-        lambda v, w, g, h: tf.stack(fused.normalised([v, w], [g, h], axes)), reference, arguments, rng, run
+        lambda v, w, g, h: tf.stack(elementwise.normalised([v, w], [g, h], axes)), reference, arguments, rng, run
     )
 
 
@@ -59,7 +60,7 @@ def test_the_norm_of_a_vanishing_direction_is_a_constant():
     v, g = tf.constant([[0.0, 1e-8], [0.0, 0.0]]), tf.constant([2.0, 3.0])
     with tf.GradientTape() as tape:
         tape.watch([v, g])
-        loss = tf.reduce_sum(fused.normalised([v], [g], (-2,)))
+        loss = tf.reduce_sum(elementwise.normalised([v], [g], (-2,)))
     dv, dg = tape.gradient(loss, [v, g])
     np.testing.assert_allclose(dv, [[2e6, 3e6], [2e6, 3e6]], rtol=1e-6)
     np.testing.assert_allclose(dg, [0, 1e-2], rtol=1e-6)
@@ -70,9 +71,11 @@ def test_gate_and_add_bias_are_their_formulas(rng, run):
         p, q = tf.split(c, 2, -1)
         return x + p * tf.sigmoid(q)
 
-    assert_same_values_and_gradients(fused.gate, gate, [normal(rng, 2, 3, 4, 5), normal(rng, 2, 3, 4, 10)], rng, run)
+    assert_same_values_and_gradients(
+        elementwise.gate, gate, [normal(rng, 2, 3, 4, 5), normal(rng, 2, 3, 4, 10)], rng, run
+    )
     bias = [normal(rng, 2, 3, 4, 5), normal(rng, 5)]
-    assert_same_values_and_gradients(fused.add_bias, lambda x, b: x + b, bias, rng, run)
+    assert_same_values_and_gradients(elementwise.add_bias, lambda x, b: x + b, bias, rng, run)
 
 
 @pytest.mark.parametrize("nonlinearity", sorted(nn.nonlinearities))
@@ -86,10 +89,10 @@ def test_activate_is_nonlinearity_then_dropout_then_zeros_around(nonlinearity, m
     def reference(x):
         y = nn.nonlinearities[nonlinearity](x)
         if rate:
-            y = tf.where(fused.kept(random, shape, rate), y / (1 - rate), 0)
+            y = tf.where(elementwise.kept(random, shape, rate), y / (1 - rate), 0)
         return tf.pad(y, [[0, 0], *margins, [0, 0]]) if margins else y
 
-    activate = fused.activate
+    activate = elementwise.activate
     assert_same_values_and_gradients(
         lambda x: activate(x, nonlinearity, margins, random, rate), reference, [x], rng, run
     )

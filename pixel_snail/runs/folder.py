@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
-from pixel_snail.cluster import Cluster
 from pixel_snail.errors import UserError, first_line
+from pixel_snail.parallel.cluster import Cluster
 
 
 def check_writable(folder: str) -> None:

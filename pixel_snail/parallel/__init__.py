@@ -1,0 +1,1 @@
+"""Devices, replicas and machines: where a batch is computed."""

@@ -1,0 +1,1 @@
+"""What a training run leaves on the disk, and how it is found again."""
