@@ -1,5 +1,5 @@
 # make demo: trains, evaluates and samples on photographs. make test: the tests. make soak: runs that are killed many
-# times. All make .venv first.
+# times. make lint: the linter. All install what they need into .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,13 +18,13 @@ demo: .venv/installed
 	@echo "learning curve: $$(ls -td $(DEMO)/pixelsnail_photos_*/ | head -1)learning_curve.png"
 	@echo "samples:        $(DEMO)/photos_samples.png"
 
-test: .venv/installed
+test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
 
-soak: .venv/installed
+soak: .venv/installed-dev
 	$(BIN)/python -m pytest -m soak
 
-lint: .venv/installed
+lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
@@ -32,4 +32,8 @@ lint: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --requirement requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/python -m pip install --requirement requirements-dev.txt
 	@touch $@

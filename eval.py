@@ -1,8 +1,11 @@
 """Evaluates a checkpoint on the whole test set, in bits/dim, and draws samples from it."""
 
 import argparse
+import functools
 from collections.abc import Sequence
+from typing import NoReturn
 
+import data
 from pixel_snail import evaluation
 from pixel_snail import flags as command_line
 
@@ -10,8 +13,8 @@ from pixel_snail import flags as command_line
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__, prog="eval.py")
-    # What is not given, the folder of the checkpoint's run tells.
-    command_line.add_data_flags(parser, defaults=False)
+    # The checkpoint and its run tell the flags that are not given.
+    command_line.add_data_flags(parser, data.data_sets, defaults=False)
     command_line.add_model_flags(parser, defaults=False)
     command_line.add_run_flags(parser)
     add = parser.add_argument
@@ -32,7 +35,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--complete", metavar="IMAGES", help="a picture or .npy of images to draw again below --keep_rows")
     add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
-    add("--skip_test", action="store_true", help="only draw")
+    add("--skip_test", action="store_true", help="only draw; needs no data set")
     add("-o", "--save_dir", help="where the pictures go")
     flags = parser.parse_args(argv)
     if (flags.nr_samples or flags.complete) and not flags.save_dir:
@@ -49,5 +52,10 @@ def class_list(text: str) -> list[int]:
     return [command_line.non_negative_int(number) for number in text.split(",")]
 
 
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Evaluates and draws as the flags say, and exits."""
+    command_line.run(functools.partial(evaluation.evaluate, load_data=data.from_flags), parse_flags(argv))
+
+
 if __name__ == "__main__":
-    command_line.run(evaluation.evaluate, parse_flags())
+    main()

@@ -1,8 +1,11 @@
 """Trains a PixelSNAIL: `python train.py --help` lists the flags, which are the original's."""
 
 import argparse
+import functools
 from collections.abc import Sequence
+from typing import NoReturn
 
+import data
 from pixel_snail import flags as command_line
 from pixel_snail import training
 from pixel_snail.reports import comparisons
@@ -11,7 +14,7 @@ from pixel_snail.reports import comparisons
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__, prog="train.py")
-    command_line.add_data_flags(parser)
+    command_line.add_data_flags(parser, data.data_sets)
     command_line.add_model_flags(parser)
     command_line.add_run_flags(parser)
     command_line.add_step_flags(parser)
@@ -40,5 +43,10 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return flags
 
 
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Trains as the flags say, and exits."""
+    command_line.run(functools.partial(training.train, load_data=data.from_flags), parse_flags(argv))
+
+
 if __name__ == "__main__":
-    command_line.run(training.train, parse_flags())
+    main()

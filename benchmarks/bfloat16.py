@@ -1,12 +1,14 @@
-"""What --bfloat16 does to learning: 200 steps on photographs, from the same parameters, on the same batches.
+"""The effect of --bfloat16 on learning: 200 steps on photographs, from the same parameters, on the same batches.
 
-Prints a JSON line: the bits/dim of the last 20 training steps, and of the test images by the parameters as they are and
-by their averages, for each of some seeds, which decide the initial parameters and the order of the images: in float32,
-in bfloat16, and nudged, in float32 from parameters that lie beside as far as bfloat16 rounds. And by how much of
-float32's those of the other two are higher, in the mean, with its standard error.
+Each seed decides the initial parameters and the order of the images of three runs: float32; bfloat16; and nudged, which
+is float32 from parameters perturbed by bfloat16's rounding error.
 
-At the default, nearly constant learning rate, two runs that differ by rounding soon lie a percent or two apart, and no
-mean of a few tells bfloat16 from chance. At a lower rate, or if it falls quickly, they stay closer to each other.
+Prints a JSON line with the bits/dim of every run: `training`, over the last 20 steps; `test`, on the test images with
+the parameters; and `averaged`, with the Polyak averages. `..._higher` is the relative increase of nudged and bfloat16
+over float32: its mean over the seeds and the standard error.
+
+At the default, nearly constant learning rate, two runs that differ by rounding are soon one or two percent apart. The
+mean over a few seeds then can't tell bfloat16 from chance. At a lower or quickly falling rate, runs stay closer.
 
     python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1 --learning_rate=2e-4
 """
@@ -21,13 +23,15 @@ import numpy as np
 import tensorflow as tf
 
 import data
-from pixel_snail import evaluation, logistic_mixture, progress, steps
+from benchmarks.measuring import network
 from pixel_snail import flags as command_line
+from pixel_snail import logistic_mixture, progress, steps
+from pixel_snail.dataset import training_batches
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import replicas
 
 STEPS = 200
-POLYAK_DECAY = 0.98  # over some 50 steps of the 200
+POLYAK_DECAY = 0.98  # averages over about 50 of the 200 steps
 
 
 def main() -> None:
@@ -53,25 +57,24 @@ def main() -> None:
 
 
 def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """The bits/dim that STEPS steps lead to, for each kind of run and each seed."""
+    """The bits/dim after STEPS steps, by kind of run: for each seed its `training`, `test` and `averaged`."""
     data_set = data.data_sets["photos"](None)
     strategy = replicas.strategy(1)
-    model = evaluation.build_model(flags, data_set, dropout_p=0.5)
+    model = network(flags, dropout_p=0.5)
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, polyak_decay=POLYAK_DECAY)
     optimizer.build(model.trainable_variables)
     no_state = [variable.numpy() for variable in optimizer.variables]
     steps_of = {
-        bfloat16: steps.train_step(strategy, model, optimizer, None, seed=0, bfloat16=bfloat16)
-        for bfloat16 in (False, True)
+        bfloat16: steps.train_step(strategy, model, optimizer, seed=0, bfloat16=bfloat16) for bfloat16 in (False, True)
     }
     test_steps = {
-        "test": evaluation.test_step(strategy, model, lambda: model.trainable_variables, None),
-        "averaged": evaluation.test_step(strategy, model, optimizer.averages, None),
+        "test": steps.test_step(strategy, model, lambda: model.trainable_variables),
+        "averaged": steps.test_step(strategy, model, optimizer.averages),
     }
 
     def mean_test_bits(test_step):
-        values = evaluation.per_value(test_step(), strategy, data_set.test, flags.batch_size, leave=False)
-        nats = evaluation.nats_per_channel(values).sum(1)
+        batches = steps.nats_in_batches(test_step(), strategy, data_set.test, flags.batch_size, leave=False)
+        nats = steps.nats_per_channel(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean())
 
     def run(parameters, bfloat16, batches, desc):
@@ -89,27 +92,25 @@ def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
     learned = {"float32": [], "nudged": [], "bfloat16": []}
     for seed in range(flags.seeds):
-        epochs = (data.training_batches(data_set.train, flags.batch_size, seed, epoch) for epoch in itertools.count())
+        epochs = (training_batches(data_set.train, flags.batch_size, seed, epoch) for epoch in itertools.count())
         batches = list(itertools.islice(itertools.chain.from_iterable(epochs), STEPS))
-        start = initial_parameters(flags, data_set, batches[0], seed)
+        start = initial_parameters(flags, batches[0], seed)
         for kind, runs in learned.items():
             parameters = nudged(start, seed) if kind == "nudged" else start
             runs.append(run(parameters, kind == "bfloat16", batches, f"seed {seed}, {kind}"))
     return learned
 
 
-def initial_parameters(
-    flags: argparse.Namespace, data_set: data.DataSet, batch: dict[str, tf.Tensor], seed: int
-) -> list[np.ndarray]:
-    """Those of a seed, initialised on a batch."""
+def initial_parameters(flags: argparse.Namespace, batch: dict[str, tf.Tensor], seed: int) -> list[np.ndarray]:
+    """The parameters of a seed after the data-dependent initialisation on a batch."""
     keras.utils.set_random_seed(seed)
-    model = evaluation.build_model(flags, data_set, dropout_p=0.5)
-    steps.initialise(model, *evaluation.network_inputs(batch, None), seed)
+    model = network(flags, dropout_p=0.5)
+    steps.initialise(model, batch, seed)
     return [variable.numpy() for variable in model.trainable_variables]
 
 
 def nudged(parameters: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    """Each beside itself by the standard deviation of rounding to bfloat16's 8 digits, about 2^-9 / sqrt(3)."""
+    """The parameters with random errors as large as bfloat16's: 8 digits, standard deviation about 2^-9 / sqrt(3)."""
     rng = np.random.default_rng(seed)
     return [p * (1 + 2**-9 / 3**0.5 * rng.standard_normal(p.shape, np.float32)) for p in parameters]
 

@@ -1,8 +1,9 @@
-"""The input: a set as large as ImageNet converted, started from, read; and its share of a training step.
+"""Input of a data set as large as ImageNet: its conversion, a later start, an epoch, and its share of a training step.
 
-Makes tar files of PNGs with as many images as ImageNet 32x32 has (crops of photographs, repeated), in a temporary
-folder that needs 10 GB, and takes about ten minutes. Each line of JSON comes from a process of its own: `seconds`, and
-`peak_gb` of its memory, TensorFlow included. The last has `input_seconds` a batch, `step_seconds` and their `share`.
+Writes tars of PNGs with as many images as ImageNet 32x32 (crops of photographs, repeated) to a temporary folder. Needs
+10 GB of disk and about ten minutes. Prints a JSON line for each phase, which runs in a process of its own: its
+`seconds`, and its peak of memory `peak_gb`, TensorFlow included. The last line has the `input_seconds` of a batch, the
+`step_seconds`, and the `share` of input in a step.
 
     python -m benchmarks.data
 """
@@ -55,7 +56,7 @@ def make_tars(folder, images):
 
 
 def load(folder):
-    """The set, whose tars count as the published ones."""
+    """Loads the data set, with its tars registered as the published ones; returns it and the seconds."""
     import data
     from data import imagenet
 
@@ -78,31 +79,31 @@ def start(folder):
 
 
 def read_an_epoch(folder):
-    import data
+    from pixel_snail.dataset import training_batches
 
     data_set, _ = load(folder)
     begin = time.perf_counter()
-    images = sum(len(batch["images"]) for batch in data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0))
+    images = sum(len(batch["images"]) for batch in training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0))
     seconds = time.perf_counter() - begin
     return {"phase": f"an epoch of {images} images", "seconds": round(seconds, 1), "peak_gb": peak_gb()}
 
 
 def input_and_step(folder):
-    import data
-    from pixel_snail import evaluation, model, steps
+    from pixel_snail import model, steps
+    from pixel_snail.dataset import training_batches
     from pixel_snail.optimizer import PolyakAdam
     from pixel_snail.parallel import replicas
 
     strategy = replicas.strategy(1)
     data_set, _ = load(folder)
-    batches = list(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
+    batches = list(training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
     network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
-    steps.initialise(network, *evaluation.network_inputs(batches[0], None), seed=0)
+    steps.initialise(network, batches[0], seed=0)
     optimizer = PolyakAdam()
     optimizer.build(network.trainable_variables)
-    step = steps.train_step(strategy, network, optimizer, nr_labels=None, seed=0)
+    step = steps.train_step(strategy, network, optimizer, seed=0)
     of_steps = [timed(lambda batch=batch: float(step(batch))) for batch in batches]
-    batches = iter(data.training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=1))
+    batches = iter(training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=1))
     next(batches)
     inputs = timed(lambda: [next(batches) for _ in range(2000)]) / 2000
     seconds = statistics.median(of_steps[2:])

@@ -1,8 +1,8 @@
-"""The network and its training written the original's way: what the benchmark of training measures against.
+"""The plain network: PixelSNAIL and its training written the original's way, the baseline of the benchmarks.
 
-Each layer computes its formula as it stands, one TensorFlow operation after the other: attention over whole maps with a
-mask, weights normalised at every use, scales applied to maps, dropout by TensorFlow's own; Adam and the average go
-variable by variable. The wiring is model.py's, which is the original's.
+Each layer computes its formula literally, one TensorFlow operation after another: attention over whole maps with a
+mask, weights normalised at every use, scales applied to maps, TensorFlow's own dropout. Adam and the Polyak average
+update variable by variable. The wiring is model.py's, which is the original's.
 """
 
 import contextlib
@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import evaluation, logistic_mixture, nn
+from pixel_snail import logistic_mixture, nn, progress, steps
+from pixel_snail.kernels import dropout
 
 
 @contextlib.contextmanager
 def layers() -> Iterator[None]:
-    """Within it, a model that is called computes as said above. Its seed only says whether there is dropout."""
+    """Within it, models compute the plain way. A model's `seed` only switches dropout on."""
     with (
         mock.patch.object(nn.conv2d, "call", _conv2d),
         mock.patch.object(nn.down_shifted_conv2d, "call", _conv2d),
@@ -26,13 +27,13 @@ def layers() -> Iterator[None]:
         mock.patch.object(nn.dense, "call", _dense),
         mock.patch.object(nn.gated_resnet, "call", _gated_resnet),
         mock.patch.object(nn, "causal_attention", causal_attention),
-        mock.patch.object(nn, "split_seed", lambda seed, number: [seed] * number),
+        mock.patch.object(dropout, "split_seed", lambda seed, number: [seed] * number),
     ):
         yield
 
 
 def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that takes a step of Adam on images [B, H, W, 3], uint8, and returns their loss in nats."""
+    """A function that takes one step of Adam on images, uint8 [B, H, W, 3], and returns their loss in nats."""
     parameters = [variable.value for variable in model.trainable_variables]
     averages, momentums, velocities = (
         [tf.Variable(start(parameter)) for parameter in parameters]
@@ -42,7 +43,7 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
     @tf.function
     def step(images):
-        x = evaluation.network_inputs({"images": images}, None)[0]
+        x = steps.network_inputs({"images": images}, None)[0]
         with layers(), tf.GradientTape() as tape:
             loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=tf.zeros([2], tf.int32))))
         gradients = tape.gradient(loss, parameters)
@@ -58,11 +59,11 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def evaluation_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from images [B, H, W, 3], uint8, to their loss in nats."""
+    """A function from images, uint8 [B, H, W, 3], to their loss in nats."""
 
     @tf.function
     def step(images):
-        x = evaluation.network_inputs({"images": images}, None)[0]
+        x = steps.network_inputs({"images": images}, None)[0]
         with layers():
             return tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x)))
 
@@ -97,6 +98,7 @@ def _gated_resnet(self, x, a=None, h=None, seed=None, cache=None):
 
 
 def causal_attention(key, mixin, query, downsample=1, causal_unit=1):
+    """nn.causal_attention, with the same arguments, over all keys at once."""
     batch, height, width, channels = query.shape
     last_unit = tf.reshape(tf.range(height * width, dtype=tf.float32) // causal_unit, [1, height, width, 1])
     unit = tf.reshape(last_unit, [-1, 1])
@@ -111,3 +113,45 @@ def causal_attention(key, mixin, query, downsample=1, causal_unit=1):
     weights = tf.exp(dot / np.float32(channels**0.5)) * mask
     probabilities = weights / (tf.reduce_sum(weights, -1, keepdims=True) + 1e-6)
     return tf.reshape(tf.matmul(probabilities, flat_mixin), [batch, height, width, mixin.shape[-1]])
+
+
+def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
+    """A function that draws images the original's way: for each pixel, it computes the whole network.
+
+    Args:
+        predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three tensors
+            [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn given R, B given both.
+
+    Returns:
+        draw(u_mix [B, H, W, K], u_logistic [B, H, W, 3], labels or None) -> images in [-1, 1], [B, H, W, 3].
+    """
+
+    @tf.function
+    def draw_row(canvas, y, u_mix_row, u_logistic_row, h):
+        height, width = canvas.shape[1:3]
+        for x in tf.range(width):
+            here = tf.reshape(tf.equal(tf.range(height * width), y * width + x), [1, height, width, 1])
+            u_mix, u_logistic = u_mix_row[:, x], u_logistic_row[:, x]
+            outputs = predict(canvas, h)
+            if isinstance(outputs, tuple):
+                for channel in range(3):
+                    if channel:
+                        outputs = predict(canvas, h)
+                    of_pixel = [l[:, y, x] for l in outputs]
+                    value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
+                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel]
+                    )
+                    this_channel = tf.reshape(tf.range(3) == channel, [1, 1, 1, 3])
+                    canvas = tf.where(here & this_channel, value[:, None, None, None], canvas)
+            else:
+                pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs[:, y, x], u_mix, u_logistic)
+                canvas = tf.where(here, pixel[:, None, None], canvas)
+        return canvas
+
+    def draw(u_mix, u_logistic, h=None):
+        canvas = tf.zeros([*u_mix.shape[:3], 3])
+        for y in progress.bar(range(u_mix.shape[1]), desc="sampling", unit="row"):
+            canvas = draw_row(canvas, tf.constant(y), tf.constant(u_mix[:, y]), tf.constant(u_logistic[:, y]), h)
+        return canvas.numpy()
+
+    return draw

@@ -1,4 +1,4 @@
-"""Draws the lines that `benchmarks.training --growth` prints: how a step's time and memory grow.
+"""Plots how the time and memory of a step grow, from the lines that `benchmarks.training --growth` prints.
 
 python -m benchmarks.training --nr_filters=64 --growth > growth.json
 python -m benchmarks.plot_growth growth.json growth.png

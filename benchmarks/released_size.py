@@ -1,6 +1,6 @@
-"""The released network (46,180,788 parameters) on this machine: builds, saves, loads, evaluates a batch.
+"""Measures the released network (46,180,788 parameters): building, saving, loading and evaluating a batch.
 
-Prints one JSON line: seconds of each, gigabytes of the checkpoint and of memory at its peak.
+Prints one JSON line: the seconds of each, and the gigabytes of the checkpoint and of peak memory.
 
     python -m benchmarks.released_size
 """
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import photos
-from pixel_snail import checkpoint, evaluation
+from pixel_snail import checkpoint, steps
 from pixel_snail import model as models
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
@@ -48,7 +48,7 @@ def main() -> None:
             variable.assign(tf.zeros(variable.shape))
         timed("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
-    evaluate = evaluation.test_step(strategy, model, lambda: model.trainable_variables, None)
+    evaluate = steps.test_step(strategy, model, lambda: model.trainable_variables)
     timed("first_evaluation_seconds", lambda: evaluate()(batch).numpy())
     step = evaluate()
     timed("evaluation_seconds", lambda: step(batch).numpy())

@@ -1,8 +1,8 @@
-"""What a run survives, in figures: kills, worker by worker too, corrupted checkpoints, SIGTERM, and what saving costs.
+"""Reliability in figures: kills of a run and of workers, corrupted checkpoints, time to stop, and cost of saving.
 
-    python -m benchmarks.reliability    # about 15 minutes; a JSON line for each
+    python -m benchmarks.reliability    # about 15 minutes; prints a JSON line for each measurement
 
-The runs are of train.py's own command line, in processes of their own, on pictures made here.
+Every run is train.py's command line in processes of its own, on pictures of noise.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from pixel_snail.optimizer import PolyakAdam
 TINY = ["--model=h1", "-q1", "-n4", "-m2", "-b2", "-a4", "--image_size=8"]
 STEPS_AN_EPOCH = 10
 PATIENCE = 300
-"""Seconds that a process may take to start or to end."""
+"""The most seconds that a process may take to start or to end."""
 
 _ROOT = Path(__file__).parents[1]
 
@@ -52,11 +52,12 @@ def main() -> None:
 
 
 class Run:
-    """A process, or several workers, of train.py.
+    """A run of train.py, started in one process or in several workers.
 
     Args:
-        folder: has, or gets, the pictures, the run, and what the processes print.
-        argv: flags beside those that say where all lies.
+        folder: holds the pictures, the run's folder, and the output of the processes.
+        argv: flags of train.py, except the folders and the data set.
+        workers: the number of processes.
     """
 
     def __init__(self, folder: Path, argv: list[str], workers: int = 1):
@@ -64,7 +65,7 @@ class Run:
         self._steps.unlink(missing_ok=True)
         make_pictures(folder / "pictures")
         places = [f"--data_dir={folder}/pictures", "--data_set=folder", f"--save_dir={folder}/runs"]
-        # One thread: the order of sums is always the same.
+        # With one thread, sums are always taken in the same order.
         environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
         self.processes, self.outputs = [], []
@@ -86,10 +87,10 @@ class Run:
                 )
 
     def wait_for(self, text: str | None) -> None:
-        """Waits until the first process prints it, or, with None, has taken a step.
+        """Waits until the first process has printed a text; None: until it has taken a step.
 
         Raises:
-            RuntimeError: it ended without, or took too long.
+            RuntimeError: the process ended before, or took longer than PATIENCE.
         """
         end = time.monotonic() + PATIENCE
         while not self._steps.exists() if text is None else text not in self.outputs[0].read_text():
@@ -99,7 +100,7 @@ class Run:
             time.sleep(0.02)
 
     def wait(self) -> list[int]:
-        """The exit codes, when all have ended."""
+        """Waits for all processes and returns their exit codes."""
         try:
             return [process.wait(PATIENCE) for process in self.processes]
         finally:
@@ -111,16 +112,18 @@ class Run:
             process.wait()
 
     def steps_taken(self) -> int:
-        """By the run, whatever of it was saved; 0 if it took none since it was started, or was writing this number."""
+        """The run's number of steps, saved or not; 0 before the first step, and while the number is being written."""
         return int(self._steps.read_text() or 0) if self._steps.exists() else 0
 
 
 def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | None = None, seed: int = 0) -> dict:
-    """Kills a run, or one of its workers, at random moments, saving included, and starts it anew each time, with the
-    same command; then lets it end, and compares it with a run that nothing has disturbed.
+    """Kills a run, or one of its workers, at random moments, and compares its result with an undisturbed run's.
+
+    Saving may be hit, too. After each kill, the same command starts the run again; after the last one, the run trains
+    to its end.
 
     Returns:
-        the figures; `largest_difference` is over all losses, parameters and averages, and the state of Adam.
+        The figures of the comparison. `largest_difference` is over all losses, parameters, averages, and Adam's state.
     """
     chance = random.Random(seed)
     epochs = epochs or 3 * kills
@@ -132,7 +135,7 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
     for kill in range(kills):
         run = Run(folder / "killed", argv, workers)
         run.wait_for("\nsaved ")
-        # By steps, not by the clock, which might let the run come to its end before the last kill.
+        # The moment is chosen by steps: by the clock, the run might end before the last kill.
         target = run.steps_taken() + chance.randint(0, STEPS_AN_EPOCH * epochs // kills - 15)
         while run.steps_taken() < target and run.processes[0].poll() is None:
             time.sleep(0.001)
@@ -141,7 +144,9 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         run.processes[kill % workers].wait()
         if workers > 1:
             run.wait()
-        in_saving += any((folder / "killed").glob("runs/*/*.writing")) + any((folder / "killed").glob("runs/*/*.re*d"))
+        in_saving += any((folder / "killed").glob("runs/*/.writing_*")) + any(
+            (folder / "killed").glob("runs/*/.re*d_*")
+        )
         saved = tensors(checkpoint.find(f"{folder}/killed/runs"))["pixel_snail/steps_taken"]
         lost.append(max(0, run.steps_taken() - int(saved)))
     last = Run(folder / "killed", argv, workers)
@@ -162,17 +167,18 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
 
 
 def tensors(prefix: str) -> dict[str, np.ndarray]:
-    """All that a checkpoint holds.
+    """All tensors of a checkpoint, by name, except the description of its network.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the checkpoint can't be read.
     """
     reader = checkpoint.Reader(prefix)
-    return dict(zip(reader.shapes, reader.read(list(reader.shapes)), strict=True))
+    names = [name for name in reader.shapes if not name.startswith(checkpoint.NETWORK)]
+    return dict(zip(names, reader.read(names), strict=True))
 
 
 def corruptions_caught(folder: Path, number: int) -> dict:
-    """Corrupts the newest checkpoint below a folder in as many ways, each by itself, and reads every tensor."""
+    """Corrupts the newest checkpoint below a folder `number` times, each time from the original, and reads it."""
     prefix = checkpoint.find(str(folder))
     expected = tensors(prefix)
     rng = np.random.default_rng(0)
@@ -193,7 +199,7 @@ def corruptions_caught(folder: Path, number: int) -> dict:
 
 
 def corrupted(rng: np.random.Generator, content: bytes) -> bytes:
-    """The content of a file with a bit flipped, its end cut off, or up to 512 bytes zeroed or overwritten."""
+    """The content of a file with a bit flipped, its end cut off, or fewer than 512 bytes zeroed or overwritten."""
     values = np.frombuffer(content, np.uint8).copy()
     place = rng.integers(len(values))
     kind = rng.integers(4)
@@ -208,7 +214,7 @@ def corrupted(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def time_to_stop(folder: Path) -> dict:
-    """SIGTERM to a run of F 64, 32x32, batch 8: while its first step is compiled, later, in a test, and in sampling."""
+    """The seconds from SIGTERM to the end of a run (F 64, 32x32, batch 8), for four moments at which it comes."""
     argv = ["-n64", "-x5000", "--image_size=32", "--resume"]
     seconds = {}
     for moment in ("compiling the first step", "training", "evaluating", "sampling"):
@@ -224,7 +230,7 @@ def time_to_stop(folder: Path) -> dict:
 
 
 def cost_of_saving(folder: Path) -> dict:
-    """A checkpoint of the released size, and its share of the time at the default --save_minutes."""
+    """The seconds to save a checkpoint of the released size, and their share of training with default --save_minutes."""
     model = models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
@@ -234,7 +240,7 @@ def cost_of_saving(folder: Path) -> dict:
 
 
 def make_pictures(folder: Path) -> None:
-    """Pictures of noise: 20 for training, 8 for testing."""
+    """Writes pictures of noise, 20 for training and 8 for testing, unless they exist."""
     rng = np.random.default_rng(0)
     for name in ("train", "test"):
         with contextlib.suppress(FileExistsError):

@@ -1,8 +1,8 @@
-"""Sampling with caches against one evaluation of the same batch, and against the naive loop.
+"""Compares sampling with caches to an evaluation of the same batch, and to the naive loop.
 
-Prints a JSON line for each network and batch: seconds to compile, to draw the batch, to evaluate it once, their ratio,
-and what the naive loop, which computes the whole network for each pixel, would take (measured on some pixels, the rest
-extrapolated). Each line comes from a process of its own.
+Prints a JSON line for each network and batch, measured in a process of its own: the seconds to compile, to draw the
+batch, and to evaluate it once; the ratio of drawing to evaluating; and the seconds of the naive loop, which computes
+the whole network for each pixel (extrapolated from a few pixels).
 
     python -m benchmarks.sampling                                   # F 32, 64, 256; batches of 1, 8, 32
     python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
@@ -13,7 +13,7 @@ import itertools
 import json
 import statistics
 
-from benchmarks.measuring import in_a_process, peak_gb, timed
+from benchmarks.measuring import in_a_process, network, peak_gb, timed
 from pixel_snail import flags as command_line
 
 NAIVE_PIXELS = 4
@@ -36,29 +36,30 @@ def measure(flags: argparse.Namespace) -> dict:
     import numpy as np
     import tensorflow as tf
 
-    import data
-    from pixel_snail import evaluation, logistic_mixture, nn, sampling
+    from benchmarks.plain import naive_sampler
+    from pixel_snail import logistic_mixture, sampling, steps
+    from pixel_snail.weights import data_dependent_initialisation, fold
 
     shape = (flags.image_size, flags.image_size, 3)
     batch = flags.batch_size
-    split = data.Split(np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8))
-    network = evaluation.build_model(flags, data.DataSet(train=split, test=split), dropout_p=0.0)
-    x = evaluation.network_inputs({"images": split.images}, None)[0]
-    with nn.data_dependent_initialisation():
-        network(x[:2])
-    weights = nn.fold(network, network.trainable_variables)
+    images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
+    model = network(flags)
+    x = steps.network_inputs({"images": images}, None)[0]
+    with data_dependent_initialisation():
+        model(x[:2])
+    weights = fold(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
-    draw = sampling.sampler(network, batch, shape)
+    draw = sampling.sampler(model, batch)
     first = timed(lambda: draw(weights, *uniforms))
     seconds = timed(lambda: draw(weights, *uniforms))
-    peak = peak_gb()  # of sampling: an evaluation of a large batch takes more
+    peak = peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, network(x)))
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)))
     evaluate(x)
     evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
 
-    # A row of so many pixels has the naive loop compute the whole image as often.
-    naive = sampling.naive_sampler(lambda x, h: network(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS])
+    # The naive loop draws one row of NAIVE_PIXELS pixels, and computes the network for a whole image at each of them.
+    naive = naive_sampler(lambda x, h: model(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS])
     rest = [[0, 0], [0, shape[0] - 1], [0, shape[1] - NAIVE_PIXELS], [0, 0]]
     few = [u[:, :1, :NAIVE_PIXELS] for u in uniforms]
     naive(*few)

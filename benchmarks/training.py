@@ -1,9 +1,10 @@
-"""A training step and an evaluation against the network written the original's way (plain.py).
+"""Compares a training step and an evaluation to the plain network's, which is written the original's way (plain.py).
 
-Prints a JSON line for each network and batch. The two networks are in a process each, which take turns step by step,
-so that what slows the machine down slows both. An evaluation is that of a batch among many: our weights are made ready
-once before them. `gflops` is what the plain network's products need, per second of our step: `peak_share` is its share
-of the speed of a product of two 4096 x 4096 matrices.
+Prints a JSON line for each network and batch. The two networks run in separate processes, which take turns step by
+step: if the machine slows down, it slows both. An evaluation is one batch of many, so that our weights are prepared
+once, outside the timing. `gflops` is the arithmetic of a step of the plain network per second of our step. It is
+counted as three times that of an evaluation. `peak_share` is `gflops` divided by the speed of a product of two
+4096 x 4096 matrices.
 
     python -m benchmarks.training                                    # F 32, 64, 256; batch 8
     python -m benchmarks.training --nr_filters=64 --batch_size=8     # one; --bfloat16, --recompute, --model, ...
@@ -20,11 +21,11 @@ import multiprocessing
 import os
 import statistics
 
-from benchmarks.measuring import peak_gb, timed
+from benchmarks.measuring import network, peak_gb, timed
 from pixel_snail import flags as command_line
 
 STEPS, SECONDS = 5, 20
-"""How many steps and evaluations are timed, and for how long: as many as both ask for. Their median counts."""
+"""Steps and evaluations are timed until at least STEPS were taken and SECONDS have passed; the median is reported."""
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
 def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
     with contextlib.ExitStack() as stack:
         turns = [stack.enter_context(_Process(flags, plain)) for plain in ((False, True) if with_plain else (False,))]
-        for process in turns:  # one after the other: the first step and evaluation compile
+        for process in turns:  # not timed, since the first step compiles
             process.step()
         steps = _in_turns([process.step for process in turns])
         peaks = [process.peak_gb() for process in turns]
@@ -87,7 +88,7 @@ def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
 
 
 def _in_turns(measured):
-    """What functions return that return the seconds they took, for each turn."""
+    """Calls the functions in turns. Each returns the seconds it took; the result has a list of them for every turn."""
     turns = []
     while len(turns) < STEPS or sum(map(sum, turns)) < SECONDS:
         turns.append([function() for function in measured])
@@ -100,7 +101,7 @@ def _new_process(**settings):
 
 
 def _peak_gflops(bfloat16):
-    """The speed of large products, each on all cores."""
+    """The speed of a product of two 4096 x 4096 matrices on all cores, in GFLOP/s."""
     import tensorflow as tf
 
     matrix = tf.random.normal([4096, 4096], dtype=tf.bfloat16 if bfloat16 else tf.float32)
@@ -109,7 +110,7 @@ def _peak_gflops(bfloat16):
 
 
 class _Process:
-    """A network in a process of its own, which computes when it is asked to."""
+    """A network in a process of its own. A method calls the function of the same name in that process's `_made`."""
 
     def __init__(self, flags, plain):
         self._pool = _new_process(initializer=_make, initargs=(flags, plain))
@@ -125,7 +126,7 @@ class _Process:
 
 
 _made = {}
-"""What `_make` has made in this process, by the names that _Process answers to."""
+"""The functions that `_make` has created in this process, by name."""
 
 
 def _call(name):
@@ -136,17 +137,15 @@ def _make(flags, plain):
     import numpy as np
     import tensorflow as tf
 
-    import data
     from benchmarks import plain as plain_network
-    from pixel_snail import evaluation, steps
+    from pixel_snail import steps
     from pixel_snail.optimizer import PolyakAdam
     from pixel_snail.parallel import replicas
 
     shape = (flags.image_size, flags.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8)
-    strategy = replicas.strategy(1, in_parts=not plain)
-    split = data.Split(images)
-    model = evaluation.build_model(flags, data.DataSet(train=split, test=split), dropout_p=0.5)
+    strategy = replicas.strategy(1, in_micro_batches=not plain)
+    model = network(flags, dropout_p=0.5)
     images = tf.constant(images)
     plain_evaluation = plain_network.evaluation_step(model)
     if plain:
@@ -155,8 +154,8 @@ def _make(flags, plain):
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
-        step = steps.train_step(strategy, model, optimizer, None, 0, flags.grad_accum, **settings)
-        test = evaluation.test_step(strategy, model, optimizer.averages, None)
+        step = steps.train_step(strategy, model, optimizer, 0, flags.grad_accum, **settings)
+        test = steps.test_step(strategy, model, optimizer.averages)
         ready = functools.cache(test)
 
         def train(images):

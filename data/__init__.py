@@ -1,23 +1,13 @@
-"""The data sets, and the registry that --data_set reads: arrays in, tf.data out."""
+"""The registry of data sets: the names that --data_set takes, and a loader for each."""
 
+import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
 from data import cifar, folder, imagenet, imagenet_resized, photos
-from pixel_snail.dataset import DataSet, Split, check_batch_size, epoch_order, test_batches, training_batches
+from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
-
-__all__ = [
-    "DataSet",
-    "Split",
-    "check_batch_size",
-    "data_sets",
-    "epoch_order",
-    "load",
-    "test_batches",
-    "training_batches",
-]
 
 
 def _photos(data_dir: Path) -> DataSet:
@@ -33,27 +23,51 @@ data_sets: dict[str, Callable[..., DataSet]] = {
     "imagenet_resized": imagenet_resized.load,
     "photos": _photos,
 }
-"""What --data_set may name: a loader each, called with --data_dir; it raises UserError where files are missing."""
+"""Loaders by the names that --data_set takes. A loader is called with --data_dir; it raises UserError if files are
+missing."""
 
 _OPTIONS = {"folder": ("image_size", "downsample"), "imagenet_resized": ("image_size",)}
 
 
+def loader(name: str) -> Callable[..., DataSet]:
+    """The loader of a data set; raises UserError if no data set has this name."""
+    if name not in data_sets:  # a name from a run's flags.json: the command line checks its own
+        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}")
+    return data_sets[name]
+
+
 def load(name: str, data_dir: Path, image_size: int | None = None, downsample: bool = False) -> DataSet:
-    """The data set that --data_set names.
+    """Loads a data set.
 
     Args:
-        image_size, downsample: for the sets that may have images of any size, see their loaders.
+        name: as --data_set takes it.
+        data_dir: the folder of the data set's files.
+        image_size, downsample: only for the data sets in _OPTIONS; see their loaders.
 
     Raises:
-        UserError: there is no such set, its files are missing or broken, or it has no such option.
+        UserError: no data set has this name, its files are missing or broken, or it does not take such an option.
     """
-    if name not in data_sets:  # a default, or from a run's flags: the command line knows its own
-        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}")
+    load_set = loader(name)
     given = {"image_size": image_size, "downsample": downsample}
     given = {option: value for option, value in given.items() if value}
     for option in given.keys() - _OPTIONS.get(name, ()):
         raise UserError(f"--{option} is not for --data_set={name}, whose images have a size of their own")
     try:
-        return data_sets[name](data_dir, **given)
-    except OSError as error:  # where there is no permission even to look
+        return load_set(data_dir, **given)
+    except OSError as error:  # for example, no permission to look into the folder
         raise UserError(f"can't read {error.filename or data_dir}: {error.strerror or error}") from error
+
+
+def from_flags(flags: argparse.Namespace) -> DataSet:
+    """Loads the data set that the flags name. Its labels are dropped unless --class_conditional is given.
+
+    Raises:
+        UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or pictures in
+            --save_dir would become part of the data set.
+    """
+    if flags.data_set == "folder" and flags.save_dir:
+        folder.check_apart(Path(flags.data_dir), Path(flags.save_dir))
+    data_set = load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
+    if flags.class_conditional and data_set.nr_labels is None:
+        raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
+    return data_set if flags.class_conditional else data_set.without_labels()

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32, ten classes."""
+"""CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32 pixels, in ten classes."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from pixel_snail.errors import UserError, first_line
 
 ARCHIVE = "cifar-10-python.tar.gz"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-"""What TFDS downloads."""
+"""The archive that TensorFlow Datasets (TFDS) downloads."""
 ARCHIVE_BYTES = 170_498_071
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = Path("cifar-10-python", "cifar-10-batches-py")
@@ -31,11 +31,13 @@ TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
 def load(data_dir: Path) -> DataSet:
-    """CIFAR-10 from the first of these in data_dir: the original's folder of batches, the archive (which is unpacked
-    into that folder), a data set that TFDS has prepared; else TFDS downloads it.
+    """Loads CIFAR-10 from data_dir. If data_dir has none of its files, TensorFlow Datasets (TFDS) downloads it.
+
+    Looks in this order for: the original's folder of batches; the archive, which is unpacked into that folder; a data
+    set prepared by TFDS.
 
     Raises:
-        UserError: what is there is broken, or nothing is there and it can't be downloaded.
+        UserError: the files are broken, or there are none and the download fails.
     """
     folders = [data_dir / FOLDER, data_dir / FOLDER.name]
     archives = [data_dir / ARCHIVE, data_dir / FOLDER.parent / ARCHIVE]
@@ -47,7 +49,7 @@ def load(data_dir: Path) -> DataSet:
 
 
 def _unpack(archive, folder):
-    """Unpacks the archive aside, then moves its folder in place: there is never half of it."""
+    """Unpacks the archive in a temporary folder and moves the result to `folder`, which is never half written."""
     untrusted.check_checksum(archive, "md5", ARCHIVE_MD5)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,19 +92,19 @@ def _batch(path):
 
 def _from_tfds(data_dir):
     progress.say("loading CIFAR-10 with TensorFlow Datasets ...")
-    import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
+    import tensorflow_datasets as tfds  # imported here because the import takes seconds
 
-    # It warns that what it has not prepared yet is not there: beside an error, one line too many.
+    # TFDS would warn that the data set is not prepared, but an error should be a single line.
     absl.logging.set_verbosity(absl.logging.ERROR)
 
     try:
         builder = tfds.builder("cifar10", data_dir=data_dir)
         if not builder.is_prepared():
-            # TFDS tries ten times over three minutes; without a network it is better to know at once.
+            # Without a network, TFDS would try ten times over three minutes; this request fails sooner.
             urllib.request.urlopen(urllib.request.Request(URL, method="HEAD"), timeout=20).close()
             builder.download_and_prepare()
         splits = [_split_of_tfds(builder, name) for name in ("train", "test")]
-    except Exception as error:  # of many libraries: network, files, protocol buffers
+    except Exception as error:  # network, files, protocol buffers: each has its own types
         raise UserError(
             f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): put "
             f"{ARCHIVE} there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
@@ -111,7 +113,7 @@ def _from_tfds(data_dir):
 
 
 def _split_of_tfds(builder, name):
-    """The images in the published order, which their ids tell: TFDS shuffles them."""
+    """A split in the published order: TFDS shuffles the images, but their ids keep the order."""
     import tensorflow_datasets as tfds
 
     content = tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1))

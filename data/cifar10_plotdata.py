@@ -1,4 +1,4 @@
-"""Draws a contact sheet of a data set's training images: ten of each class, a row a class.
+"""Draws a contact sheet of a data set's training images: one row of ten images for each class.
 
 python -m data.cifar10_plotdata --data_set=cifar --save_dir=.
 """
@@ -10,40 +10,45 @@ from pathlib import Path
 import numpy as np
 
 import data
+from pixel_snail import files
 from pixel_snail import flags as command_line
+from pixel_snail.dataset import Split
+from pixel_snail.pictures import from_8_bits
 from pixel_snail.reports import plotting
-from pixel_snail.runs import folder as run_folder
 
 IMAGES = 10
-"""Of each class; of a set without labels, its square."""
+"""Images in a row, which shows one class. A sheet of images without labels has as many rows."""
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    """Parses argv, by default the program's arguments. A mistake prints a line on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__.splitlines()[0], prog="python -m data.cifar10_plotdata")
-    command_line.add_data_flags(parser)
+    command_line.add_data_flags(parser, data.data_sets)
     parser.add_argument("-o", "--save_dir", default=".", help="where the picture goes")
     return parser.parse_args(argv)
 
 
 def plot(flags: argparse.Namespace) -> None:
-    """Writes `<data set>_images.png`.
+    """Writes the contact sheet to --save_dir, as `<data set>_images.png`.
 
     Raises:
         UserError: the data set is missing or broken, or the picture can't be written.
     """
-    run_folder.check_writable(flags.save_dir)
+    files.check_writable(flags.save_dir)
     data_set = data.load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
-    images = data_set.train.images[chosen] / 127.5 - 1
-    run_folder.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
+    images = from_8_bits(data_set.train.images[chosen])
+    files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     print(f"{len(data_set.train):,} training and {len(data_set.test):,} test images from {data_set.source}: {path}")
 
 
-def rows(split: data.Split) -> np.ndarray:
-    """The numbers of the images to show, those of a row together: of each class the first ones; without labels, and
-    where a class has too few to fill a row, images evenly spaced over the split."""
+def rows(split: Split) -> np.ndarray:
+    """The indices of the images on the sheet, row by row.
+
+    These are the first ten images of each class. Without labels, or if a class has fewer images, they are up to 100
+    images evenly spaced over the split.
+    """
     if split.labels is not None:
         rows = [np.flatnonzero(split.labels == label)[:IMAGES] for label in np.unique(split.labels)]
         if all(len(row) == IMAGES for row in rows):

@@ -1,13 +1,13 @@
-"""Images on disk in the form that training reads: raw rows, memory-mapped, converted once from what they came in.
+"""Images on disk as training reads them: raw pixels, memory-mapped, converted once from their source.
 
-Of a split `train` in a cache's folder there are `train.images`, its pixels one image after the other, `train.labels`
-(int32), if it has any, and `train.json`, written last: without it, or with one that tells of another source, the split
-counts as not converted. An interrupted conversion leaves `.part` files and goes on from them.
+The cache folder has three files for a split `train`: `train.images`, the pixels of one image after another;
+`train.labels` (int32), if the images have labels; and `train.json`, the record, which is written last. A split without
+a record, or with a record of another source, counts as not converted. An interrupted conversion leaves `.part` files
+and a journal; the next conversion goes on from them.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import progress
+from pixel_snail import files, progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 
@@ -30,13 +30,14 @@ Chunk = tuple[np.ndarray, np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a split's images come from.
+    """The source of a split's images.
 
     Args:
-        identity: tells this source from any other, and from itself after a change: for JSON; `source` is for people.
+        identity: a JSON object that differs from any other source's and changes when the source does. Its entry
+            `source` names the source for the user.
         image_shape: (H, W, 3).
-        total: the number of images, if it is known beforehand; progress is shown with it.
-        chunks: yields the images from the given number on, in an order that is always the same.
+        total: the number of images, for the progress bar; None if it is not known beforehand.
+        chunks: chunks(start) yields the images from number `start` on, always in the same order.
     """
 
     identity: Mapping[str, object]
@@ -48,8 +49,8 @@ class Source:
 class MappedImages:
     """Images in a file, indexed like an array uint8 [N, H, W, 3].
 
-    Every read maps the file anew: pages that were touched count as the process's memory as long as a map lives, so
-    that an epoch over one map would take as much memory as the whole set.
+    Every read maps the file anew. Pages that were read count as the process's memory until their map is closed: with
+    a single map, an epoch would take as much memory as the whole file.
     """
 
     dtype = np.dtype(np.uint8)
@@ -66,13 +67,13 @@ class MappedImages:
 
 
 def file_identity(path: Path) -> list[object]:
-    """Name, size and time of a file: what an identity is made of."""
+    """A file's name, size and modification time, for the identity of a source."""
     stat = path.stat()
     return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
 def in_chunks(pictures: Iterable[np.ndarray], image_shape: tuple[int, int, int]) -> Iterator[Chunk]:
-    """Pictures, one by one, as chunks without labels."""
+    """Groups pictures, uint8 [H, W, 3], into chunks without labels."""
     rows, chunk = rows_per_chunk(image_shape), []
     for picture in pictures:
         chunk.append(picture)
@@ -84,23 +85,23 @@ def in_chunks(pictures: Iterable[np.ndarray], image_shape: tuple[int, int, int])
 
 
 def rows_per_chunk(image_shape: tuple[int, ...]) -> int:
-    """How many images a chunk should have: enough for the disk, little for memory."""
+    """The number of images in a chunk of 16 MiB: large enough for a fast disk access, small enough for memory."""
     return max(_CHUNK_BYTES // int(np.prod(image_shape)), 1)
 
 
 def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tuple[Split, dict]] | None:
-    """The splits `train` and `test`, converted if they aren't yet, and the record of each conversion.
+    """Returns the splits `train` and `test`, each with its record; converts a split that is not converted yet.
 
     Args:
-        folder: of the cache.
-        sources: of both splits; None where there is none any more: then the cache is taken as it is.
+        folder: the cache folder.
+        sources: of both splits; None if they no longer exist: then the cache is used as it is.
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
-        their `image_shape`, the `sha256` of their pixels, and as `labels` that of their labels, or None.
+        their `image_shape`, the SHA-256 of their pixels (`sha256`) and of their labels (`labels`; None without labels).
 
     Raises:
-        UserError: the sources are broken or have no images, or the folder can't be written to.
+        UserError: a source is broken or has no images, or the folder can't be written to.
     """
     result = {}
     for name in ("train", "test"):
@@ -118,7 +119,7 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
 
 def pixels_sha256(images: np.ndarray | MappedImages) -> str:
-    """The SHA-256 of images' pixels, in order."""
+    """The SHA-256 of the pixels of all images, in order."""
     digest = hashlib.sha256()
     rows = rows_per_chunk(images.shape[1:])
     starts = range(0, len(images), rows)
@@ -128,14 +129,14 @@ def pixels_sha256(images: np.ndarray | MappedImages) -> str:
 
 
 def _record(folder, name, source):
-    """What the cache says of a split, if it is whole and of this source (or of any, where there is none)."""
+    """The record of a split; None if its files are not whole, or come from another source than `source` (if given)."""
     try:
         record = json.loads((folder / f"{name}.json").read_text())
         shape = record["images"], *record["image_shape"]
         whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
         whole = whole and (folder / f"{name}.images").stat().st_size == math.prod(shape)
         whole = whole and isinstance(record["identity"]["source"], str) and isinstance(record["sha256"], str)
-        if record["labels"] is not None:  # they are few: their checksum can be compared every time
+        if record["labels"] is not None:  # labels are small: their checksum is compared every time
             whole = whole and _sha256_of_file(folder / f"{name}.labels") == record["labels"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -148,16 +149,16 @@ def _sha256_of_file(path):
 
 
 def _convert(folder, name, source):
-    """Writes what is missing of a split, and its record once all is there."""
+    """Writes the images and labels that a split still lacks, then its record."""
     row_bytes = math.prod(source.image_shape)
     parts = {kind: folder / f"{name}.{kind}.part" for kind in ("images", "labels")}
     journal = folder / f"{name}.journal"
     rows, labelled = _rows_written(journal, parts, source)
     with contextlib.ExitStack() as stack:
-        files = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
+        opened = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
         for kind, size in (("images", row_bytes), ("labels", 4 * labelled)):
-            files[kind].truncate(rows * size)
-            files[kind].seek(rows * size)
+            opened[kind].truncate(rows * size)
+            opened[kind].seek(rows * size)
         bar = stack.enter_context(
             progress.bar(total=source.total, initial=rows, desc=f"converting {name}", unit="image", smoothing=0)
         )
@@ -165,14 +166,14 @@ def _convert(folder, name, source):
             if images.dtype != np.uint8 or images.shape[1:] != source.image_shape:
                 raise UserError(f"images are {images.dtype} {images.shape[1:]}, not 8-bit {source.image_shape}")
             labelled = labels is not None
-            files["images"].write(np.ascontiguousarray(images))
+            opened["images"].write(np.ascontiguousarray(images))
             if labelled:
-                files["labels"].write(np.ascontiguousarray(labels, np.int32))
-            for file in files.values():
+                opened["labels"].write(np.ascontiguousarray(labels, np.int32))
+            for file in opened.values():
                 file.flush()
                 os.fsync(file.fileno())
             rows += len(images)
-            _write_whole(journal, {"identity": source.identity, "images": rows, "labels": labelled})
+            _write_json(journal, {"identity": source.identity, "images": rows, "labels": labelled})
             bar.update(len(images))
     if not rows:
         raise UserError(f"there are no images for the {name} split")
@@ -186,13 +187,13 @@ def _convert(folder, name, source):
     }
     for kind, path in parts.items():
         os.replace(path, folder / f"{name}.{kind}")
-    _write_whole(folder / f"{name}.json", record)
+    _write_json(folder / f"{name}.json", record)
     journal.unlink()
     return _as_json(record)
 
 
 def _rows_written(journal, parts, source):
-    """How many images an interrupted conversion of the same source left, and whether they have labels."""
+    """The number of images that an interrupted conversion of this source has written, and whether they have labels."""
     try:
         written = json.loads(journal.read_text())
         rows, labelled = written["images"], written["labels"]
@@ -209,26 +210,17 @@ def _as_json(value):
     return json.loads(json.dumps(value))
 
 
-def _write_whole(path, content):
-    """Writes a JSON file that is there as a whole or not at all."""
-    aside = path.with_name(f"{path.name}.new")
-    with open(aside, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+def _write_json(path, content):
+    with files.replacing(path) as aside:
+        aside.write_text(json.dumps(content))
 
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Two processes that need the same images convert them once: the second waits."""
+    """Holds the lock of a cache folder, so that a second process waits instead of converting the same images."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say(f"waiting for another process that converts images in {folder} ...")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    waiting = f"waiting for another process that converts images in {folder} ..."
+    with files.locked(folder, when_taken=lambda: progress.say(waiting)):
         yield
 
 

@@ -1,4 +1,4 @@
-"""A data set of one's own: the PNG, JPEG and WebP pictures below a folder, each cropped to a square."""
+"""A data set of your own: the PNG, JPEG and WebP pictures below a folder, each cropped to a square."""
 
 import functools
 import hashlib
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from data import converted, untrusted
+from data import converted
+from pixel_snail import pictures
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 
@@ -17,17 +18,17 @@ _TEST_SHARE = 10
 
 
 def load(data_dir: Path, image_size: int = 32, downsample: bool = False) -> DataSet:
-    """The pictures in data_dir/train and data_dir/test, or, where there are no such folders, below data_dir.
+    """Loads the pictures below data_dir/train and data_dir/test or, without these folders, all below data_dir.
 
-    Without those folders, a tenth of the pictures is the test set, chosen by a hash of their names: always the same
-    tenth of the same names. Of each picture the square in its middle is taken.
+    Without these folders, a tenth of the pictures becomes the test set. It is chosen by a hash of their names, so that
+    the same names always give the same split. Each picture is cropped to the square in its middle.
 
     Args:
         image_size: the side of the square.
-        downsample: whether pictures are first made smaller, until their shorter side is image_size.
+        downsample: whether a picture is first shrunk until its shorter side is image_size.
 
     Raises:
-        UserError: there are no pictures, or too few, or one is broken or smaller than the square; or the conversion
+        UserError: there are no or too few pictures; a picture is broken or smaller than the square; or the conversion
             can't be written.
     """
     if not data_dir.is_dir():
@@ -71,16 +72,16 @@ def _has_splits(data_dir):
 
 
 def _pictures(folder):
-    """The pictures below a folder, but not below hidden ones, in the order of their names."""
+    """The paths of the pictures below a folder, sorted; hidden files and folders are left out."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:  # links may go round in a circle
+        if os.path.realpath(root) in seen:  # links may form a circle
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        found += filter(Path.is_file, paths)  # not links to nowhere, not pipes
+        found += filter(Path.is_file, paths)  # no broken links, no pipes
     return sorted(found)
 
 
@@ -100,7 +101,7 @@ def _chunks(paths, size, downsample, start):
 
 
 def _square(path, size, downsample):
-    picture = untrusted.picture(path, str(path))
+    picture = pictures.read_picture(path, str(path))
     height, width = picture.shape[:2]
     if min(height, width) < size:
         raise UserError(f"{path} is {width} x {height} pixels, smaller than --image_size={size}")

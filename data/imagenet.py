@@ -1,7 +1,7 @@
-"""ImageNet at 32 x 32 and 64 x 64 as the paper has it: van den Oord et al. 2016, 1,281,149 training images and 49,999
-for validation, which serve as the test set; no labels.
+"""ImageNet at 32 x 32 and 64 x 64 pixels as the paper uses it (van den Oord et al. 2016), without labels.
 
-Not to be taken for the version of 2017 (data/imagenet_resized.py), which is easier to model.
+It has 1,281,149 training images. The 49,999 validation images serve as the test set. The version of 2017
+(data/imagenet_resized.py) is another data set, which is easier to model.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data import converted, imagenet_resized, untrusted
+from pixel_snail import pictures
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, first_line
 
@@ -28,13 +29,14 @@ FOLDER = "small_imagenet"
 
 
 def load(data_dir: Path, size: int) -> DataSet:
-    """ImageNet of size x size from the first of these in data_dir or its folder small_imagenet: the tars (first, since
-    only they can be verified), the original's .npz, the folders of PNGs, a data set prepared by TFDS.
+    """Loads ImageNet of size x size pixels from data_dir or its folder small_imagenet.
 
-    The first use converts it into data_dir; afterwards what it was made from may go.
+    Looks in this order for: the tars (first, since only they can be verified); the original's .npz; the folders of
+    PNGs; a data set prepared by TensorFlow Datasets (TFDS). The first use converts the images into data_dir;
+    afterwards their source may be deleted.
 
     Raises:
-        UserError: nothing is there, or what is there is broken, or the conversion can't be written.
+        UserError: the files are missing or broken, or the conversion can't be written.
     """
     roots = [data_dir, data_dir / FOLDER]
     sources = next(filter(None, (find(root, size) for find in _FINDERS for root in roots)), None)
@@ -99,7 +101,7 @@ def _folders(root, size):
         if not paths:
             raise UserError(f"{folder} has no PNG files")
         sources[name] = converted.Source(
-            # The file system's time of a folder tells of files that came or went, and saves a million look-ups.
+            # A folder's modification time changes when files are added or removed. This saves a million look-ups.
             identity={"source": str(folder), "folder": [len(paths), folder.stat().st_mtime_ns]},
             image_shape=(size, size, 3),
             total=len(paths),
@@ -113,7 +115,7 @@ def _from_folder(paths, size, start):
 
 
 def _of_size(file, name, size):
-    picture = untrusted.picture(file, name)
+    picture = pictures.read_picture(file, name)
     if picture.shape != (size, size, 3):
         raise UserError(f"{name} is {picture.shape[1]} x {picture.shape[0]} pixels, not {size} x {size}")
     return picture
@@ -148,7 +150,7 @@ def _from_npz(path, key, start) -> Iterator[converted.Chunk]:
 def _tfds(root, size):
     if not (root / "downsampled_imagenet" / f"{size}x{size}").is_dir():
         return None
-    import tensorflow_datasets as tfds  # imported where it is used: it takes seconds
+    import tensorflow_datasets as tfds  # imported here because the import takes seconds
 
     with _errors_of_tfds(root):
         builder = tfds.builder(f"downsampled_imagenet/{size}x{size}", data_dir=root)
@@ -169,7 +171,7 @@ def _from_tfds(builder, split, size, start):
     import tensorflow_datasets as tfds
 
     def pictures():
-        # Files in their order, each read from its start: the same order every time.
+        # Without shuffling, the files are read one after another: the order is the same every time.
         for number, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))):
             if example["image"].shape != (size, size, 3):
                 raise UserError(
@@ -188,7 +190,7 @@ def _errors_of_tfds(folder):
         yield
     except UserError:
         raise
-    except Exception as error:  # of many libraries: files, protocol buffers, TensorFlow
+    except Exception as error:  # files, protocol buffers, TensorFlow: each has its own types
         raise UserError(f"can't read what TensorFlow Datasets prepared in {folder}: {first_line(error)}") from error
 
 

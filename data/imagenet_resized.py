@@ -1,7 +1,7 @@
 """ImageNet as Chrabaszcz et al. downsampled it in 2017: 1,281,167 training and 50,000 test images, with labels.
 
-Another set than the paper's (data/imagenet.py): smoothed while it was downsampled, it is easier to model, and figures
-on the one can't be compared with figures on the other.
+This is not the paper's data set (data/imagenet.py). Its images were smoothed while they were downsampled, so that they
+are easier to model: results on the two data sets can't be compared.
 """
 
 import functools
@@ -24,11 +24,13 @@ _ARRAYS = ("data", "labels")
 
 
 def load(data_dir: Path, image_size: int = 32) -> DataSet:
-    """The batches (.npz or pickled, `train_data_batch_1` to `_10` and `val_data`) found in data_dir, its folder
-    imagenet_resized, or in folders of their own in one of them, as they come unpacked.
+    """Loads the batches `train_data_batch_1` to `train_data_batch_10` and `val_data`, which are .npz files or pickles.
+
+    Looks for them in data_dir, in its folder imagenet_resized, and in subfolders Imagenet<size>_* of either, as the
+    archives unpack.
 
     Raises:
-        UserError: they are not there, or broken, or the conversion can't be written.
+        UserError: image_size is not in SIZES, the batches are missing or broken, or the conversion can't be written.
     """
     if image_size not in SIZES:
         raise UserError(f"--image_size={image_size}: imagenet_resized has {', '.join(map(str, SIZES))}")
@@ -49,7 +51,7 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
 
 
 def find(root: Path, size: int) -> dict[str, list[Path]] | None:
-    """The files of both splits in a folder, in order; None if they are not there."""
+    """The batches of each split below a folder, in the order of their numbers; None if a split has none."""
     folders = [root, *sorted(root.glob(f"Imagenet{size}_*"))]
     train = [path for folder in folders for path in folder.glob("train_data_batch_*") if _number(path)]
     test = [path for folder in folders for path in (folder / "val_data.npz", folder / "val_data") if path.is_file()]
@@ -91,7 +93,12 @@ def _chunks(paths, size, start) -> Iterator[converted.Chunk]:
 
 
 def _npz(path, rows):
-    """Shape and dtype of a file's pixels and of its labels, and a function that yields both from a given row on."""
+    """Opens a batch in an .npz file.
+
+    Returns:
+        (shape, dtype) of the pixels, (shape, dtype) of the labels, and chunks(start), which yields (pixels, labels) of
+        `rows` rows at a time, from row `start` on.
+    """
 
     def chunks(start):
         return zip(*(untrusted.npz_rows(path, name, start, rows) for name in _ARRAYS), strict=True)
@@ -100,7 +107,7 @@ def _npz(path, rows):
 
 
 def _pickled(path, rows):
-    """As _npz."""
+    """As `_npz`, for a pickled batch."""
     content = untrusted.unpickle(path)
     arrays = [untrusted.array(content, name, path) for name in _ARRAYS]
 

@@ -1,9 +1,9 @@
-"""Crops of the seven colour photographs that scikit-image carries inside its package: nothing to download.
+"""Crops of the seven colour photographs in the scikit-image package: nothing to download.
 
-Each photograph is divided into cells of 64 x 64 pixels. Every eighth cell, counted so that they scatter over the
-picture, is kept for testing and cut into four crops. Training crops start every 16 pixels, wherever they touch no test
-cell. So no test pixel occurs in training, while both splits show the same photographs. The two largest photographs,
-half of whose area is black, give no more crops than a middling one.
+Each photograph is divided into cells of 64 x 64 pixels. Every eighth cell is a test cell and is cut into four test
+crops; test cells scatter over the photograph. Training crops start every 16 pixels, unless they would touch a test
+cell. So both splits show the same photographs, but no test pixel occurs in training. The number of crops of a
+photograph is limited, because half the area of the two largest photographs is black.
 """
 
 import importlib.resources
@@ -26,23 +26,23 @@ FILES = (
 _CELL = 64
 _TEST_EVERY = 8
 _STRIDE = 16
-_MOST_TRAIN, _MOST_TEST = 1000, 48  # of one photograph
+_MOST_TRAIN, _MOST_TEST = 1000, 48  # crops of one photograph
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Training and test crops, uint8 [N, 32, 32, 3]; the same on every machine.
+    """Returns the training and the test crops, uint8 [N, 32, 32, 3]. They are the same on every machine.
 
     Raises:
-        UserError: scikit-image is not there, or without its photographs.
+        UserError: scikit-image or a photograph of its package is missing.
     """
     splits = [_split(_read(file)) for file in FILES]
     return tuple(np.concatenate(crops) for crops in zip(*splits, strict=True))
 
 
 def test_cells(height: int, width: int) -> np.ndarray:
-    """Which pixels of a photograph belong to the test split: booleans [height, width]."""
+    """A mask of the pixels of a photograph that belong to test cells: booleans [height, width]."""
     rows, columns = height // _CELL, width // _CELL
-    # 3 is prime to 8: neighbouring rows have their test cells in different columns.
+    # 3 and 8 have no common factor, so that neighbouring rows have their test cells in different columns.
     is_test = (np.arange(rows)[:, None] * 3 + np.arange(columns)) % _TEST_EVERY == _TEST_EVERY // 2
     pixels = np.zeros([height, width], bool)
     pixels[: rows * _CELL, : columns * _CELL] = is_test.repeat(_CELL, 0).repeat(_CELL, 1)
@@ -51,7 +51,7 @@ def test_cells(height: int, width: int) -> np.ndarray:
 
 def _read(file):
     try:
-        # Opened by its path: skimage.data's functions may download what the package does not carry.
+        # Opened by its path: skimage.data's functions may download a file that the package lacks.
         with (importlib.resources.files("skimage") / "data" / file).open("rb") as stream:
             return np.asarray(PIL.Image.open(stream).convert("RGB"))
     except (ModuleNotFoundError, FileNotFoundError) as error:
@@ -72,6 +72,6 @@ def _split(photo):
 
 
 def _spread(crops, most):
-    """At most so many of the crops, evenly spaced."""
+    """At most `most` of the crops, evenly spaced."""
     chosen = np.linspace(0, len(crops) - 1, min(most, len(crops))).round().astype(int)
     return np.stack([crops[i] for i in chosen])

@@ -1,31 +1,22 @@
-"""PixelSNAIL (Chen, Mishra, Rohaninejad, Abbeel, ICML 2018) in TensorFlow 2 and Keras 3."""
+"""PixelSNAIL (Chen, Mishra, Rohaninejad, Abbeel, ICML 2018) in TensorFlow 2 and Keras 3.
 
-import os
-import sys
-import tempfile
+    import pixel_snail
 
+    model = pixel_snail.load("data/save/demo")    # a run's folder, or a checkpoint
+    model.bits_per_dim(images)                    # uint8 [N, H, W, 3] -> float64 [N]
+    model.sample(16)                              # uint8 [16, H, W, 3]
+    model.network                                 # the keras.Model
 
-def _import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without the notices it writes before it reads its own log level.
+`specs` has the specifications of the 17 networks by name, `build` makes an untrained one. Mistakes raise UserError, a
+ValueError whose message says what to do.
+"""
 
-    What it wrote is shown all the same if the import fails.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # The layers are written with TensorFlow's ops, whatever other backend the user's Keras prefers.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
-        os.dup2(notices.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            notices.seek(0)
-            os.write(stderr, notices.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+from pixel_snail import backend
 
+backend.import_tensorflow()
 
-_import_tensorflow_quietly()
+from pixel_snail.distribution import Distribution, build, load  # noqa: E402
+from pixel_snail.errors import UserError  # noqa: E402
+from pixel_snail.model import specs  # noqa: E402
+
+__all__ = ["Distribution", "UserError", "build", "load", "specs"]

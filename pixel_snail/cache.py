@@ -1,13 +1,14 @@
-"""What drawing a pixel needs of the pixels before it, so that each pixel's features are computed once.
+"""The cache for drawing images pixel by pixel, so that each pixel's features are computed once.
 
-An image is drawn row by row. A row begins with a pass of the network over maps of that row, [B, 1, W, C]: the stream
-u, which sees the rows above only, is computed for all of the row, while the stream ul is None. Then come W steps, with
-features of one pixel, [B, C], in which layers that look back are given the cache: convolutions find what their
-filter's other parts made of the pixels above and to the left, attention finds the keys and values so far. A pixel's own
-key waits until the pixel has been drawn.
+An image is drawn row by row, and the network is called in two ways:
 
-Between rows, what is kept lies in variables; between the steps of a row, in a nest of tensors, `loop`, which the loop
-over the pixels carries along. Inside, a row is [W, B, C]: a pixel of it is one piece of memory.
+- The pass over a row computes the stream u, [B, 1, W, C], which sees the rows above only. The stream ul is None.
+- Then each of W steps computes the stream ul of one pixel, [B, C]. A causal convolution adds the contributions of the
+  pixels above and to the left, which are in the cache, to that of the pixel itself. Attention reads the keys and values
+  of the pixels before. The pixel's own key and value are added once the pixel has been drawn.
+
+Variables keep the state between rows. The state between the steps of a row is `loop`, a nest of tensors that
+tf.while_loop carries from step to step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ import keras
 import tensorflow as tf
 
 from pixel_snail import nn
+from pixel_snail.kernels.attention import softmax_correction
+from pixel_snail.weights import layers_in
 
 _HIDDEN = -1e30
 
@@ -24,15 +27,21 @@ class Cache:
     """The cache of the layers that work at one size of map.
 
     Args:
-        parts: of each size, from this one down by halves, the layers that work at it.
-        batch, height, width: of the maps of this size.
+        parts: the layers of each size of map, from this size down; each size is half the one before.
+        batch, height, width: B, H, W of the maps of this size.
         filters: F.
+
+    Attributes:
+        inner: the cache of the next smaller size; None at the smallest.
+        in_row: whether the network is called for the pass over a row; otherwise, for a step.
+        y, row_phase: the row, and its phase (see `begin_row`).
+        x, column_phase: the column of a step, and its phase.
     """
 
     def __init__(
         self, parts: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int
     ):
-        layers = [layer for part in parts[0] for layer in part._flatten_layers()]
+        layers = [layer for part in parts[0] for layer in layers_in(part)]
         self.convs = [layer for layer in layers if hasattr(layer, "left_and_here")]
         self.channels = [conv.input_channels for conv in self.convs]
         self.batch, self.height, self.width = batch, height, width
@@ -49,25 +58,31 @@ class Cache:
             self.kept_ul = _zeros(width // 2, batch, filters)
 
     def reset(self) -> None:
-        """Forgets all: the next row is an image's first."""
+        """Empties the cache: the next row is an image's first."""
         for variable in self.variables:
             variable.assign(tf.zeros(variable.shape))
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """All that is kept between rows."""
+        """The state between rows."""
         own = [self.inputs_above, *self.rows_before.values()]
         return own if self.inner is None else [*own, self.kept_u, self.kept_ul, *self.inner.variables]
 
     @property
     def nbytes(self) -> int:
+        """The size of the variables in bytes."""
         return sum(4 * variable.shape.num_elements() for variable in self.variables)
 
     # The pass over a row
 
     def begin_row(self, y: tf.Tensor, phase: int) -> None:
-        """Begins the pass over row y, of this size of map; phase is y, modulo a power of two: it decides which smaller
-        maps have a row here, and is known when the graph is traced."""
+        """Begins the pass over a row.
+
+        Args:
+            y: the row in maps of this size.
+            phase: y modulo a power of two, known when the graph is traced. It decides which smaller maps have a row
+                here.
+        """
         self.in_row, self.y, self.row_phase = True, y, phase
         self.row_values = {}
         inputs = tf.split(self.inputs_above, self.channels, -1) if self.convs else []
@@ -82,11 +97,15 @@ class Cache:
 
     @property
     def inner_is_due(self) -> bool:
-        """Whether the next smaller map has a row here or, in a step, a pixel."""
+        """Whether the next smaller map has a new row here or, in a step, a new pixel."""
         return self._inner_row_is_due and (self.in_row or self.column_phase % 2 == 0)
 
     def of_row(self, name: object, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """What is computed once a row, [B, 1, W, C]; in a step, the pixel's part of it, [B, C]."""
+        """Computes a value once a row.
+
+        Returns:
+            In the pass over a row, compute(), [B, 1, W, C]; in a step, the pixel's part of that row, [B, C].
+        """
         if not self.in_row:
             return self.pieces[name]
         row = compute()
@@ -94,7 +113,7 @@ class Cache:
         return row
 
     def row_before(self, layer: keras.layers.Layer, row: tf.Tensor) -> tf.Tensor:
-        """What the layer was given as `row` in the pass before this one; what it is given now comes in the next."""
+        """Stores a layer's input row, [B, 1, W, C], and returns its input row of the pass before."""
         before = tf.identity(self.rows_before[layer])
         self.rows_before[layer].assign(row)
         return before
@@ -102,9 +121,9 @@ class Cache:
     # The steps
 
     def begin_steps(self) -> dict:
-        """Ends the pass over the row; returns the `loop` that the first step finds."""
+        """Ends the pass over the row; returns the `loop` of the first step."""
         self.in_row = False
-        # The convolutions' come first: what lies to the left is added to theirs.
+        # The convolutions' values come first: the contributions of the pixel on the left are added to them.
         self.sizes = [value.shape[-1] for value in self.row_values.values()]
         self.row = tf.concat(list(self.row_values.values()), -1)
         loop = {}
@@ -117,7 +136,7 @@ class Cache:
         return loop
 
     def begin_step(self, x: tf.Tensor, phase: int, loop: dict) -> None:
-        """Begins the step of column x, of this size of map; phase is to x what the row's is to y."""
+        """Begins the step of column x in maps of this size; phase is x modulo a power of two, as in `begin_row`."""
         self.x, self.column_phase, self.loop = x, phase, dict(loop)
         of_convs = len(self.convs)
         above, others = tf.split(tf.gather(self.row, x), [sum(self.sizes[:of_convs]), -1], -1)
@@ -129,13 +148,18 @@ class Cache:
             self.inner.begin_step(x // 2, phase // 2, loop["inner"])
 
     def look_back(self, conv: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        """The output [B, F] of a causal convolution at this pixel, whose features [B, C] are x."""
+        """The output [B, F] of a causal convolution at this pixel; x [B, C] is its input at this pixel."""
         self.inputs[conv] = x
         self.left[conv], here = conv.left_and_here(x)
         return self.pieces[conv] if here is None else self.pieces[conv] + here
 
     def keep(self, ul: tf.Tensor | None, u: tf.Tensor | None) -> None:
-        """Keeps what the next smaller map has here, for all pixels of this one that lie in its pixel."""
+        """Stores the outputs of the next smaller size. They serve two rows, or 2 x 2 pixels, of this size.
+
+        Args:
+            ul: in a step, [B, F].
+            u: in the pass over a row, [B, 1, W / 2, F].
+        """
         if self.in_row:
             self.kept_u.assign(u)
         else:
@@ -143,14 +167,14 @@ class Cache:
             self.loop["kept"] = self.loop["kept"].write(self.inner.x, ul)
 
     def kept(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """(ul, u): u in the pass over a row, [B, 1, W / 2, F], and ul in a step, [B, F]."""
+        """(ul, u) as `keep` stored them for here: (None, u) in the pass over a row, (ul, None) in a step."""
         if self.in_row:
             return None, tf.identity(self.kept_u)
-        # In a row that the smaller map has too, its pixel was computed in this step or in the one before.
+        # ul was computed in this step or the one before if the smaller map has a row here, else in the row above.
         return (self.kept_here if self._inner_row_is_due else tf.gather(self.kept_ul, self.x // 2)), None
 
     def end_step(self) -> dict:
-        """Returns the `loop` that the next step finds."""
+        """Ends the step; returns the `loop` of the next one."""
         loop = self.loop
         if self.convs:
             loop["left"] = tf.concat([self.left[conv] for conv in self.convs], -1)
@@ -160,7 +184,7 @@ class Cache:
         return loop
 
     def end_row(self, loop: dict) -> None:
-        """Stores what the rows below need."""
+        """Stores what the next row needs, from the `loop` that the last step returned."""
         if self.convs:
             self.inputs_above.assign(loop["inputs"].stack())
         if self.inner is not None and self._inner_row_is_due:
@@ -169,19 +193,19 @@ class Cache:
 
 
 class ImageCache(Cache):
-    """The cache of a whole network: of the layers at the image's size, of its attention, and of the image itself.
+    """The cache of a whole network: for the layers at the image's size, the attention blocks, and the image itself.
 
     Args:
-        parts, batch, height, width, filters: Cache's.
+        parts, batch, height, width, filters: as in Cache.
         attentions: the attention blocks.
-        background: the coordinates, [1, H, W, 6], if the network sees any.
+        background: the coordinates, [1, H, W, 6], if the network uses them.
     """
 
     def __init__(self, parts, batch, height, width, filters, attentions=(), background: tf.Tensor | None = None):
         super().__init__(parts, batch, height, width, filters)
         self.memories = {block: _Memory(block, batch, height, width) for block in attentions}
         self.background = background
-        # Two rows with their channel of ones, and zeros on either side.
+        # The two rows above, with their channel of ones, and a column of zeros on either side.
         self.pixels_above = _zeros(batch, 2, width + 2, 4)
 
     @property
@@ -190,7 +214,10 @@ class ImageCache(Cache):
         return [*super().variables, self.pixels_above, *of_memories]
 
     def advance(self, y: tf.Tensor) -> None:
-        """Makes ready for row y; apart from the pass over it, so that the memory of attention is written in place."""
+        """Stores the keys and values of the row above; call it before `begin_row`.
+
+        It is a call of its own, outside the compiled function that draws a row, so that it writes in place.
+        """
         for memory in self.memories.values():
             memory.advance(y)
 
@@ -200,7 +227,7 @@ class ImageCache(Cache):
             memory.begin_row(y)
 
     def position(self) -> tf.Tensor:
-        """The row's coordinates, [B, 1, W, 6]; in a step, the pixel's, [B, 6]."""
+        """The coordinates of the row, [B, 1, W, 6]; in a step, of the pixel, [B, 6]."""
 
         def compute():
             row = tf.gather(self.background, [self.y], axis=1)
@@ -209,7 +236,7 @@ class ImageCache(Cache):
         return self.of_row("position", compute)
 
     def down_shifted(self, conv: keras.layers.Layer) -> tf.Tensor:
-        """What a convolution of the image, moved down by a row, has here; as `of_row`."""
+        """A convolution of the image, its output moved down by a row: [B, 1, W, F], in a step [B, F]."""
 
         def compute():
             return tf.where(self.y > 0, conv(self.pixels_above[:, :, 1:-1])[:, -1:], 0)
@@ -217,11 +244,14 @@ class ImageCache(Cache):
         return self.of_row(conv, compute)
 
     def right_shifted(self, conv: keras.layers.Layer) -> tf.Tensor:
-        """What a convolution of the image, moved right by a column, has at this pixel, [B, F]."""
+        """A convolution of the image, its output moved right by a column, at this pixel: [B, F]."""
         return tf.where(self.x > 0, conv(self.around()[:, :, :1])[:, 1, 0], 0)
 
     def around(self) -> tf.Tensor:
-        """The image around this pixel, with its channel of ones: [B, 2, 3, 4], this pixel being [:, 1, 1], unknown."""
+        """The image at rows y - 1 and y and columns x - 1 to x + 1, with its channel of ones, [B, 2, 3, 4].
+
+        This pixel, [:, 1, 1], and the one on its right are not drawn yet: zeros.
+        """
         above = tf.slice(self.pixels_above[:, 1], [0, self.x, 0], [-1, 3, -1])
         here = tf.pad(self.loop["pixel"][:, None], [[0, 0], [0, 2], [0, 0]])
         return tf.stack([above, here], 1)
@@ -240,15 +270,19 @@ class ImageCache(Cache):
         self.waiting = {}
 
     def when_known(self, block: keras.layers.Layer, make: Callable[[tf.Tensor], tf.Tensor]) -> None:
-        """Has the block remember this pixel's key and value, make(pixel [B, 3]) [B, D + M], once it is drawn."""
+        """Has this pixel's key and value added to the block's memory once the pixel is drawn.
+
+        Args:
+            make: computes them, [B, D + M], from the pixel [B, 3].
+        """
         self.waiting[block] = make
 
     def look_up(self, block: keras.layers.Layer, make_query: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """What the block's attention finds here, [B, M], with the query [B, D]."""
+        """The result of the block's attention at this pixel, [B, M]; make_query computes its query, [B, D]."""
         return self.memories[block].look_up(make_query)
 
     def known(self, pixel: tf.Tensor) -> dict:
-        """Ends a step with the pixel [B, 3] that was drawn; returns as end_step."""
+        """Ends the step, with the pixel [B, 3] that was drawn; returns the `loop` of the next step."""
         for block, make in self.waiting.items():
             self.memories[block].remember(make(pixel))
         loop = self.end_step()
@@ -258,7 +292,7 @@ class ImageCache(Cache):
         return loop
 
     def end_row(self, loop: dict) -> tf.Tensor:
-        """As Cache's; returns the row's pixels, [B, W, 3]."""
+        """As in Cache; returns the row's pixels, [B, W, 3]."""
         super().end_row(loop)
         for memory, state in zip(self.memories.values(), loop["memories"], strict=True):
             memory.end_row(state)
@@ -270,11 +304,14 @@ class ImageCache(Cache):
 class _Memory:
     """The keys and values of an attention block, so far.
 
-    They are pooled over cells of size x size pixels: averaged where the attention itself is that coarse, or the
-    largest taken where only its keys are (over 2 x 2 at most: for larger cells, SAME would put padding before them).
-    All rows of cells lie in `past`, [B, N, D + M], those in sight that are complete; the row of cells that is being
-    drawn is `cells`, [B, W / size, D + M]. Of a coarse attention, `mixed` is what it found for each cell of that row,
-    [B, W / size, M]: at the cell's first pixel.
+    They are pooled over cells of size x size pixels. Coarse attention (hier > 1) takes their mean, and computes one
+    result a cell. Otherwise (downsample) their maximum is taken, over 2 x 2 pixels at most: with larger cells, SAME
+    would pad before the first cell.
+
+    Attributes:
+        past: the cells of all rows of cells, [B, N, D + M]; queries see the complete rows.
+        cells: the row of cells that is being drawn, [B, W / size, D + M].
+        mixed: the results of coarse attention in that row, [B, W / size, M], computed at the first pixel of each cell.
     """
 
     def __init__(self, block, batch, height, width):
@@ -290,7 +327,7 @@ class _Memory:
 
     def advance(self, y):
         rows = y // self.size  # of cells, complete
-        # The row of cells that the last row of pixels was in is complete now, or will be written again, unseen so far.
+        # If the row of cells is not complete yet, no query sees it, and the next call writes it again.
         slot = tf.maximum(tf.where(y % self.size == 0, rows - 1, rows), 0) * self.columns
         self.past[:, slot : slot + self.columns].assign(self.cells)
 
@@ -311,13 +348,13 @@ class _Memory:
         self.here = (tf.range(self.columns) == x // self.size)[None, :, None]
 
     def remember(self, key_mixin):
-        """Adds the key and value of this pixel, [B, D + M]."""
+        """Adds the key and value of this pixel, [B, D + M], to its cell."""
         cells, new = self.loop["cells"], key_mixin[:, None]
         pooled = cells + new / self.size**2 if self.is_coarse else tf.maximum(cells, new)
         self.loop["cells"] = tf.where(self.here, pooled, cells)
 
     def look_up(self, make_query):
-        """What the attention finds for this pixel, [B, M]."""
+        """The result of the attention at this pixel, [B, M]."""
         if not self.is_coarse:
             return self._attend(make_query())
         mixed = tf.cond(
@@ -334,10 +371,10 @@ class _Memory:
             self.mixed.assign(loop["mixed"])
 
     def _attend(self, query):
-        """nn.causal_attention of one query, [B, D]."""
+        """nn.causal_attention of one query: [B, D] -> [B, M]."""
         query = query[:, None] / self.key_channels**0.5
         visible, logits = self.past_visible, tf.matmul(query, self.past_key, transpose_b=True)
-        if not self.is_coarse:  # else the row of cells itself is out of sight
+        if not self.is_coarse:  # coarse attention sees the rows of cells above only
             key, mixin = self._split(self.loop["cells"])
             # A cell is complete after the last of its rows and of its columns.
             last_row = tf.minimum(self.y // self.size * self.size + self.size, self.height) - 1
@@ -349,7 +386,7 @@ class _Memory:
         mixed = tf.matmul(probabilities[..., :past], self.past_mixin)
         if not self.is_coarse:
             mixed += tf.matmul(probabilities[..., past:], mixin)
-        return (nn.attention_factor(probabilities, tf.reduce_any(visible)) * mixed)[:, 0]
+        return (softmax_correction(probabilities, tf.reduce_any(visible)) * mixed)[:, 0]
 
     def _split(self, key_mixin):
         return key_mixin[..., : self.key_channels], key_mixin[..., self.key_channels :]

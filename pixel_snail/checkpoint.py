@@ -4,21 +4,21 @@ A TensorFlow checkpoint of named tensors:
 
 | tensor | name |
 | --- | --- |
-| parameter | `model/conv2d_0/V`, ... (see nn.variable_names) |
-| its average | the same + `/ExponentialMovingAverage` |
+| parameter | `model/conv2d_0/V`, ... (see `variable_names`) |
+| its Polyak average | the same + `/ExponentialMovingAverage` |
 | Adam's t, steps taken + 1, a float | `Variable` |
 | Adam's v and m of parameter i | `Variable_{2i+1}`, `Variable_{2i+2}` |
-| how far the run is, which the original's lacks and its Saver passes over | `pixel_snail/epoch`, ... (see history.py) |
+| which network it is | `pixel_snail/network/model`, ... (see network.Description) |
+| how far the run is | `pixel_snail/epoch`, ... (see runs/history.py) |
 
-The format has a checksum of every tensor, which is checked whenever one is read.
-
-`python -m pixel_snail.checkpoint PREFIX` prints what a checkpoint holds.
+The original's checkpoints lack the last two kinds, and its Saver passes over them. The format has a checksum of every
+tensor, which is checked whenever the tensor is read.
 """
 
+import dataclasses
 import math
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,81 +27,65 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import nn
-from pixel_snail.errors import UserError, first_line
+from pixel_snail import files
+from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 
 AVERAGE = "/ExponentialMovingAverage"
 PROGRESS = "pixel_snail/"
+NETWORK = PROGRESS + "network/"
 _STEPS = PROGRESS + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
-# Endings of folders; one that is replaced is whole, and counts until the other is there.
-_ASIDE, _REMOVED, _REPLACED = ".writing", ".removed", ".replaced"
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
+_ENDINGS = (".index", ".data-00000-of-00001")
 
 
-def save(prefix: str, model: keras.Model, optimizer: PolyakAdam, progress: Mapping[str, np.ndarray]) -> None:
+def variable_names(network: keras.Model) -> list[str]:
+    """The original's names of `network.trainable_variables`, in order: `model/conv2d_0/V`, `model/conv2d_0/g`, ...
+
+    The original numbers the layers of each kind over the whole network, in order of creation.
+    """
+    names, counters = [], {}
+    for variable in network.trainable_variables:
+        kind, leaf = variable.path.split("/")[-2:]
+        if leaf in ("V", "hw"):
+            counters[kind] = counters.get(kind, -1) + 1
+        names.append(f"model/{kind}_{counters[kind]}/{leaf}")
+    return names
+
+
+def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping[str, np.ndarray]) -> None:
     """Writes a run's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
 
-    They are written aside and synced, and the folder renamed: there is never half a checkpoint under its name, even if
-    the machine loses power. What was under that name before is replaced.
+    The folder is written whole or not at all; it replaces what was under its name.
 
     Args:
-        progress: what `read_progress` is to return.
+        progress: how far the run is, for `read_progress`.
 
     Raises:
         OSError: no permission, no space: all is as before.
     """
     folder, name = os.path.split(prefix)
-    aside = folder + _ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
-    os.makedirs(aside)
-    tensors = _state(model, optimizer)
+    tensors = _state(network, optimizer) | _description(network)
     tensors |= {PROGRESS + name: tf.convert_to_tensor(value) for name, value in progress.items()}
-    try:
-        tf.raw_ops.SaveV2(
-            prefix=os.path.join(aside, name),
-            tensor_names=list(tensors),
-            shape_and_slices=[""] * len(tensors),
-            tensors=list(tensors.values()),
-        )
-        for path in (*(os.path.join(aside, file) for file in os.listdir(aside)), aside):
-            _sync(path)
-    except (tf.errors.OpError, OSError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise OSError(getattr(error, "message", None) or str(error)) from error
-    if os.path.exists(folder):
-        shutil.rmtree(folder + _REPLACED, ignore_errors=True)
-        os.rename(folder, folder + _REPLACED)
-    os.rename(aside, folder)
-    _sync(os.path.dirname(folder))
-    shutil.rmtree(folder + _REPLACED, ignore_errors=True)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(prefix: str) -> None:
-    """Removes a checkpoint's folder; there is never a part of it under its name.
-
-    Raises:
-        OSError: no permission.
-    """
-    folder = os.path.dirname(prefix)
-    os.rename(folder, folder + _REMOVED)
-    shutil.rmtree(folder + _REMOVED)
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with files.replacing(folder) as aside:
+        os.mkdir(aside)
+        try:
+            tf.raw_ops.SaveV2(
+                prefix=os.path.join(aside, name),
+                tensor_names=list(tensors),
+                shape_and_slices=[""] * len(tensors),
+                tensors=list(tensors.values()),
+            )
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
 
 
 def newest_first(folder: str) -> list[str]:
     """The prefixes of all checkpoints below a folder: of the run that was saved last first, in each by steps taken."""
     indices = [
-        index
-        for index in Path(folder).rglob("*.ckpt.index")
-        if not any(part.endswith((_ASIDE, _REMOVED)) for part in index.relative_to(folder).parts)
+        index for index in Path(folder).rglob("*.ckpt.index") if not files.is_leftover(index.relative_to(folder))
     ]
     saved = {index: index.stat().st_mtime for index in indices}
     of_run = {}
@@ -121,21 +105,13 @@ def _run_of(index):
 def _steps_taken(index):
     try:
         return _steps_in(Reader(str(index).removesuffix(".index")))
-    except UserError:  # damaged, perhaps the newest: to be named; or of a network alone
+    except UserError:  # damaged, perhaps the newest, which `find` must name; or without the state of Adam
         return math.inf
 
 
-def remove_leftovers(folder: str) -> None:
-    """Removes what a crash left of a run's checkpoints that were being written, removed or replaced."""
-    for ending in (_ASIDE, _REMOVED, _REPLACED):
-        for leftover in Path(folder).glob(f"*{ending}"):
-            if ending != _REPLACED or Path(str(leftover).removesuffix(ending)).exists():
-                shutil.rmtree(leftover, ignore_errors=True)
-
-
 def find(path: str) -> str:
-    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest below it that is
-    whole. Damaged ones that are newer are named on stderr.
+    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest whole checkpoint
+    below it. Damaged newer ones are named on stderr.
 
     Raises:
         UserError: there is none.
@@ -151,27 +127,27 @@ def find(path: str) -> str:
             except UserError as error:
                 print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
         raise UserError(f"all {len(candidates)} checkpoints below the folder {path} are damaged")
-    for ending in (".index", ".data-00000-of-00001"):
+    for ending in _ENDINGS:
         path = path.removesuffix(ending)
     if not os.path.exists(f"{path}.index"):
         raise UserError(f"no checkpoint at {path}: there is no file {path}.index")
     return path
 
 
-def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
-    """Reads a checkpoint into a built model and, for training to go on, a built optimizer.
+def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
+    """Reads a checkpoint into a network and, for training to go on, a built optimizer.
 
     Args:
-        averaged: whether the model gets the averages of the parameters in their place.
+        averaged: whether the network gets the Polyak averages in place of the parameters.
 
     Raises:
-        UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely flag.
+        UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely option.
     """
     reader = Reader(prefix)
-    names = nn.variable_names(model)
-    shapes = {name: tuple(variable.shape) for name, variable in zip(names, model.trainable_variables, strict=True)}
-    reader.check_network(shapes)
-    # All is read before anything is assigned: an error leaves the model as it was.
+    names = variable_names(network)
+    shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.trainable_variables, strict=True)}
+    reader.check_network(shapes, network.description)
+    # All is read before anything is assigned: an error leaves the network as it was.
     values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
     if optimizer is not None:
         averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
@@ -181,7 +157,7 @@ def load(prefix: str, model: keras.Model, optimizer: PolyakAdam | None = None, a
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
-    for variable, value in zip(model.trainable_variables, values, strict=True):
+    for variable, value in zip(network.trainable_variables, values, strict=True):
         variable.assign(value)
 
 
@@ -195,22 +171,22 @@ def _steps_in(reader):
 
 
 def read_progress(prefix: str) -> dict[str, np.ndarray]:
-    """What `save` was told of the run's progress; nothing, if the original wrote the checkpoint.
+    """The `progress` given to `save`; nothing, if the original wrote the checkpoint.
 
     Raises:
         UserError: it can't be read.
     """
     reader = Reader(prefix)
-    names = [name for name in reader.shapes if name.startswith(PROGRESS)]
+    names = [name for name in reader.shapes if name.startswith(PROGRESS) and not name.startswith(NETWORK)]
     return {name[len(PROGRESS) :]: value for name, value in zip(names, reader.read(names), strict=True)}
 
 
-def _state(model, optimizer):
-    names = nn.variable_names(model)
+def _state(network, optimizer):
+    names = variable_names(network)
     averages, velocities, momentums = (
         optimizer.split(vector.value) for vector in (optimizer.average, optimizer.velocity, optimizer.momentum)
     )
-    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, model.trainable_variables, strict=True)}
+    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, network.trainable_variables, strict=True)}
     state |= {name + AVERAGE: average for name, average in zip(names, averages, strict=True)}
     state[_STEPS] = tf.cast(optimizer.iterations.value, tf.int64)
     state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)
@@ -220,13 +196,20 @@ def _state(model, optimizer):
     return state
 
 
+def _description(network):
+    """The tensors that say which network it is. 0 classes: the network is not conditional on labels."""
+    values = dataclasses.asdict(network.description)
+    values["nr_labels"] = values["nr_labels"] or 0
+    return {NETWORK + name: tf.convert_to_tensor(value) for name, value in values.items()}
+
+
 class Reader:
-    """A checkpoint file, its errors told as UserErrors.
+    """A checkpoint file; its errors are UserErrors.
 
     TensorFlow's reader turns a damaged file into an exception of almost any type: all are caught.
     """
 
-    def __init__(self, prefix):
+    def __init__(self, prefix: str):
         self.prefix = prefix
         try:
             self._reader = tf.train.load_checkpoint(prefix)
@@ -235,9 +218,11 @@ class Reader:
             raise UserError(f"can't read the checkpoint {prefix}, which may be damaged: {first_line(error)}") from error
 
     def read(self, names: list[str]) -> list[np.ndarray]:
+        """The tensors of these names."""
         missing = [name for name in names if name not in self.shapes]
         if missing:
-            hint = "; --raw evaluates the plain parameters" if missing[0].endswith(AVERAGE) else ""
+            raw = option("raw", in_python="averaged=False")
+            hint = f"; {raw} takes the parameters themselves" if missing[0].endswith(AVERAGE) else ""
             raise UserError(f"the checkpoint {self.prefix} lacks {len(missing)} tensors, {missing[0]} first{hint}")
         try:
             return [self._reader.get_tensor(name) for name in names]
@@ -245,7 +230,7 @@ class Reader:
             raise UserError(f"the checkpoint {self.prefix} is damaged: {first_line(error)}") from error
 
     def read_like(self, names: list[str], shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
-        """As read; raises UserError, too, if they are not of these shapes and float32."""
+        """As read; raises UserError also if they are not float32 of these shapes."""
         values = self.read(names)
         for name, value, shape in zip(names, values, shapes, strict=True):
             if value.dtype != np.float32 or value.shape != shape:
@@ -260,8 +245,41 @@ class Reader:
         for name in self.shapes:
             self.read([name])
 
+    def description(self) -> Description | None:
+        """Which network the checkpoint is of, if it says so: the original's do not.
+
+        Raises:
+            UserError: what it says makes no sense.
+        """
+        fields = {field.name: field for field in dataclasses.fields(Description)}
+        if not any(NETWORK + name in self.shapes for name in fields):
+            return None
+        values = dict(zip(fields, self.read([NETWORK + name for name in fields]), strict=True))
+        try:
+            values = {
+                "image_shape": tuple(int(size) for size in values.pop("image_shape")),
+                "nr_labels": int(values.pop("nr_labels")) or None,
+                "dropout_p": float(values.pop("dropout_p")),
+                **{name: int(values.pop(name)) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")},
+                **{name: value.decode() for name, value in values.items()},
+            }
+            height, width, channels = values["image_shape"]
+            sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
+            if min(sizes) < 1 or channels != 3 or (values["nr_labels"] or 1) < 1:
+                raise ValueError
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"the checkpoint {self.prefix} does not tell which network it is of: it is of another program"
+            ) from error
+        return Description(**values)
+
+    def nr_labels(self) -> int | None:
+        """L of a network conditional on labels; None of another."""
+        labels = self.shapes.get("model/conditional_weights_0/hw")
+        return labels[0] if labels else None
+
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the network's parameters; what else a program has put into its checkpoint is passed over.
+        """The shapes of the network's parameters; other tensors, which a program may have added, are passed over.
 
         Raises:
             UserError: there are none.
@@ -271,47 +289,60 @@ class Reader:
             raise UserError(f"the checkpoint {self.prefix} is of another program: it has no variable model/conv2d_0/V")
         return parameters
 
-    def check_network(self, expected: dict[str, tuple[int, ...]]) -> None:
-        """Raises UserError if the checkpoint's parameters are not those of the network."""
-        found = self.parameters()
+    def check_network(self, expected: dict[str, tuple[int, ...]], network: Description) -> None:
+        """Raises UserError if the checkpoint is of another network.
+
+        Args:
+            expected: the shapes of the network's parameters.
+            network: which network it is.
+        """
+        found, told = self.parameters(), self.description()
+        if told is not None:
+            there, here = dataclasses.asdict(told), dataclasses.asdict(network)
+            differing = [
+                f"{_option_of(name)} is {there[name]} there and {here[name]} here"
+                for name in there
+                if there[name] != here[name] and name not in ("image_shape", "dropout_p")
+            ]
+            if differing:
+                raise UserError(f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}")
         if found == expected:
             return
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
         raise UserError(
             f"the checkpoint {self.prefix} is of another network: {name} is {_described(found.get(name))} there and "
-            f"{_described(expected.get(name))} here; the difference is probably {_likely_flag(found, expected)}"
+            f"{_described(expected.get(name))} here; the difference is probably {_likely_option(found, expected)}"
         )
+
+
+def _option_of(field):
+    return "the number of classes" if field == "nr_labels" else option(field)
 
 
 def _described(shape):
     return "absent" if shape is None else f"of shape {list(shape)}"
 
 
-def _likely_flag(found, expected):
-    """Which flags most probably make the shapes in `found` those in `expected`."""
-    flags = []
+def _likely_option(found, expected):
+    """The options that most probably turn the shapes in `found` into those in `expected`."""
+    options = []
     stem = next(iter(expected))
     if stem in found and found[stem] != expected[stem]:
-        flags.append(f"--nr_filters (there {found[stem][-1]}, here {expected[stem][-1]})")
+        options.append(f"{option('nr_filters')} (there {found[stem][-1]}, here {expected[stem][-1]})")
     kinds_found, kinds_expected = ({name.split("/")[1] for name in names} for names in (found, expected))
+    labels = "model/conditional_weights_0/hw"
     if any(kind.startswith("conditional") for kind in kinds_found ^ kinds_expected):
-        flags.append("--class_conditional")
+        options.append(option("class_conditional", in_python="nr_labels"))
     elif kinds_found != kinds_expected:
-        flags.append("--nr_resnet or --model")
+        options.append(f"{option('nr_resnet')} or {option('model')}")
+    elif labels in found and found[labels][0] != expected[labels][0]:
+        options.append(f"the number of classes (there {found[labels][0]}, here {expected[labels][0]})")
     else:
         outputs = list(expected)[-1]
         if found[outputs] != expected[outputs]:
-            flags.append(f"--nr_logistic_mix (there {found[outputs][0] // 10}, here {expected[outputs][0] // 10})")
-        elif not flags:
-            flags.append("--resnet_nonlinearity or --model")
-    return " and ".join(flags)
-
-
-if __name__ == "__main__":
-    from pixel_snail import flags as command_line
-    from pixel_snail import inspection
-
-    parser = command_line.Parser(prog="python -m pixel_snail.checkpoint", description="Prints what a checkpoint holds.")
-    parser.add_argument("path", metavar="PREFIX", help="the checkpoint, or a folder: its newest one")
-    command_line.run(lambda flags: inspection.show(flags.path), parser.parse_args())
+            components = f"there {found[outputs][0] // 10}, here {expected[outputs][0] // 10}"
+            options.append(f"{option('nr_logistic_mix')} ({components})")
+        elif not options:
+            options.append(f"{option('resnet_nonlinearity')} or {option('model')}")
+    return " and ".join(options)

@@ -1,7 +1,7 @@
-"""A data set: two splits of images; arrays in, tf.data out.
+"""A data set (two splits of images) and its batches, as tf.data.Dataset.
 
-Images may be memory-mapped: only the rows of a batch are read, when it is due, so that a set may be larger than
-memory.
+Images may be memory-mapped: only the images of a batch are read, when the batch is needed. So a data set may be larger
+than memory.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pixel_snail.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images, uint8 [N, H, W, 3], RGB, and their labels, integers [N], if the set has any."""
+    """Images, uint8 [N, H, W, 3], RGB, and their labels, integers [N], if the data set has any."""
 
     images: np.ndarray
     labels: np.ndarray | None = None
@@ -26,12 +26,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """The two splits, and what is known of them.
+    """The training and the test split, and their origin.
 
     Args:
-        source: what the images were read from, for people.
-        unverified: why the test images can't be taken for the published ones, where there are such; None where a
-            checksum says that they are.
+        source: what the images were read from, in words.
+        unverified: why the test images may not be the published ones; None if they were verified, or if the data set
+            has no published test images.
     """
 
     train: Split
@@ -46,11 +46,11 @@ class DataSet:
 
     @property
     def nr_labels(self) -> int | None:
-        """L, if the images have labels, which count from 0."""
+        """L, the number of classes; labels count from 0. None if the images have no labels."""
         return None if self.train.labels is None else int(self.train.labels.max()) + 1
 
     def sizes(self) -> dict[str, object]:
-        """What must be the same wherever this is the same data set."""
+        """Sizes that workers compare, to make sure that all have the same data set."""
         return {
             "the shape of the training images": [len(self.train), *self.image_shape],
             "the shape of the test images": [len(self.test), *self.image_shape],
@@ -70,18 +70,19 @@ def training_batches(
     parts: int = 1,
     own: Sequence[int] = (0,),
 ) -> tf.data.Dataset:
-    """An epoch of training: a fresh permutation, each image at most once, the remainder of a batch left out.
+    """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
-    Yields {"images": uint8 [B, H, W, 3]}, with "labels", int32 [B], where there are labels.
+    Yields {"images": uint8 [B, H, W, 3]} and, if the split has labels, "labels": int32 [B].
 
     Args:
-        batch_size: images a step, over all replicas.
-        seen: how many images of the permutation are left out, because the epoch goes on after them.
-        parts: into how many parts, one after another, each batch is cut: the replicas.
-        own: which of them are yielded, each as a batch of its own, B = batch_size / parts; others are not read.
+        batch_size: the global batch.
+        seed, epoch: they decide the permutation.
+        seen: how many images of the permutation to skip, when an interrupted epoch goes on.
+        parts: the number of all replicas. Each global batch is cut into this many parts.
+        own: the parts to read and to yield, each as a batch of B = batch_size / parts images.
 
     Raises:
-        UserError: the split has less than a batch.
+        UserError: the split is smaller than a batch.
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
@@ -89,21 +90,21 @@ def training_batches(
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
-    """The permutation in which an epoch of training takes the images of a split."""
+    """The permutation of a split's images in an epoch of training, integers [N]."""
     return np.random.default_rng([seed, epoch]).permutation(len(split))
 
 
 def test_batches(split: Split, batch_size: int, parts: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
-    """All images once, in order, as training_batches yields them, and cut into parts as there.
+    """The batches of a test: all images once, in order. Arguments and yields are those of `training_batches`.
 
-    The last batch is filled up with repetitions of the last image: whoever sums over images must stop at len(split).
+    The last batch is filled up with repetitions of the last image: only the first len(split) results count.
     """
     order = np.arange(-(-len(split) // batch_size) * batch_size)
     return _batches(split, np.minimum(order, len(split) - 1), batch_size, parts, own)
 
 
 def check_batch_size(split: Split, batch_size: int) -> None:
-    """Raises UserError if a batch of training is larger than its split."""
+    """Raises UserError if a training batch is larger than the split."""
     if batch_size > len(split):
         raise UserError(
             f"a batch of {batch_size} images (over all replicas) is larger than the training set, which has "
@@ -124,7 +125,7 @@ def _batches(split, order, batch_size, parts, own):
 
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # TensorFlow waits for the thread that tunes a pipeline, up to a minute, when one is left: there is nothing to tune.
+    # There is nothing to tune, and leaving a pipeline would wait up to a minute for the thread that tunes it.
     options.autotune.enabled = False
     batches = tf.data.Dataset.from_tensor_slices(order).map(read)
     return batches.prefetch(2).with_options(options)

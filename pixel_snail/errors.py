@@ -1,17 +1,43 @@
-"""What a user did wrong, told in one line."""
+"""Mistakes of the user, told in one line."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+_named_as_flags = contextvars.ContextVar("named_as_flags", default=False)
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake that the user can mend; the message says what was wrong and what to do.
 
-    The command lines print it on stderr, without a traceback, and exit with code 2. Some of it may come out of files:
-    what would break the line, or steer the terminal, is escaped.
+    The commands print it on stderr, without a traceback, and exit with code 2. Parts of it may come out of files:
+    characters that would break the line or steer the terminal are escaped.
     """
 
     def __init__(self, message: str):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+@contextlib.contextmanager
+def options_named_as_flags() -> Iterator[None]:
+    """Within it, `option` names command-line flags: the commands run in it."""
+    token = _named_as_flags.set(True)
+    try:
+        yield
+    finally:
+        _named_as_flags.reset(token)
+
+
+def option(name: str, in_python: str | None = None) -> str:
+    """How messages call an option: `--name` on a command line, and the argument's name in Python.
+
+    Args:
+        name: the flag's.
+        in_python: the argument's name, if it is another.
+    """
+    return f"--{name}" if _named_as_flags.get() else in_python or name
+
+
 def first_line(error: Exception) -> str:
-    """Of what an error of another library says; its type, if it says nothing."""
+    """The first line of another library's error message; its type, if there is no message."""
     return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0]

@@ -1,19 +1,18 @@
-"""The command line that train.py and eval.py share, parsed as the original's argparse parsed its own."""
+"""The command line that train.py and eval.py share, with the original's flags and their abbreviations."""
 
 import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from absl.flags import argparse_flags
 
-import data
 from pixel_snail import model, nn
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, options_named_as_flags
 
-# Prefixes of these resolve as in the original, whatever flags have been added since.
+# An abbreviation means the same flag as in the original, even where it also fits a flag added since.
 _ORIGINAL = """
     --help --data_dir --save_dir --data_set --save_interval --load_params --model --nr_resnet --nr_filters
     --nr_logistic_mix --resnet_nonlinearity --class_conditional --learning_rate --lr_decay --batch_size
@@ -30,7 +29,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class Parser(argparse_flags.ArgumentParser):
-    """An argument parser that tells a mistake in one line and exits with code 2."""
+    """An argument parser that reports a mistake in one line and exits with code 2."""
 
     def __init__(self, **settings):
         super().__init__(formatter_class=_Help, **settings)
@@ -50,20 +49,25 @@ def _completed(argument):
 
 
 DATA_DEFAULTS = {"data_dir": "./data", "data_set": "cifar", "image_size": None, "downsample": False}
-"""The flags that say which images there are."""
+"""The flags that decide the data set, and their defaults."""
 
 
-def add_data_flags(parser: Parser, defaults: bool = True) -> None:
-    """The flags of DATA_DEFAULTS; without defaults, those that are not given are None."""
+def add_data_flags(parser: Parser, data_sets: Mapping[str, object], defaults: bool = True) -> None:
+    """Adds the flags of DATA_DEFAULTS.
+
+    Args:
+        data_sets: the data sets, by their --data_set names.
+        defaults: whether a flag that is not given gets its default; otherwise it gets None.
+    """
     default = DATA_DEFAULTS if defaults else dict.fromkeys(DATA_DEFAULTS)
     add = parser.add_argument
     add("-i", "--data_dir", default=default["data_dir"], help="where the data sets lie")
     add(
         "-d",
         "--data_set",
-        type=_known("data set", data.data_sets),
+        type=_known("data set", data_sets),
         default=default["data_set"],
-        help=_names(data.data_sets),
+        help=_names(data_sets),
     )
     add("--image_size", type=positive_int, help="of --data_set=folder or imagenet_resized; without it, 32")
     add(
@@ -74,19 +78,12 @@ def add_data_flags(parser: Parser, defaults: bool = True) -> None:
     )
 
 
-MODEL_DEFAULTS = {
-    "model": "h12_noup_smallkey",
-    "nr_resnet": 4,
-    "nr_filters": 256,
-    "nr_logistic_mix": 10,
-    "resnet_nonlinearity": "elu",
-    "class_conditional": False,
-}
-"""The flags that make a network what it is."""
+MODEL_DEFAULTS = model.SETTINGS | {"class_conditional": False}
+"""The flags that decide the network, and their defaults."""
 
 
 def add_model_flags(parser: Parser, defaults: bool = True) -> None:
-    """The flags of MODEL_DEFAULTS; without defaults, those that are not given are None."""
+    """Adds the flags of MODEL_DEFAULTS; `defaults` as in add_data_flags."""
     default = MODEL_DEFAULTS if defaults else dict.fromkeys(MODEL_DEFAULTS)
     add = parser.add_argument
     add("--model", type=_known("model", model.specs), default=default["model"], help=_names(model.specs))
@@ -110,6 +107,7 @@ def add_model_flags(parser: Parser, defaults: bool = True) -> None:
 
 
 def add_run_flags(parser: Parser) -> None:
+    """Adds the other flags that train.py and eval.py share: of the replicas, batches and seed."""
     parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images a replica and step")
     parser.add_argument(
         "-g", "--nr_gpu", type=positive_int, help="replicas; without it, all GPUs, or one logical CPU device"
@@ -121,7 +119,7 @@ def add_run_flags(parser: Parser) -> None:
 
 
 def add_step_flags(parser: Parser) -> None:
-    """How a training step is computed: what makes it faster or smaller, and may change its numbers."""
+    """Adds the flags that make a training step faster or save memory. Only --bfloat16 changes the results."""
     add = parser.add_argument
     add("--bfloat16", action="store_true", help="compute the network in bfloat16; what is learned stays in float32")
     add("--recompute", action="store_true", help="keep less for the gradients and compute it anew: less memory")
@@ -129,8 +127,8 @@ def add_step_flags(parser: Parser) -> None:
 
 
 def is_possible(name: str, value: object) -> bool:
-    """Whether the command line could have given one of DATA_DEFAULTS or MODEL_DEFAULTS a value."""
-    registries = {"data_set": data.data_sets, "model": model.specs, "resnet_nonlinearity": nn.nonlinearities}
+    """Whether a flag in DATA_DEFAULTS or MODEL_DEFAULTS can have this value."""
+    registries = {"model": model.specs, "resnet_nonlinearity": nn.nonlinearities}
     default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
     if name in registries:
         return isinstance(value, str) and value in registries[name]
@@ -140,7 +138,7 @@ def is_possible(name: str, value: object) -> bool:
 
 
 def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callable[[str], float]:
-    """The type of a flag that is a number of a kind, `what` in words; anything else is a mistake."""
+    """The argparse type of a flag: a number of type `kind` for which is_valid holds; `what` describes it in words."""
 
     def parsed(text):
         with contextlib.suppress(ValueError):
@@ -161,9 +159,10 @@ probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 def run(main: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> NoReturn:
-    """Calls main(flags) and exits: 2 and one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    """Calls main(flags) and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C."""
     try:
-        main(flags)
+        with options_named_as_flags():
+            main(flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

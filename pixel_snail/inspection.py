@@ -1,20 +1,24 @@
-"""What a checkpoint holds, told from the names and shapes of its tensors alone."""
+"""What a checkpoint holds, inferred from the names and shapes of its tensors.
+
+`python -m pixel_snail.inspection PREFIX` prints it.
+"""
 
 import collections
 
 import numpy as np
 
-from pixel_snail import checkpoint, nn
+from pixel_snail import blocks, checkpoint, nn
+from pixel_snail import flags as command_line
 from pixel_snail import model as models
 
 
 def describe(prefix: str) -> dict[str, object]:
-    """The network of a checkpoint, and how far it was trained.
+    """Which network a checkpoint is of, and how far it was trained.
 
-    Networks that differ in their wiring only, not in their variables, are all named.
+    If several networks have the same variables and differ in their wiring only, all are named.
 
     Raises:
-        UserError: it can't be read, or is of another program.
+        UserError: the checkpoint can't be read, or another program wrote it.
     """
     reader = checkpoint.Reader(prefix)
     shapes = reader.parameters()
@@ -43,24 +47,24 @@ def describe(prefix: str) -> dict[str, object]:
 
 
 def _matches(shapes, name, nr_resnet, filters):
-    """Whether a network has these layers: their number of each kind, and the widths of its keys, values and queries."""
+    """Whether a specification fits: the number of layers of each kind, and the widths of keys, values and queries."""
     found = collections.Counter(variable.split("/")[1].rsplit("_", 1)[0] for variable in shapes if variable[-1] == "V")
     if name == "pxpp":
         return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
     row = models.specs[name].keywords
-    blocks, up = row["attn_rep"], row.get("up", False)
-    plain_content = row.get("content") is models.PlainPointwise
+    number_of_blocks, up = row["attn_rep"], row.get("up", False)
+    plain_content = row.get("content") is blocks.PlainPointwise
     dense_of_attention = 7 if plain_content else 9
     if row.get("conv") is nn.causal_shift_nin:
         before_attention = 1 + 2 * nr_resnet
-        expected = {"dense": 2 + blocks * (2 * nr_resnet + dense_of_attention)}
+        expected = {"dense": 2 + number_of_blocks * (2 * nr_resnet + dense_of_attention)}
     else:
         before_attention = nr_resnet if up else 0
         expected = {
-            "conv2d": 2 + up + 2 * (1 + up) * blocks * nr_resnet,
-            "dense": 1 + blocks * (before_attention + dense_of_attention),
+            "conv2d": 2 + up + 2 * (1 + up) * number_of_blocks * nr_resnet,
+            "dense": 1 + number_of_blocks * (before_attention + dense_of_attention),
         }
-    if row.get("output") is models.ChannelWiseOutput:
+    if row.get("output") is blocks.ChannelWiseOutput:
         expected["conv2d"] += 8
         expected["dense"] += 8
     found.pop("conditional_weights", None)
@@ -83,6 +87,12 @@ def _last_width(shapes):
 
 
 def show(path: str) -> None:
-    """Prints what a checkpoint holds, given as checkpoint.find takes it."""
+    """Prints what a checkpoint holds; `path` is as in checkpoint.find."""
     for name, value in describe(checkpoint.find(path)).items():
         print(f"{name:20} {value:,}" if name == "parameters" else f"{name:20} {value}")
+
+
+if __name__ == "__main__":
+    parser = command_line.Parser(prog="python -m pixel_snail.inspection", description="Prints what a checkpoint holds.")
+    parser.add_argument("path", metavar="PREFIX", help="the checkpoint, or a folder: its newest one")
+    command_line.run(lambda flags: show(flags.path), parser.parse_args())

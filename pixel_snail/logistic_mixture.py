@@ -1,11 +1,12 @@
-"""The discretised mixture of logistics: likelihood and sampling of a pixel, pure functions.
+"""The discretised mixture of logistics: likelihood and sampling of pixels, as pure functions.
 
-Salimans et al. 2017 (PixelCNN++), section 2. A channel's value x in [-1, 1] stands for one of 256; each has the mass
-that a mixture of K logistic distributions puts on its interval, the outer ones reaching to infinity. The components'
-weights are common to a pixel's three channels; the means of G and B lean on the channels before them.
+Salimans et al. 2017 (PixelCNN++), section 2. A channel has 256 values, scaled to [-1, 1], and each value has an
+interval around it. The probability of a value is the mass of a mixture of K logistic distributions on its interval; the
+first and the last interval reach to infinity. A pixel's three channels share the mixture component. The means of G and
+B also depend on the channels before them.
 
-`l` are the network's outputs: [B, H, W, 10 K], or, for a network with channel-wise outputs, three of
-[B, H, W, 3 K]. `x` are images [B, H, W, 3].
+Shapes: `x` are images [B, H, W, 3]. `l` are the network's outputs [B, H, W, 10 K]; `lr`, `lg` and `lb` are those of a
+network with channel-wise outputs, [B, H, W, 3 K] each.
 """
 
 import numpy as np
@@ -20,12 +21,12 @@ def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor) -> tf.Tensor:
 
 
 def discretized_mix_logistic_log_prob_per_chn(x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor) -> tf.Tensor:
-    """The same where each channel has outputs of its own; all three share the logits of `lr`, as in the original."""
+    """The same from channel-wise outputs; all channels share the logits in `lr`, as in the original."""
     return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb))
 
 
 def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
-    """Minus the log-likelihood of each image in nats, [B]: the sum over its pixels."""
+    """Minus the log-likelihood of each image in nats, [B], from outputs l or (lr, lg, lb)."""
     if isinstance(outputs, (tuple, list)):
         log_prob = discretized_mix_logistic_log_prob_per_chn(x, *outputs)
     else:
@@ -36,7 +37,10 @@ def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
 def loss_per_channel(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
     """Minus the log-likelihood in nats of each channel of each pixel, given the channels before it, [B, H, W, 3].
 
-    The component being common to a pixel's channels, R tells something of it: log p(G | R) = log p(R, G) - log p(R).
+    The channels share the mixture component and so depend on each other: log p(G | R) = log p(R, G) - log p(R).
+
+    Args:
+        outputs: l or (lr, lg, lb).
     """
     is_per_chn = isinstance(outputs, (tuple, list))
     logits, means, log_scales = _mixture_per_chn(*outputs) if is_per_chn else _mixture(x, outputs)
@@ -46,15 +50,21 @@ def loss_per_channel(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
 
 
 def bits_per_dim(nats, image_shape: tuple[int, ...], images: int = 1):
-    """Nats, summed over `images` images of `image_shape`, as bits per dimension (pixel and channel)."""
+    """Converts nats, summed over `images` images of `image_shape`, to bits/dim; a dimension is a channel of a pixel."""
     return nats / (np.log(2.0) * np.prod(image_shape) * images)
 
 
-def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
-    """The log mass in nats that a logistic distribution puts on the interval of the 8-bit value x in [-1, 1].
+def bits_per_dim_per_channel(nats: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Converts the nats of each channel of each image, [N, 3], to bits/dim of that channel, [N, 3]."""
+    # A channel has a third of an image's dimensions.
+    return 3 * bits_per_dim(nats, image_shape)
 
-    Where the mass is too small for a difference of sigmoids, it is the density at the interval's centre times its
-    width; every branch is finite everywhere, so that the ones not taken leave no NaN in a gradient.
+
+def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+    """The log mass in nats of a logistic distribution on the interval of the 8-bit value x in [-1, 1].
+
+    A mass too small for a difference of sigmoids is approximated by the density at the interval's centre times the
+    width. Every branch is finite everywhere, so that a branch not taken puts no NaN into a gradient.
     """
     scale = tf.exp(-log_scale)
     d = x - mean
@@ -72,16 +82,16 @@ def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf
 def sample_from_discretized_mix_logistic(
     l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
 ) -> tf.Tensor:
-    """Draws pixels, in [-1, 1] and not rounded to 8 bits, as the original does.
+    """Draws pixels in [-1, 1], not rounded to 8 bits, as the original does.
 
     Args:
         l: [..., 10 K].
-        u_mix: uniform random numbers in (0, 1), [..., K]: they choose the component.
-        u_logistic: the same, [..., 3]: each channel's draw from its logistic.
-        temperature: scales the noise of both; 0 takes the likeliest component's mean.
+        u_mix: uniform random numbers in [0, 1), [..., K], for the choice of the component.
+        u_logistic: the same, [..., 3], for the logistic distribution of each channel.
+        temperature: scales the noise of both; 0 gives the mean of the likeliest component.
 
     Returns:
-        [..., 3]; R, G, B in turn, G and B shifted by what was drawn before them.
+        [..., 3]: R, then G and B, whose means depend on the channels drawn before them.
     """
     logits, means, log_scales, coefficients = _split(l)
     chosen = _choose_component(logits, u_mix, temperature)[..., None, :]
@@ -99,11 +109,11 @@ def sample_channel_from_discretized_mix_logistic(
     """Draws one channel, in [-1, 1], from channel-wise outputs.
 
     Args:
-        lr: the outputs of the channel R, [..., 3 K]: their logits serve all channels.
-        l: those of the channel itself, made with the channels before it in sight.
-        u_mix: uniform random numbers in (0, 1), [..., K], the same for all channels of a pixel.
-        u_logistic: the same, [...], of this channel.
-        temperature: as there.
+        lr: the outputs for R, [..., 3 K]; all channels share their logits.
+        l: the outputs for this channel, [..., 3 K].
+        u_mix: uniform random numbers in [0, 1), [..., K], the same ones for all channels of a pixel.
+        u_logistic: uniform random numbers in [0, 1), [...], for this channel.
+        temperature: as in sample_from_discretized_mix_logistic.
 
     Returns:
         [...].
@@ -115,7 +125,7 @@ def sample_channel_from_discretized_mix_logistic(
 
 
 def _choose_component(logits, u_mix, temperature):
-    """A component drawn with the probabilities softmax(logits / temperature), one-hot [..., K]."""
+    """A component drawn with probabilities softmax(logits / temperature), by Gumbel noise: one-hot, [..., K]."""
     gumbel = -temperature * tf.math.log(-tf.math.log(_away_from_0_and_1(u_mix)))
     return tf.one_hot(tf.argmax(logits + gumbel, -1), logits.shape[-1])
 
@@ -126,7 +136,7 @@ def _draw_logistic(mean, log_scale, u, temperature):
 
 
 def _split(l):
-    """Logits [..., K] and means, log-scales (floored) and coefficients, each [..., 3, K], of outputs [..., 10 K]."""
+    """Splits outputs [..., 10 K]: logits [..., K]; means, log-scales (floored) and coefficients, [..., 3, K] each."""
     nr_mix = l.shape[-1] // 10
     logits, rest = tf.split(l, [nr_mix, 9 * nr_mix], -1)
     rest = tf.reshape(rest, [*tf.unstack(tf.shape(l))[:-1], 3, 3 * nr_mix])
@@ -135,13 +145,13 @@ def _split(l):
 
 
 def _mixture(x, l):
-    """Logits [..., K], means and log-scales [..., 3, K] of outputs [..., 10 K], given the pixels x [..., 3]."""
+    """Logits [..., K], means and log-scales [..., 3, K] from outputs [..., 10 K], given the pixels x [..., 3]."""
     logits, means, log_scales, coefficients = _split(l)
     return logits, means + _shift_by_lower_channels(x[..., None], coefficients), log_scales
 
 
 def _mixture_per_chn(lr, lg, lb):
-    """The same of channel-wise outputs."""
+    """As _mixture, from channel-wise outputs, whose means already depend on the channels before."""
     logits = tf.split(lr, 3, -1)[0]
     _, means, log_scales = (
         tf.stack(part, -2) for part in zip(*(tf.split(l, 3, -1) for l in (lr, lg, lb)), strict=True)
@@ -150,7 +160,7 @@ def _mixture_per_chn(lr, lg, lb):
 
 
 def _shift_by_lower_channels(x, coefficients):
-    """What the channels of x [..., 3, 1] add to the three means, [..., 3, K]."""
+    """The shifts of the three means by the channels before them, [..., 3, K], from x [..., 3, 1]."""
     red, green = x[..., 0, :], x[..., 1, :]
     c0, c1, c2 = tf.unstack(coefficients, axis=-2)
     return tf.stack([tf.zeros_like(c0), c0 * red, c1 * red + c2 * green], -2)

@@ -1,4 +1,4 @@
-"""The original's Adam and its Polyak average, on Keras's optimizer."""
+"""The original's Adam and Polyak average, as a Keras optimizer."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail.kernels import elementwise
+from pixel_snail.kernels.xla import compiled
 
 
 class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
@@ -17,7 +17,7 @@ class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
         self.lr_decay = lr_decay
 
     def __call__(self, step) -> tf.Tensor:
-        # In float64 like the original's (a Python float): in float32, 0.999998 is off by 1% after 10^6 steps.
+        # In float64, as the original's Python float: in float32, 0.999998^(10^6) is off by 1%.
         steps = tf.cast(step, tf.float64) + 1
         return tf.cast(self.learning_rate * tf.pow(tf.constant(self.lr_decay, tf.float64), steps), tf.float32)
 
@@ -26,23 +26,35 @@ class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class PolyakAdam(keras.optimizers.Optimizer):
-    """Adam with epsilon inside the root, and a running average of the parameters.
+    """Adam with epsilon inside the root, and a Polyak average of the parameters, as in the original.
 
-    With t the step from 1:  m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
-    p -= lr * (m / (1 - b1^t)) / sqrt(v / (1 - b2^t) + epsilon);  then average = decay average + (1 - decay) p.
+    In step t = 1, 2, ..., for parameters p with gradient g:
 
-    Gradients are summed over the replicas, and divided by `machines`. The average starts from the parameters as they
-    are when `build` is called: call it after the data-dependent initialisation. (Keras's own `use_ema` would start from
-    the first update's.)
+        m = b1 m + (1 - b1) g
+        v = b2 v + (1 - b2) g^2
+        p -= lr * (m / (1 - b1^t)) / sqrt(v / (1 - b2^t) + epsilon)
+        average = decay average + (1 - decay) p
 
-    An update that would make anything of this not finite is refused: it changes nothing but the count of steps.
+    Gradients are summed over the replicas and divided by `machines`. The average starts from the parameters at the call
+    of `build`: call it after the data-dependent initialisation. (Keras's `use_ema` would start from the parameters
+    after the first update.)
 
-    m, v and the average of all parameters are a vector each, so that a step is a dozen large operations rather than
-    that many for each of hundreds of small variables, which take longer to trace and to start than to compute.
-    `split` cuts such a vector into tensors of the parameters' shapes.
+    An update is refused if m, v, the parameters or the average would not be finite. It then changes only the count of
+    steps and `refused`.
 
-    Attributes, after build: `momentum` (m), `velocity` (v), `average`: variables [number of parameters]; `refused`: how
-    many updates were, a variable [].
+    m, v and the average are one vector each over all parameters, so that a step is a dozen large operations. A dozen
+    for each of hundreds of small variables would take longer to trace and to start than to compute.
+
+    Args:
+        learning_rate, lr_decay: see DecayBeforeStep.
+        polyak_decay: decay.
+        beta_1, beta_2: b1 and b2.
+        epsilon: as above.
+        machines: as above; 1 leaves the sum.
+
+    Attributes, after build:
+        momentum, velocity, average: m, v and the average, variables [number of parameters]; see `split`.
+        refused: the number of refused updates, a variable [].
     """
 
     def __init__(
@@ -75,7 +87,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
         self.refused = self.add_variable([], dtype="int64", name="refused")
 
     def steps_taken(self) -> int:
-        # Not int(self.iterations), which a mirrored variable refuses.
+        # int(self.iterations) raises for a mirrored variable.
         return int(tf.convert_to_tensor(self.iterations.value))
 
     def updates_refused(self) -> int:
@@ -86,11 +98,11 @@ class PolyakAdam(keras.optimizers.Optimizer):
         return float(self._learning_rate(self.iterations.value - 1))
 
     def averages(self) -> list[tf.Tensor]:
-        """The averaged parameters, in the parameters' order."""
+        """The averaged parameters, in the order of the variables given to `build`."""
         return self.split(self.average.value)
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
-        """Cuts a vector of all parameters into tensors of their shapes, in their order."""
+        """Cuts a vector over all parameters into tensors of their shapes, in the order of `build`."""
         parts = tf.split(vector, self._sizes)
         return [p if len(shape) == 1 else tf.reshape(p, shape) for p, shape in zip(parts, self._shapes, strict=True)]
 
@@ -116,10 +128,10 @@ class PolyakAdam(keras.optimizers.Optimizer):
 
     def _update(self, m, v, average, refused, gradient, learning_rate, iterations, *parameters):
         t = tf.cast(iterations, tf.float64) + 1
-        # 1 - 0.9995^t loses four of its digits in float32 when t is small.
+        # In float32, 1 - 0.9995^t loses four digits for small t.
         betas = self.beta_1, self.beta_2
         corrections = [tf.cast(1 - tf.pow(tf.constant(beta, tf.float64), t), tf.float32) for beta in betas]
-        updated, is_finite = elementwise.adam_step(
+        updated, is_finite = _adam_step(
             flatten(parameters),
             gradient,
             tf.convert_to_tensor(m),
@@ -135,14 +147,14 @@ class PolyakAdam(keras.optimizers.Optimizer):
                 parameter.assign(value, read_value=False)
                 for parameter, value in zip(parameters, self.split(updated), strict=True)
             ]
-            # One after another, and made only now: each is as large as the network.
+            # One new value at a time, to save memory: each is as large as the network.
             for mean, *of in (
                 (m, gradient, self.beta_1),
                 (v, gradient, self.beta_2, True),
                 (average, updated, self.polyak_decay),
             ):
                 with tf.control_dependencies(done):
-                    done = [mean.assign(elementwise.running_mean(tf.convert_to_tensor(mean), *of), read_value=False)]
+                    done = [mean.assign(_running_mean(tf.convert_to_tensor(mean), *of), read_value=False)]
 
         def refuse():
             refused.assign_add(1)
@@ -151,5 +163,24 @@ class PolyakAdam(keras.optimizers.Optimizer):
 
 
 def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
-    """All elements of all tensors, in order, as one vector."""
+    """The elements of all tensors, in order, as one vector."""
     return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+@compiled
+def _adam_step(parameter, gradient, m, v, learning_rate, corrections, betas, epsilon):
+    """The updated parameters, and whether each one and its new Adam state are finite; vectors of one length."""
+    m, v = _mean(m, gradient, betas[0]), _mean(v, tf.square(gradient), betas[1])
+    updated = parameter - learning_rate * (m / corrections[0]) / tf.sqrt(v / corrections[1] + epsilon)
+    # m needs no check: where it is not finite, v is not either.
+    return updated, tf.math.is_finite(v) & tf.math.is_finite(updated)
+
+
+@compiled
+def _running_mean(mean, value, decay, of_squares=False):
+    """decay * mean + (1 - decay) * value, or value^2 in place of value; vectors of one length."""
+    return _mean(mean, tf.square(value) if of_squares else value, decay)
+
+
+def _mean(mean, value, decay):
+    return decay * mean + (1 - decay) * value

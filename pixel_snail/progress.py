@@ -1,4 +1,4 @@
-"""Progress bars, and word of what takes long without one."""
+"""Progress bars, and messages before long work that has none."""
 
 import sys
 
@@ -6,11 +6,11 @@ import tqdm
 
 
 def bar(iterable=None, **settings) -> tqdm.tqdm:
-    """tqdm's bar, with the time left; written to a file it prints a line every ten seconds, not ten a second."""
+    """tqdm's progress bar, with the time left; in a file it writes a line every ten seconds instead of ten a second."""
     return tqdm.tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 10, **settings)
 
 
 def say(text: str) -> None:
-    """Tells somebody who watches what is going on; in a file it would only be in the way of errors."""
+    """Prints a message on stderr if that is a terminal; in a file, it would only hide errors."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr, flush=True)

@@ -2,19 +2,79 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import logistic_mixture, nn, progress
+from pixel_snail import logistic_mixture, progress
+from pixel_snail.blocks import AttentionBlock, background
+from pixel_snail.cache import ImageCache
 from pixel_snail.errors import UserError
+from pixel_snail.network import Network
+from pixel_snail.parallel import devices
+from pixel_snail.weights import folded, for_pixels, layers_in
+
+BATCH_ON_CPU = 8
+"""Images drawn at a time on a CPU, always.
+
+Matrix products of another number of rows round differently, and the difference grows from pixel to pixel. With batches
+of one size, each image is the same, bit by bit, however many are drawn. Larger batches save a CPU little, except at
+F 256.
+"""
+
+Draw = Callable[..., np.ndarray]
+
+
+def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -> Draw:
+    """A function that draws any number of images with a causal network, a batch at a time.
+
+    Args:
+        batch_on_gpu: images drawn at a time on a GPU; on a CPU, BATCH_ON_CPU are.
+        temperature: scales the noise: of the choice among mixture components, and of the logistic distributions.
+
+    Returns:
+        draw(weights, number, seed, classes=None, given=None, keep_rows=0, verbose=1) -> images, float32 in [-1, 1],
+        [number, H, W, 3], not rounded to 8 bits. `weights` are weights.fold's; `classes` [number] are needed by a
+        conditional network; of images `given` [number, H, W, 3], the upper `keep_rows` rows are kept. It raises
+        UserError if the parameters are not finite.
+
+    Raises:
+        UserError: a batch needs more memory than the machine has.
+    """
+    description = network.description
+    batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
+    check_memory(network, batch)
+    draw_batch = sampler(network, batch, temperature)
+
+    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, verbose=1):
+        images = []
+        for first in range(0, number, batch):
+            last = min(first + batch, number)
+            # A batch that is not full is filled up with repetitions, which are thrown away.
+            chosen = np.minimum(np.arange(first, first + batch), number - 1)
+            drawn, _ = draw_batch(
+                weights,
+                *uniforms(seed, first, batch, description.image_shape, description.nr_logistic_mix),
+                h=tf.one_hot(classes[chosen], description.nr_labels) if description.nr_labels else None,
+                given=None if given is None else given[chosen],
+                keep_rows=keep_rows,
+                title=f"sampling {first + 1}-{last} of {number}",
+                verbose=verbose,
+            )
+            images.append(drawn[: last - first])
+        images = np.concatenate(images)
+        if not np.isfinite(images).all():
+            raise UserError("samples are not finite: the checkpoint's parameters are not, or far from any trained ones")
+        return images
+
+    return draw
 
 
 def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
-    """Random numbers in [0, 1) for so many images from the first on: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
+    """Random numbers in [0, 1) for images number `first` and following: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
 
-    Each image has a stream of its own: it does not depend on which others are drawn with it.
+    Each image has a stream of its own, so that its numbers do not depend on which images are drawn with it.
     """
     height, width, channels = image_shape
     draws = [
@@ -24,79 +84,82 @@ def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], n
     return np.split(np.stack(draws), [nr_mix], -1)
 
 
-def batch_size(on_gpu: int) -> int:
-    """How many images to draw at a time: on a GPU `on_gpu`, on a CPU always 8.
+class _Row(NamedTuple):
+    """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, 3], given pixels [B, W, 3], and whether these
+    are to be kept."""
 
-    Products of more rows round otherwise, which is amplified from pixel to pixel. In batches of one size, filled up if
-    need be, each image is the same, bit by bit, however many are drawn. Larger ones save a CPU little, but at F 256.
-    """
-    return on_gpu if tf.config.list_physical_devices("GPU") else 8
+    u_mix: tf.Tensor
+    u_logistic: tf.Tensor
+    given: tf.Tensor
+    is_given: tf.Tensor
 
 
 def sampler(
-    model: keras.Model, batch: int, image_shape: tuple[int, ...], temperature: float = 1.0, jit: bool = True
+    network: Network, batch: int, temperature: float = 1.0, jit: bool = True
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """A function that draws images with a causal network; each pixel's features are computed once (see cache.py).
+    """A function that draws a batch of images with a causal network; each pixel's features are computed once.
 
     As in the original, the canvas starts as zeros, and pixels are not rounded to 8 bits before the next ones are
-    predicted from them. A progress bar counts the rows.
+    predicted from them.
 
     Args:
-        model: from pixel_snail.model.
-        batch: how many images it draws at a time.
-        image_shape: (H, W, 3).
-        temperature: scales the noise of the components' choice and of the logistics.
-        jit: whether XLA compiles it: a step is a thousand small operations, which TensorFlow starts more slowly.
+        batch: B.
+        temperature: see `drawer`.
+        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, title=...) ->
-        (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K], or 9 K where
-        they are channel-wise). weights are nn.fold's, h labels [B, L]; of images `given` [B, H, W, 3], the upper rows
-        are kept; the title is the progress bar's.
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, title=...,
+        verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K],
+        or 9 K where they are channel-wise). `weights` are weights.fold's, h labels [B, L]; of images `given`
+        [B, H, W, 3], the upper `keep_rows` rows are kept. A progress bar with that title counts the rows.
     """
-    cache = model.new_cache(batch, image_shape)
-    height, width = image_shape[:2]
+    image_shape = network.description.image_shape
+    height, width, _ = image_shape
+    cache = new_cache(network, batch)
 
     @tf.function(jit_compile=jit)
-    def draw_row(y, phase, u_mix, u_logistic, given, is_given, h, layers, weights):
+    def draw_row(y, phase, row, h, layers, weights):
         def step(x, phase, loop, outputs):
             cache.begin_step(x, phase, loop)
+            here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), row._replace(is_given=()))
             pixel, output = _draw_pixel(
-                functools.partial(model.output_layer, model(None, h=h, cache=cache), h=h, cache=cache),
-                *(tf.gather(row, x, axis=1) for row in (u_mix, u_logistic)),
+                functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache),
+                here.u_mix,
+                here.u_logistic,
                 temperature,
-                lambda drawn, channel=slice(None): tf.where(is_given, tf.gather(given, x, axis=1)[:, channel], drawn),
+                lambda drawn, channel=slice(None): tf.where(row.is_given, here.given[:, channel], drawn),
             )
             return cache.known(pixel), outputs.write(x, output)
 
         def steps(x, loop, outputs):
-            for i in range(model.period):
+            for i in range(network.period):
                 loop, outputs = step(x + i, i, loop, outputs)
-            return x + model.period, loop, outputs
+            return x + network.period, loop, outputs
 
-        with nn.folded(dict(zip(layers, weights, strict=True))):
+        with folded(dict(zip(layers, weights, strict=True))):
             cache.begin_row(y, phase)
-            model(None, h=h, cache=cache)
+            network(None, h=h, cache=cache)
             loop = tf.constant(0), cache.begin_steps(), tf.TensorArray(tf.float32, width)
             _, loop, outputs = tf.while_loop(lambda x, loop, outputs: x < width, steps, loop)
             return cache.end_row(loop), tf.transpose(outputs.stack(), [1, 0, 2])
 
     advance = tf.function(cache.advance)
 
-    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling"):
+    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling", verbose=1):
         cache.reset()
-        weights = nn.for_pixels(weights)
+        weights = for_pixels(weights)
+        layers, of_layers = tuple(weights), list(weights.values())
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         rows = []
-        bar = progress.bar(range(height), desc=title, unit="row")
+        bar = progress.bar(range(height), desc=title, unit="row", disable=not verbose)
         if not draw_row.experimental_get_tracing_count():
             bar.set_postfix_str("compiling the first row")
         for y in bar:
             advance(tf.constant(y))
-            here = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
-            is_given = tf.constant(y < keep_rows)
-            row = draw_row(tf.constant(y), y % model.period, *here, is_given, h, tuple(weights), list(weights.values()))
-            rows.append([tensor.numpy() for tensor in row])
+            inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
+            row = _Row(*inputs, is_given=tf.constant(y < keep_rows))
+            drawn = draw_row(tf.constant(y), y % network.period, row, h, layers, of_layers)
+            rows.append([tensor.numpy() for tensor in drawn])
             bar.set_postfix_str("", refresh=False)
         images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return images, outputs
@@ -104,30 +167,48 @@ def sampler(
     return draw
 
 
-def check_memory(model: keras.Model, batch: int, image_shape: tuple[int, ...]) -> None:
+def new_cache(network: Network, batch: int) -> ImageCache:
+    """An empty cache for drawing `batch` images with a network."""
+    height, width, channels = network.description.image_shape
+    layers_by_size = network.layers_by_size()
+    attentions = [
+        layer for outer in layers_by_size[0] for layer in layers_in(outer) if isinstance(layer, AttentionBlock)
+    ]
+    return ImageCache(
+        layers_by_size,
+        batch,
+        height,
+        width,
+        network.description.nr_filters,
+        attentions,
+        background(tf.zeros([1, height, width, channels])) if attentions else None,
+    )
+
+
+def check_memory(network: Network, batch: int) -> None:
     """Raises UserError if drawing a batch needs more memory than the machine has left.
 
-    On GPUs, whose memory is their own, nothing is foretold.
+    On GPUs, which have memory of their own, nothing is checked.
     """
     try:
         with open("/proc/meminfo") as file:
             available = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return
-    # A cache is there as variables and, in the loop, once or twice as tensors.
-    needed = 3 * batch * model.new_cache(1, image_shape).nbytes
-    if needed > available and not tf.config.list_physical_devices("GPU"):
+    # A cache exists as variables and, in the loop, once or twice as tensors.
+    needed = 3 * batch * new_cache(network, 1).nbytes
+    if needed > available and not devices.number_of_gpus():
         raise UserError(
             f"drawing {batch} images at a time needs about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free"
         )
 
 
 def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
-    """A pixel [B, 3] drawn from the outputs of the network's last layer, and these outputs, side by side.
+    """Draws a pixel [B, 3]; returns it and the outputs of the network's last layer, side by side.
 
     Args:
-        outputs_of: the last layer, which takes what shows it the channels drawn so far.
-        unless_given: replaces what was drawn where it was given.
+        outputs_of: the last layer, a function of `drawn` (see blocks.ChannelWiseOutput).
+        unless_given: replaces drawn values by given ones.
     """
     channels = []
 
@@ -144,45 +225,3 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
         return drawn(*outputs), tf.concat(outputs, -1)
     pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature)
     return unless_given(pixel), outputs
-
-
-def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
-    """The same as the original does it: the whole network for each pixel. What `sampler` is measured against.
-
-    Args:
-        predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three of [B, H, W, 3 K]:
-            then R is drawn first, G with R in the image, B with both.
-
-    Returns:
-        (u_mix [B, H, W, K], u_logistic [B, H, W, 3], labels or None) -> images in [-1, 1], [B, H, W, 3].
-    """
-
-    @tf.function
-    def draw_row(canvas, y, u_mix_row, u_logistic_row, h):
-        height, width = canvas.shape[1:3]
-        for x in tf.range(width):
-            here = tf.reshape(tf.equal(tf.range(height * width), y * width + x), [1, height, width, 1])
-            u_mix, u_logistic = u_mix_row[:, x], u_logistic_row[:, x]
-            outputs = predict(canvas, h)
-            if isinstance(outputs, tuple):
-                for channel in range(3):
-                    if channel:
-                        outputs = predict(canvas, h)
-                    of_pixel = [l[:, y, x] for l in outputs]
-                    value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
-                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel]
-                    )
-                    this_channel = tf.reshape(tf.range(3) == channel, [1, 1, 1, 3])
-                    canvas = tf.where(here & this_channel, value[:, None, None, None], canvas)
-            else:
-                pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs[:, y, x], u_mix, u_logistic)
-                canvas = tf.where(here, pixel[:, None, None], canvas)
-        return canvas
-
-    def draw(u_mix, u_logistic, h=None):
-        canvas = tf.zeros([*u_mix.shape[:3], 3])
-        for y in progress.bar(range(u_mix.shape[1]), desc="sampling", unit="row"):
-            canvas = draw_row(canvas, tf.constant(y), tf.constant(u_mix[:, y]), tf.constant(u_logistic[:, y]), h)
-        return canvas.numpy()
-
-    return draw

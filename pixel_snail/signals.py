@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, by which schedulers and people ask a run to end."""
+"""SIGTERM and SIGINT, with which schedulers and people ask a run to stop."""
 
 import contextlib
 import os
@@ -10,8 +10,11 @@ _ASKING = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def ends_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process, rather than raise KeyboardInterrupt once Python runs again: for long waits in which it
-    does not, and there is nothing to lose. Where SIGINT is ignored, it stays so."""
+    """Within it, Ctrl-C kills the process.
+
+    For long waits inside TensorFlow with nothing to save: KeyboardInterrupt would be raised only after them. If SIGINT
+    is ignored or has another handler, that stays.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
         yield
@@ -24,14 +27,14 @@ def ends_at_once() -> Iterator[None]:
 
 
 class Stopped(BaseException):
-    """The run was asked to end. Not an Exception, of which TensorFlow's tracing catches many."""
+    """The run was asked to stop. Not an Exception, because TensorFlow's tracing catches many Exceptions."""
 
 
 class Signals:
-    """A context in which the first signal only asks: whoever works looks at `received`. The second ends the process.
+    """Within it, the first signal only sets `received`, which the run checks; a second signal kills the process.
 
     Attributes:
-        received: the name of the signal, once it has come.
+        received: the name of the signal; None before it comes.
     """
 
     received: str | None = None
@@ -56,7 +59,11 @@ class Signals:
 
     @contextlib.contextmanager
     def at_once(self, holds: bool = True) -> Iterator[None]:
-        """If it holds, a signal raises Stopped wherever it comes: for work that may be left half done."""
+        """Within it, a signal raises Stopped at once, also one received before: for work that may be left half done.
+
+        Args:
+            holds: False: it has no effect.
+        """
         if holds and self.received:
             raise Stopped
         self._at_once = holds

@@ -1,26 +1,43 @@
-"""The steps of training: the initialisation, an optimisation step, and prediction with the averaged parameters."""
+"""What the replicas compute: the initialisation, a training step, and the likelihood of test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import keras
+import numpy as np
 import tensorflow as tf
 
-from pixel_snail import evaluation, logistic_mixture, nn
+from pixel_snail import logistic_mixture, progress
+from pixel_snail.dataset import Split, test_batches
+from pixel_snail.errors import UserError
+from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import micro_batches, replicas
+from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.weights import data_dependent_initialisation, fold, folded, for_maps
 
 
-def initialise(model: keras.Model, x: tf.Tensor, h: tf.Tensor | None, seed: int) -> None:
-    """The data-dependent initialisation of a built model on images x [B, H, W, 3] in [-1, 1], with dropout active."""
-    with nn.data_dependent_initialisation():
-        model(x, h=h, seed=tf.constant([seed, -1, 0]))
+def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """A batch's images scaled to [-1, 1], and its labels one-hot if the network is conditional.
+
+    Args:
+        batch: "images", uint8 [B, H, W, 3], and perhaps "labels", integers [B].
+        nr_labels: L; None: the network is not conditional.
+    """
+    x = (tf.cast(batch["images"], tf.float32) - 127.5) / 127.5
+    return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
+
+
+def initialise(network: Network, batch: dict[str, tf.Tensor], seed: int) -> None:
+    """The data-dependent initialisation on a batch, with dropout active as in training."""
+    x, h = network_inputs(batch, network.description.nr_labels)
+    with data_dependent_initialisation():
+        network(x, h=h, seed=tf.constant([seed, -1, 0]))
 
 
 def train_step(
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
+    network: Network,
     optimizer: PolyakAdam,
-    nr_labels: int | None,
     seed: int,
     grad_accum: int = 1,
     bfloat16: bool = False,
@@ -28,40 +45,40 @@ def train_step(
 ) -> Callable:
     """A function that takes one optimisation step on a batch, distributed over the replicas.
 
-    It returns the batch's loss in nats before the step, summed over images and replicas, as the gradients are. If that
-    or a gradient is not finite, the optimizer refuses the update.
+    It returns the batch's loss before the step in nats, summed over images and replicas, as the gradients are. If the
+    loss or a gradient is not finite, the optimizer refuses the update.
 
     Args:
-        grad_accum: no more images are computed at once than a replica's batch has in each of so many parts.
-        bfloat16, recompute: as the networks take them.
+        seed: of dropout.
+        grad_accum: the batch is computed in at least so many parts, one after another.
+        bfloat16, recompute: see PixelSNAIL.call.
     """
-
-    variables = model.trainable_variables
+    variables, nr_labels = network.trainable_variables, network.description.nr_labels
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         images = batch["images"].shape[0]
         dropout_seed = tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)])
         with tf.GradientTape() as tape:
-            folded = nn.fold(model, variables)
-        # What is made of weights for all parts takes more memory than what --recompute saves.
-        for_parts = folded if recompute else nn.for_maps(folded, bfloat16)
-        weights = tf.nest.flatten(list(folded.values()))
+            normalised = fold(network, variables)
+        # The filters' transforms, shared by all micro-batches, take more memory than --recompute saves.
+        weights = normalised if recompute else for_maps(normalised, bfloat16)
+        flat_weights = tf.nest.flatten(list(normalised.values()))
 
-        def loss_and_gradients(part, first_image):
-            x, h = evaluation.network_inputs(part, nr_labels)
-            part_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
-            with tf.GradientTape() as part_tape, nn.folded(for_parts):
-                part_tape.watch(weights)
-                outputs = model(x, h=h, seed=part_seed, bfloat16=bfloat16, recompute=recompute)
+        def loss_and_gradients(micro_batch, first_image):
+            x, h = network_inputs(micro_batch, nr_labels)
+            images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
+            with tf.GradientTape() as inner_tape, folded(weights):
+                inner_tape.watch(flat_weights)
+                outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
                 loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
-            return [loss, *part_tape.gradient(loss, weights)]
+            return [loss, *inner_tape.gradient(loss, flat_weights)]
 
-        zeros = [tf.zeros([]), *map(tf.zeros_like, weights)]
-        division = micro_batches.division(images, replicas.replicas_here(strategy), grad_accum, smallest=recompute)
+        zeros = [tf.zeros([]), *map(tf.zeros_like, flat_weights)]
+        division = micro_batches.division(images, replicas.on_this_machine(strategy), grad_accum, smallest=recompute)
         loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
-        first, *gradients = tape.gradient(weights, variables, of_weights)
-        # A loss that is not finite, on any replica, makes the sum of the gradients so.
+        first, *gradients = tape.gradient(flat_weights, variables, of_weights)
+        # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
         gradients = [first + tf.where(tf.math.is_finite(loss), 0.0, float("nan")), *gradients]
         optimizer.apply(gradients, variables)
         return loss
@@ -71,3 +88,94 @@ def train_step(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
 
     return step
+
+
+def test_step(
+    strategy: tf.distribute.Strategy, network: Network, parameters: Callable[[], list[tf.Tensor]]
+) -> Callable[[], Callable]:
+    """A function that prepares the weights for many batches and returns a step: a function from a batch, distributed
+    over the replicas, to the nats of each value of each of its images, [B, H, W, 3], in order.
+
+    Args:
+        parameters: returns the parameters to predict with, in the order of the network's variables.
+    """
+    layers, nr_labels = [], network.description.nr_labels
+
+    def replica_weights():
+        weights = for_maps(fold(network, parameters()))
+        layers[:] = weights
+        return list(weights.values())
+
+    def replica_step(batch, weights):
+        def nats(micro_batch):
+            x, h = network_inputs(micro_batch, nr_labels)
+            with folded(dict(zip(layers, weights, strict=True))):
+                return logistic_mixture.loss_per_channel(x, network(x, h=h))
+
+        division = micro_batches.division(batch["images"].shape[0], replicas.on_this_machine(strategy))
+        return micro_batches.mapped(nats, batch, *division)
+
+    @tf.function(autograph=False)
+    def prepared():
+        return strategy.run(replica_weights)
+
+    @tf.function(autograph=False)
+    def step(weights, batch):
+        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, weights])), 0)
+
+    return lambda: partial(step, prepared())
+
+
+def nats_in_batches(
+    step: Callable,
+    strategy: tf.distribute.Strategy,
+    split: Split,
+    batch_size: int,
+    leave: bool = True,
+    cluster: Cluster | None = None,
+    before_each: Callable[[], None] = lambda: None,
+    verbose: int = 1,
+) -> Iterator[np.ndarray]:
+    """Minus the log-likelihood in nats of every value of every image, once each and in order, batch by batch.
+
+    Args:
+        step: the step that `test_step`'s function returned.
+        batch_size: images a replica.
+        leave: whether the progress bar stays on the screen.
+        cluster: the workers, if there may be several: each computes its part, and gets all results.
+        before_each: called before each batch; it may raise.
+        verbose: 0: no progress bar.
+
+    Yields:
+        [b, H, W, 3]: each channel's, given the channels before it and all pixels before.
+
+    Raises:
+        UserError: a likelihood is not finite.
+    """
+    cluster = cluster or Cluster()
+    number = batch_size * strategy.num_replicas_in_sync
+    batches = replicas.batches(strategy, lambda *own: test_batches(split, number, *own), cluster)
+    total = -(-len(split) // number)
+    seen = 0
+    for batch in progress.bar(
+        batches,
+        desc="evaluating",
+        total=total,
+        leave=leave,
+        unit="batch",
+        disable=not (verbose and cluster.is_chief),
+    ):
+        before_each()
+        nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
+        if not np.isfinite(nats).all():
+            raise UserError(
+                "the likelihood of test images is not finite: the checkpoint's parameters are not, or far from any "
+                "that training gives"
+            )
+        seen += len(nats)
+        yield nats
+
+
+def nats_per_channel(batches: Iterator[np.ndarray]) -> np.ndarray:
+    """`nats_in_batches`, summed over the pixels of each image: float64 [N, 3]."""
+    return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in batches])

@@ -1,32 +1,42 @@
-"""A run of training: epochs of steps under a tf.distribute strategy, tests, checkpoints, and what it leaves behind."""
+"""The command train.py: epochs of steps under a tf.distribute strategy, with tests, checkpoints and samples."""
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-import data
-from pixel_snail import checkpoint, drawing, evaluation, logistic_mixture, nn, progress, signals, steps
+from pixel_snail import checkpoint, files, logistic_mixture, progress, sampling, signals, steps
 from pixel_snail import model as models
+from pixel_snail.dataset import DataSet, check_batch_size, epoch_order, training_batches
 from pixel_snail.errors import UserError
+from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import replicas
+from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.reports import comparisons, plotting
-from pixel_snail.runs import folder as run_folder
-from pixel_snail.runs import history, retention
+from pixel_snail.runs import history, same_flags
+from pixel_snail.runs.folder import RunFolder
+from pixel_snail.runs.history import History
+from pixel_snail.runs.retention import Checkpoints
+from pixel_snail.weights import fold
 
 
-def train(flags: argparse.Namespace) -> None:
-    """Does what train.py's flags say; everything that a user may have got wrong is checked before a folder is made.
+def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
+    """Does what train.py's flags say. A user's mistakes are found before a folder is made.
 
-    SIGTERM and SIGINT have it save and return.
+    On SIGTERM and SIGINT it saves and returns.
+
+    Args:
+        load_data: loads the data set that the flags name.
 
     Raises:
         UserError: files that are missing, broken or of another network; a loss or a gradient that is not finite; a
@@ -34,10 +44,10 @@ def train(flags: argparse.Namespace) -> None:
     """
     cluster = clusters.from_environment()
     with cluster.together():
-        _train(flags, cluster)
+        _train(flags, load_data, cluster)
 
 
-def _train(flags, cluster):
+def _train(flags, load_data, cluster):
     if flags.paper and cluster.is_chief:
         run = {name: getattr(flags, name) for name in comparisons.runs[flags.paper]}
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
@@ -46,18 +56,18 @@ def _train(flags, cluster):
             f"--batch_size={flags.batch_size} can't be cut into --grad_accum={flags.grad_accum} equal parts"
         )
     if cluster.is_chief:
-        run_folder.check_writable(flags.save_dir)
-    run, prefix = (run_folder.newest_run(flags) if flags.resume else None) or (None, None)
-    if not run and flags.load_params:
+        files.check_writable(flags.save_dir)
+    run_folder, prefix = (same_flags.newest_run(flags) if flags.resume else None) or (None, None)
+    if not run_folder and flags.load_params:
         prefix = checkpoint.find(flags.load_params)
     told = history.read(prefix) if prefix else None
-    so_far = told or history.History()
+    so_far = told or History()
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
-    data_set = cluster.chief_first(evaluation.load_data, flags)
+    data_set = cluster.chief_first(load_data, flags)
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
-    data.check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
+    check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
     if so_far.is_tested and len(data_set.train) - so_far.images < global_batch:
         so_far.end_epoch()
     cluster.check_agreement(
@@ -66,34 +76,20 @@ def _train(flags, cluster):
     )
     if so_far.epoch >= flags.max_epochs:
         behind = f"{prefix} has {so_far.epoch} epochs behind it"
-        if not run:
+        if not run_folder:
             raise UserError(f"{behind}: raise --max_epochs={flags.max_epochs}")
         if cluster.is_chief:
             print(f"{behind}, as --max_epochs={flags.max_epochs} asks: nothing is left to do")
         return
     with strategy.scope():
-        model = evaluation.build_model(flags, data_set, flags.dropout_p)
-        machines = cluster.size if flags.average_machines else 1
-        optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
-        if prefix:
-            optimizer.build(model.trainable_variables)
-            checkpoint.load(prefix, model, optimizer)
-            optimizer.refused.assign(so_far.refused)
-            cluster.check_same_checkpoint([*model.trainable_variables, optimizer.average, optimizer.velocity])
-        else:
-            (batch,) = data.training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
-            steps.initialise(model, *evaluation.network_inputs(batch, data_set.nr_labels), flags.seed)
-            # Another kind of machine may have rounded otherwise.
-            cluster.copy_the_chiefs(model.trainable_variables)
-            optimizer.build(model.trainable_variables)
-
+        network, optimizer = _network_and_optimizer(flags, cluster, data_set, prefix, so_far)
     with (
-        contextlib.closing(run_folder.RunFolder(flags, cluster, run)) as folder,
+        contextlib.closing(RunFolder(flags, cluster, run_folder)) as folder,
         signals.Signals() as asked,
     ):
         folder.log(f"run folder: {folder.path}")
         folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
-        folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in model.trainable_variables)}")
+        folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in network.trainable_variables)}")
         folder.log(f"dataset size: {len(data_set.train)}")
         folder.log(f"replicas: {strategy.num_replicas_in_sync}")
         if cluster.size > 1:
@@ -110,36 +106,97 @@ def _train(flags, cluster):
             folder.log(f"going on in epoch {so_far.epoch}, after {so_far.images} of its images")
         elif flags.resume:
             folder.log(f"no run of these flags with a checkpoint below {flags.save_dir}: this is its beginning")
-        _Run(flags, strategy, cluster, data_set, model, optimizer, folder, so_far, prefix, asked).go()
+        _Run(
+            flags=flags,
+            strategy=strategy,
+            cluster=cluster,
+            data_set=data_set,
+            network=network,
+            optimizer=optimizer,
+            folder=folder,
+            checkpoints=Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, prefix),
+            history=so_far,
+            asked=asked,
+        ).go()
         if folder.failure:
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
 
 
+def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
+    """The network and its optimizer: initialised from data, or as in a checkpoint."""
+    progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
+    network = models.build(
+        **{name: getattr(flags, name) for name in models.SETTINGS},
+        image_shape=data_set.image_shape,
+        nr_labels=data_set.nr_labels,
+        dropout_p=flags.dropout_p,
+    )
+    machines = cluster.size if flags.average_machines else 1
+    optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
+    if prefix:
+        optimizer.build(network.trainable_variables)
+        checkpoint.load(prefix, network, optimizer)
+        optimizer.refused.assign(so_far.refused)
+        cluster.check_same_checkpoint([*network.trainable_variables, optimizer.average, optimizer.velocity])
+    else:
+        (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
+        steps.initialise(network, batch, flags.seed)
+        # Another kind of machine may have rounded otherwise.
+        cluster.copy_the_chiefs(network.trainable_variables)
+        optimizer.build(network.trainable_variables)
+    return network, optimizer
+
+
+@dataclasses.dataclass(kw_only=True)
 class _Run:
     """The epochs of a run, from where its history ends.
 
     Whatever the workers decide, such as to stop, they decide after the same step or batch.
+
+    Attributes:
+        flags: train.py's.
+        strategy, cluster: the replicas and the workers.
+        data_set: the images.
+        network, optimizer: what is trained, and its state.
+        folder, checkpoints: what the run leaves.
+        history: how far the run is.
+        asked: whether somebody asked the run to stop.
     """
 
-    def __init__(self, flags, strategy, cluster, data_set, model, optimizer, folder, so_far, prefix, asked):
-        self.flags, self.strategy, self.cluster, self.data_set = flags, strategy, cluster, data_set
-        self.model, self.optimizer, self.folder, self.history, self.asked = model, optimizer, folder, so_far, asked
-        self.checkpoints = retention.Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, prefix)
-        self.global_batch = flags.batch_size * strategy.num_replicas_in_sync
-        nr_labels, network = data_set.nr_labels, {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
-        self.step = steps.train_step(strategy, model, optimizer, nr_labels, flags.seed, flags.grad_accum, **network)
-        self.test_step = evaluation.test_step(strategy, model, optimizer.averages, nr_labels)
+    flags: argparse.Namespace
+    strategy: tf.distribute.Strategy
+    cluster: Cluster
+    data_set: DataSet
+    network: Network
+    optimizer: PolyakAdam
+    folder: RunFolder
+    checkpoints: Checkpoints
+    history: History
+    asked: signals.Signals
+
+    def __post_init__(self):
+        flags, cluster = self.flags, self.cluster
+        self.global_batch = flags.batch_size * self.strategy.num_replicas_in_sync
+        self.step = steps.train_step(
+            self.strategy,
+            self.network,
+            self.optimizer,
+            flags.seed,
+            flags.grad_accum,
+            bfloat16=flags.bfloat16,
+            recompute=flags.recompute,
+        )
+        self.test_step = steps.test_step(self.strategy, self.network, self.optimizer.averages)
         self.draw = None
         if flags.sample_interval and flags.model not in models.leaking:
-            batch, nr_mix = flags.sample_batch, flags.nr_logistic_mix
-            self.draw = drawing.drawer(model, data_set, self.global_batch, batch, nr_mix, flags.seed)
+            self.draw = sampling.drawer(self.network, flags.sample_batch)
         if cluster.is_chief:
-            self.summaries = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
+            self.summaries = tf.summary.create_file_writer(str(self.folder.path / "tensorboard"))
         else:
             self.summaries = tf.summary.create_noop_writer()
         self.started = self.epoch_started = time.time()
         self.steps_here = 0
-        self.cluster.advice = self._advice()
+        cluster.advice = self._advice()
 
     def go(self) -> None:
         try:
@@ -151,27 +208,27 @@ class _Run:
     def _epoch(self):
         """Trains, tests, saves and samples; returns whether the run goes on."""
         epoch = self.history.epoch
-        self._train()
+        self._train_to_the_end_of_the_epoch()
         self._test()
         if len(self.data_set.train) - self.history.images < self.global_batch:
             self.history.end_epoch()
         is_last = self.history.epoch == self.flags.max_epochs or self._out_of_time()
         if epoch % self.flags.save_interval == 0 or is_last:
             self._save()
-        # After the checkpoint: of a large network, samples take a while.
+        # After the checkpoint: samples of a large network take a while.
         if self.draw and self.cluster.is_chief and epoch % self.flags.sample_interval == 0:
-            # If asked to stop, this worker does so where the others wait for it.
+            # If asked to stop, this worker stops where the others wait for it.
             with contextlib.suppress(signals.Stopped), self.asked.at_once():
                 self._sample()
         return not is_last
 
-    def _train(self):
-        """Trains for the rest of the epoch, or until the time is over."""
+    def _train_to_the_end_of_the_epoch(self):
+        """Trains on the rest of the epoch's permutation, or until the time is over."""
         self._stop_if_asked()
         epoch, seen = self.history.epoch, self.history.images
-        batches = clusters.batches(
+        batches = replicas.batches(
             self.strategy,
-            partial(data.training_batches, self.data_set.train, self.global_batch, self.flags.seed, epoch, seen),
+            partial(training_batches, self.data_set.train, self.global_batch, self.flags.seed, epoch, seen),
             self.cluster,
         )
         total = (len(self.data_set.train) - seen) // self.global_batch
@@ -180,7 +237,8 @@ class _Run:
             if self.steps_here == 0:
                 bar.set_postfix_str("compiling the first step")
             for batch in batches:
-                # Until there is something to lose, nothing is waited for; but no worker leaves the others in a step.
+                # Before the first step there is nothing to save: a signal ends the run at once. But with several
+                # workers, none leaves the others alone in a step.
                 with self.asked.at_once(self.steps_here == 0 and self.cluster.size == 1):
                     bits = self._step(batch)
                 if bits is not None:
@@ -197,12 +255,12 @@ class _Run:
         """Takes a step and returns its bits/dim; None, if the update was refused and is passed over.
 
         Raises:
-            UserError: it was refused, and more are than --skip_nonfinite allows.
+            UserError: it was refused, and more updates are than --skip_nonfinite allows.
         """
         loss = float(self.step(batch))
         refused = self.optimizer.updates_refused()
         if refused > self.history.refused:
-            self._tell_of_refusal(loss, refused)
+            self._report_refusal(loss, refused)
             self.history.refused = refused
             bits = None
         else:
@@ -212,10 +270,10 @@ class _Run:
         self.steps_here += 1
         return bits
 
-    def _tell_of_refusal(self, loss, refused):
+    def _report_refusal(self, loss, refused):
         what = f"the loss is {loss}" if not np.isfinite(loss) else "a gradient is not finite"
         epoch, seen = self.history.epoch, self.history.images
-        indices = data.epoch_order(self.data_set.train, self.flags.seed, epoch)[seen : seen + self.global_batch]
+        indices = epoch_order(self.data_set.train, self.flags.seed, epoch)[seen : seen + self.global_batch]
         where = (
             f"{what} in step {seen // self.global_batch} of epoch {epoch}, of the training images "
             f"{', '.join(map(str, indices))}"
@@ -256,8 +314,8 @@ class _Run:
         return bool(self.cluster.gather(int(self._seconds_left() < 0))[0])
 
     def _test(self):
-        """Tests the averaged parameters on the whole test set, and tells the epoch's figures."""
-        values = evaluation.per_value(
+        """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""
+        batches = steps.nats_in_batches(
             self.test_step(),
             self.strategy,
             self.data_set.test,
@@ -266,7 +324,7 @@ class _Run:
             cluster=self.cluster,
             before_each=self._stop_if_asked,
         )
-        nats = evaluation.nats_per_channel(values).sum(1)
+        nats = steps.nats_per_channel(batches).sum(1)
         of_epoch = self.history.untested_steps
         self.history.add_test(float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean()))
         now = time.time()
@@ -283,7 +341,7 @@ class _Run:
         if self.cluster.is_chief:
             curve = self.folder.path / "learning_curve.png"
             draw = partial(plotting.save_learning_curve, self.history.steps, self.history.test)
-            self.folder.attempt(str(curve), lambda: run_folder.write(curve, draw))
+            self.folder.attempt(str(curve), lambda: files.write(curve, draw))
 
     def _summarise(self, scalars, step):
         def write():
@@ -294,8 +352,8 @@ class _Run:
         self.folder.attempt("TensorBoard's summaries", write, again_after=60)
 
     def _save(self):
-        """Has the chief take a checkpoint, and all workers know of it."""
-        saved = self.cluster.is_chief and self.checkpoints.save(self.model, self.optimizer, self.history)
+        """Has the chief take a checkpoint, of which all workers then know."""
+        saved = self.cluster.is_chief and self.checkpoints.save(self.network, self.optimizer, self.history)
         # When the chief has come here, the checkpoint is whole.
         saved, self.checkpoints.newest = self.cluster.gather_objects((saved, self.checkpoints.newest))[0]
         if saved:
@@ -303,9 +361,10 @@ class _Run:
         self.cluster.advice = self._advice()
 
     def _sample(self):
-        weights = nn.fold(self.model, self.optimizer.averages())
-        images = self.draw(weights, np.arange(self.global_batch) % (self.data_set.nr_labels or 1))
-        save = partial(drawing.save_samples, images, self.folder.path, self.flags.data_set)
+        weights = fold(self.network, self.optimizer.averages())
+        classes = np.arange(self.global_batch) % (self.data_set.nr_labels or 1)
+        images = self.draw(weights, self.global_batch, self.flags.seed, classes)
+        save = partial(plotting.save_samples, images, self.folder.path, self.flags.data_set)
         self.folder.attempt("the samples", save)
 
     def _stopped(self):

@@ -1,6 +1,6 @@
-"""Logical CPU devices for the tests with several replicas: they must be made before TensorFlow starts."""
+"""Shared fixtures, and logical CPU devices for tests with several replicas, set up before TensorFlow starts."""
 
-import ctypes  # noqa: I001 - pixel_snail sets TensorFlow's environment up, before it is imported
+import ctypes  # noqa: I001 - pixel_snail sets up TensorFlow's environment and must be imported first
 import gc
 import os
 from pathlib import Path
@@ -10,19 +10,19 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: more threads would only be in each other's way
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only slow each other down
     tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
-tf.config.list_logical_devices()  # starts TensorFlow: no test may make other devices
-# The rewriting of graphs, which changes no result, takes longer here than all steps of the small networks.
+tf.config.list_logical_devices()  # starts TensorFlow, so that no test can change its devices
+# Rewriting graphs changes no result, but would take longer than all steps of the tests' small networks.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True)
 def memory_of_past_networks():
-    """Frees the graphs of past tests: TensorFlow keeps every gradient that a graph defines, and with it the graph."""
+    """Frees the graphs of past tests: TensorFlow keeps every custom gradient, and with it the graph that defined it."""
     yield
     if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2e9:
         gradients = ops.gradient_registry._registry
@@ -33,7 +33,7 @@ def memory_of_past_networks():
 
 
 def other_collective_keys():
-    """TensorFlow tells collective operations apart by numbers, which begin anew with every strategy of a process."""
+    """Gives the next strategy other keys for its collective operations: every strategy starts from the same key."""
     tf.distribute.MirroredStrategy._collective_key_base += 10
 
 
@@ -44,7 +44,7 @@ def own_collective_keys():
 
 @pytest.fixture
 def mirrored():
-    """A function of a number of replicas: a MirroredStrategy on logical CPU devices."""
+    """mirrored(replicas) returns a MirroredStrategy on so many logical CPU devices."""
 
     def strategy(replicas):
         other_collective_keys()

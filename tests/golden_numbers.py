@@ -1,13 +1,12 @@
-"""The numbers that the original computed, and how the tests read and compare them."""
+"""Golden numbers: reads results that the original computed, and compares ours with them."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail import model as models
-from pixel_snail import nn
+from pixel_snail.checkpoint import variable_names
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -19,17 +18,17 @@ def load(name: str) -> dict[str, np.ndarray]:
 
 CAUSAL = sorted(models.specs.keys() - models.leaking)
 
-# A nin with a single input: a direction of one dimension, whose gradient is truly zero and the golden value noise.
+# V of a nin with one input channel. Normalised, it is 1 or -1: its true gradient is zero, and the golden one is noise.
 NOISE = {"h8_noup_smallkey_ar_chs": {"model/dense_73/V"}}
 
 
 def outputs(golden: dict[str, np.ndarray], key: str) -> list[np.ndarray]:
-    """The outputs under a key, one of a network, or three of one with channel-wise outputs."""
+    """The golden outputs under a key: one tensor, or three of a network with channel-wise outputs."""
     return [golden[key]] if key in golden else [golden[f"{key}/{channel}"] for channel in ("lr", "lg", "lb")]
 
 
 def outputs_error(actual, golden: dict[str, np.ndarray], key: str) -> float:
-    """The largest error among a network's outputs."""
+    """The largest `error` of a network's outputs."""
     actual = actual if isinstance(actual, (tuple, list)) else [actual]
     return max(error(a, b) for a, b in zip(actual, outputs(golden, key), strict=True))
 
@@ -40,18 +39,16 @@ def checkpoint(name: str) -> str:
 
 
 def build(name: str) -> keras.Model:
-    """The model of the golden numbers, with its variables made but not set."""
-    model = models.specs[name](nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
-    model(tf.zeros([1, 8, 8, 3]))
-    return model
+    """The network of the golden numbers, with random parameters."""
+    return models.build(name, (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
-    return dict(zip(nn.variable_names(model), model.trainable_variables, strict=True))
+    return dict(zip(variable_names(model), model.trainable_variables, strict=True))
 
 
 def initialised(name: str, golden: dict[str, np.ndarray]) -> keras.Model:
-    """The model with the original's initial parameters."""
+    """The network with the original's initial parameters."""
     model = build(name)
     for variable_name, variable in variables(model).items():
         variable.assign(golden[f"init/var/{variable_name}"])
@@ -61,7 +58,8 @@ def initialised(name: str, golden: dict[str, np.ndarray]) -> keras.Model:
 def error(actual, expected) -> float:
     """The largest difference, relative to the expected tensor's largest magnitude.
 
-    Where all is zero (attention over cells as large as the image sees nothing), the difference itself.
+    If the expected tensor is all zeros, the difference is absolute. (Attention over cells as large as the image sees
+    nothing and gives zeros.)
     """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape

@@ -1,4 +1,4 @@
-"""Each layer that looks back, stepping with a cache, against itself on the whole map."""
+"""Each causal layer, computed by pixels or rows with a cache, against itself on the whole map."""
 
 import types
 
@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from pixel_snail import nn
 from pixel_snail.cache import Cache, _Memory
+from pixel_snail.weights import fold, folded, for_pixels
 
 B, H, W, C, F = 2, 4, 6, 8, 5
-# Sums over some tens of products of order 1, in another order.
+# The rounding error of sums over tens of products of order 1, taken in another order.
 TOLERANCE = 1e-5
 
 
@@ -22,7 +23,7 @@ def built(layer, *shape, **named):
 
 
 def walk(cache, step, begin_row=lambda y: None):
-    """Goes through all pixels in raster order; returns what step(y, x) gave, [B, H, W, ...]."""
+    """Calls step(y, x) for every pixel in raster order and returns the results as a map [B, H, W, ...]."""
     rows = []
     for y in range(cache.height):
         cache.begin_row(tf.constant(y), y)
@@ -42,7 +43,7 @@ def walk(cache, step, begin_row=lambda y: None):
 def test_a_causal_convolution_pixel_by_pixel(kind, rng):
     conv = built(kind(F), B, H, W, C)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
-    with nn.folded(nn.for_pixels(nn.fold(conv, conv.trainable_variables))):
+    with folded(for_pixels(fold(conv, conv.trainable_variables))):
         actual = walk(cache := Cache([[conv]], B, H, W, F), lambda y, x: conv(map_[:, y, x], cache=cache))
     np.testing.assert_allclose(actual, conv(map_), rtol=0, atol=TOLERANCE)
 
@@ -51,8 +52,8 @@ def test_convolutions_that_feed_each_other_do_not_mix_their_memories(rng):
     first, second = built(nn.down_right_shifted_conv2d(F), B, H, W, C), built(nn.causal_shift_nin(C), B, H, W, F - 1)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
     cache = Cache([[first, second]], B, H, W, F)
-    weights = nn.fold(first, first.trainable_variables) | nn.fold(second, second.trainable_variables)
-    with nn.folded(nn.for_pixels(weights)):
+    weights = fold(first, first.trainable_variables) | fold(second, second.trainable_variables)
+    with folded(for_pixels(weights)):
         actual = walk(cache, lambda y, x: second(first(map_[:, y, x], cache=cache)[:, : F - 1], cache=cache))
     np.testing.assert_allclose(actual, second(first(map_)[..., : F - 1]), rtol=0, atol=10 * TOLERANCE)
 

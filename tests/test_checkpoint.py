@@ -1,5 +1,6 @@
-"""Checkpoints: names, round trip, and what is said about broken ones."""
+"""Checkpoints: names, round trip, the search for the newest, and errors about broken ones."""
 
+import dataclasses
 import os
 import resource
 import shutil
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 
 import golden_numbers
 from benchmarks import reliability
-from pixel_snail import checkpoint
+from pixel_snail import checkpoint, files
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
+from pixel_snail.network import Description
 from pixel_snail.optimizer import PolyakAdam
 
 NAME = "h8_noup_smallkey"
 ENDINGS = (".index", ".data-00000-of-00001")
+FIELDS = [field.name for field in dataclasses.fields(Description)]
 
 
 def read(prefix):
@@ -35,7 +38,9 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
     checkpoint.save(prefix, model, optimizer, {"epoch": np.int64(7), "test_bpd": np.array([3.5, 3.25])})
     original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
-    assert ours.keys() - original.keys() == {f"pixel_snail/{name}" for name in ("epoch", "test_bpd", "steps_taken")}
+    assert ours.keys() - original.keys() == {
+        f"pixel_snail/{name}" for name in ("epoch", "test_bpd", "steps_taken", *(f"network/{name}" for name in FIELDS))
+    }
     assert original.keys() <= ours.keys()
     progress = checkpoint.read_progress(prefix)
     assert (progress["epoch"], progress["test_bpd"].tolist()) == (7, [3.5, 3.25])
@@ -51,7 +56,7 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
 
 
 def copy(prefix, to):
-    """A copy of a checkpoint; returns its prefix."""
+    """Copies a checkpoint and returns the prefix of the copy."""
     to.parent.mkdir(parents=True, exist_ok=True)
     for ending in ENDINGS:
         shutil.copy(prefix + ending, str(to) + ending)
@@ -59,7 +64,7 @@ def copy(prefix, to):
 
 
 def saved_after(steps, run, name):
-    """A checkpoint of a network that has taken so many steps, in a run's folder; returns its prefix."""
+    """Saves a checkpoint of a network after so many steps in a run's folder, and returns its prefix."""
     model = golden_numbers.build(NAME)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
@@ -78,17 +83,17 @@ def flip_a_bit(path):
 def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_path, capfd):
     run = tmp_path / "run"
     whole, newest = saved_after(9, run, "8"), saved_after(10, run, "9_3")
-    for prefix in (newest, whole):  # a copy of the run may have been written in any order
+    for prefix in (newest, whole):  # a copied run may have been written in any order
         os.utime(f"{prefix}.index")
     assert checkpoint.find(str(tmp_path)) == newest
-    for leftover in ("10.writing", "7.removed"):
+    for leftover in (".writing_10", ".removed_7"):
         shutil.copytree(run / "9_3", run / leftover)
     assert checkpoint.find(str(tmp_path)) == newest
-    shutil.copytree(run / "9_3", run / "11.replaced")  # of which the successor did not come
-    shutil.copytree(run / "9_3", run / "8.replaced")
-    checkpoint.remove_leftovers(str(run))
-    assert sorted(path.name for path in run.iterdir()) == ["11.replaced", "8", "9_3"]
-    shutil.rmtree(run / "11.replaced")
+    shutil.copytree(run / "9_3", run / ".replaced_11")  # its replacement was never written
+    shutil.copytree(run / "9_3", run / ".replaced_8")
+    files.remove_leftovers(run)
+    assert sorted(path.name for path in run.iterdir()) == [".replaced_11", "8", "9_3"]
+    shutil.rmtree(run / ".replaced_11")
     assert capfd.readouterr().err == ""
 
     flip_a_bit(run / "9_3" / f"params_cifar.ckpt{ENDINGS[1]}")
@@ -101,7 +106,7 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
-    """The write fails as on a full disk: there is a limit on the size of files."""
+    """A limit on the size of files makes the write fail as on a full disk."""
     prefix = saved_after(1, tmp_path, "0")
     before = {path: path.read_bytes() for path in (tmp_path / "0").iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -121,7 +126,7 @@ def test_no_corruption_is_accepted_with_another_value(tmp_path):
     copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
     outcomes = reliability.corruptions_caught(tmp_path, 1000)
     assert outcomes["accepted_with_wrong_values"] == 0
-    assert outcomes["harmless"] < 50  # the index ends with bytes that mean nothing
+    assert outcomes["harmless"] < 50  # the index ends with unused bytes
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -183,12 +188,12 @@ def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folde
 @pytest.mark.parametrize(
     "changed, flag",
     [
-        ({"nr_filters": 8}, r"--nr_filters \(there 4, here 8\)"),
-        ({"nr_logistic_mix": 3}, r"--nr_logistic_mix \(there 2, here 3\)"),
-        ({"nr_resnet": 2}, "--nr_resnet or --model"),
-        ({"resnet_nonlinearity": "concat_elu"}, "--resnet_nonlinearity"),
-        ({"nr_labels": 5}, "--class_conditional"),
-        ({"nr_filters": 8, "nr_logistic_mix": 3}, r"--nr_filters .* and --nr_logistic_mix"),
+        ({"nr_filters": 8}, r"nr_filters \(there 4, here 8\)"),
+        ({"nr_logistic_mix": 3}, r"nr_logistic_mix \(there 2, here 3\)"),
+        ({"nr_resnet": 2}, "nr_resnet or model"),
+        ({"resnet_nonlinearity": "concat_elu"}, "resnet_nonlinearity or model"),
+        ({"nr_labels": 5}, "nr_labels"),
+        ({"nr_filters": 8, "nr_logistic_mix": 3}, r"nr_filters .* and nr_logistic_mix"),
     ],
 )
 def test_a_checkpoint_of_another_network_names_the_likely_flag(changed, flag):
@@ -202,7 +207,7 @@ def test_a_checkpoint_of_another_network_names_the_likely_flag(changed, flag):
 
 
 def test_a_checkpoint_of_another_model_is_refused():
-    with pytest.raises(UserError, match="--nr_resnet or --model"):
+    with pytest.raises(UserError, match="nr_resnet or model"):
         checkpoint.load(golden_numbers.checkpoint("h12_noup_smallkey"), golden_numbers.build(NAME))
 
 
@@ -237,7 +242,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
 
 
 def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
-    """As in PixelCNN++'s checkpoint, by another program with the same names."""
+    """As in PixelCNN++'s checkpoint, which another program wrote under the same names."""
     prefix = str(tmp_path / "params_cifar.ckpt")
     original = read(golden_numbers.checkpoint("pxpp"))
     tensors = original | {"global_step": np.int64(7), "model/beta1_power": np.float32(0.9)}
@@ -256,5 +261,5 @@ def test_a_checkpoint_without_averages_says_so(tmp_path):
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
-    with pytest.raises(UserError, match="--raw"):
+    with pytest.raises(UserError, match="averaged=False takes"):
         checkpoint.load(prefix, golden_numbers.build(NAME), averaged=True)

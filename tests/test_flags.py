@@ -1,4 +1,4 @@
-"""The command line, parsed as the original's."""
+"""The command line is parsed as the original's; mistakes get one line."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_class_conditional_is_a_switch():
     "prefix, name, value",
     [
         ("--b", "batch_size", 3),
-        ("--max", "max_epochs", 3),  # though there is --max_minutes
+        ("--max", "max_epochs", 3),  # although --max_minutes exists, which the original does not have
         ("--mo", "model", "h8_noup_smallkey"),
         ("--p", "polyak_decay", 0.3),
         ("--i", "init_batch_size", 3),

@@ -1,4 +1,4 @@
-"""What is told of a checkpoint, against what is known of the original's."""
+"""The descriptions of the original's checkpoints, against their known settings."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,7 @@ def test_a_mixtures_256_probabilities_sum_to_one(mean, log_scale, rng):
 
 
 def test_the_whole_pixel_s_probabilities_sum_to_one_over_blue(rng):
-    """Through the network's own layout: the sum over B of P(R, G, B) is P(R, G), whatever B's other parameters."""
+    """From outputs in the network's layout: the sum over B of P(R, G, B) is P(R, G), whatever B's means and scales."""
     nr_mix = 3
     pixels = np.zeros([1, 1, 256, 3], np.float32)
     pixels[..., 0], pixels[..., 1] = 0.2, -0.6

@@ -1,13 +1,14 @@
-"""The networks against the original's numbers, and their laws."""
+"""The networks against the original's numbers; their causality, labels, dropout, and blocks that are traced once."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import golden_numbers
-from pixel_snail import logistic_mixture, nn
+from pixel_snail import blocks, checkpoint, logistic_mixture
 from pixel_snail import model as models
 from pixel_snail.kernels import convolution, xla
+from pixel_snail.weights import data_dependent_initialisation, fold, folded
 
 MODELS = sorted(models.specs)
 
@@ -16,7 +17,7 @@ MODELS = sorted(models.specs)
 def test_parameters_have_the_originals_names_shapes_and_order(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)
-    assert nn.variable_names(model) == list(golden["variable_order"])
+    assert checkpoint.variable_names(model) == list(golden["variable_order"])
     for variable_name, variable in golden_numbers.variables(model).items():
         assert tuple(variable.shape) == golden[f"init/var/{variable_name}"].shape, variable_name
 
@@ -29,12 +30,12 @@ def test_data_dependent_initialisation_is_the_originals(name):
     for variable_name, variable in variables.items():
         if variable_name.endswith("/V"):
             variable.assign(golden[f"init/var/{variable_name}"])
-    with nn.data_dependent_initialisation():
+    with data_dependent_initialisation():
         model(tf.constant(golden["init/x"]))
     for variable_name, variable in variables.items():
         layer, leaf = variable_name.rsplit("/", 1)
         expected = golden[f"init/var/{variable_name}"]
-        # b may be near zero: it is measured by its layer's g.
+        # b may be near zero: its error is relative to the layer's g.
         scale = np.abs(expected if leaf == "V" else golden[f"init/var/{layer}/g"]).max()
         np.testing.assert_allclose(variable, expected, rtol=0, atol=1e-6 * scale, err_msg=variable_name)
 
@@ -46,10 +47,10 @@ def test_outputs_loss_and_gradients_are_the_originals(name):
 
 @pytest.mark.parametrize("name", ["h12_noup_smallkey", "model", "pxpp"])
 def test_large_maps_and_wide_filters_are_computed_to_the_originals_numbers(name, monkeypatch):
-    # The golden maps and filters are neither: here they are computed as if they were.
+    # The golden maps are small, the filters narrow: these limits make the kernels treat them as large and wide.
     monkeypatch.setattr(xla, "SMALL", 0)
     monkeypatch.setattr(convolution, "_wide", lambda: 0)
-    # Winograd's way rounds up to twice as much in each of tens of layers.
+    # Winograd's algorithm has up to twice the rounding error in each of tens of layers.
     assert_computes_the_originals(name, 3e-6)
 
 
@@ -75,7 +76,7 @@ def assert_computes_the_originals(name, tolerance_of_outputs):
     assert golden_numbers.error(grad_x, golden["grad_x"]) < 2e-3
     errors = {
         variable_name: golden_numbers.error(gradient, golden[f"grad/{variable_name}"])
-        for variable_name, gradient in zip(nn.variable_names(model), gradients, strict=True)
+        for variable_name, gradient in zip(checkpoint.variable_names(model), gradients, strict=True)
         if variable_name not in golden_numbers.NOISE.get(name, ())
     }
     assert max(errors.values()) < 2e-3, max(errors, key=errors.get)
@@ -90,7 +91,7 @@ NOT_SQUARE = {"h12_noup_smallkey": (4, 6), "h12_pool2_smallkey": (6, 4), "h8_nou
 )
 def test_no_prediction_depends_on_its_pixel_or_a_later_one(name, size, rng):
     depends = dependencies(name, size, rng)
-    # Row p: predictions at or before pixel p stay; a later one changes, so that the test would see a leak.
+    # Pixel p changes no prediction at or before p, but a later one, which shows that the test would see a leak.
     assert not np.tril(depends).any()
     assert depends[: -size[1]].any(1).all()
 
@@ -98,15 +99,15 @@ def test_no_prediction_depends_on_its_pixel_or_a_later_one(name, size, rng):
 @pytest.mark.parametrize("name, leaks", [("h6_hier4", 600), ("h6_1mixhier2", 267), ("h6_noup_hier2", 201)])
 def test_the_leaking_models_are_those_that_are_named_so(name, leaks, rng):
     assert name in models.leaking
-    # As many pairs as in the original, up to those whose effect is near the rounding of float32.
+    # As many pairs as in the original, except pairs whose effect is near float32's rounding error.
     assert np.tril(dependencies(name, (8, 8), rng)).sum() == pytest.approx(leaks, rel=0.2)
     assert len(models.leaking) == 3
 
 
 def dependencies(name, size, rng):
-    """Which predictions each pixel changes, [pixel, prediction], found by changing one at a time.
+    """Which predictions each pixel changes: booleans [pixel, prediction], found by changing one pixel at a time.
 
-    Channel-wise outputs are those of R; what G and B may see of their own pixel has a test of its own.
+    Of channel-wise outputs, only R's are used: G's and B's depend on their own pixel, and have another test.
     """
     height, width = size
     pixels = height * width
@@ -115,7 +116,7 @@ def dependencies(name, size, rng):
     perturbed = np.tile(image, [pixels, 1, 1, 1]).reshape(pixels, pixels, 3)
     perturbed[range(pixels), range(pixels)] = rng.uniform(-1, 1, [pixels, 3])
     images = np.concatenate([image[None], perturbed.reshape(pixels, height, width, 3)]).astype(np.float32)
-    with nn.data_dependent_initialisation():
+    with data_dependent_initialisation():
         model(tf.constant(images))
     outputs = model(tf.constant(images))
     outputs = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy().reshape(pixels + 1, pixels, -1)
@@ -130,10 +131,10 @@ def test_channel_wise_outputs_see_the_lower_channels_of_their_pixel_and_nothing_
     perturbed = np.tile(image, [values, 1])
     perturbed[range(values), range(values)] = rng.uniform(-1, 1, [values])
     images = np.concatenate([image[None], perturbed]).reshape(-1, height, width, 3).astype(np.float32)
-    with nn.data_dependent_initialisation():
+    with data_dependent_initialisation():
         model(tf.constant(images))
     outputs = np.stack(model(tf.constant(images)), 3).reshape(values + 1, values, -1)
-    depends = np.abs(outputs[1:] - outputs[0]).max(-1) > 1e-6  # [changed value, prediction of a value]
+    depends = np.abs(outputs[1:] - outputs[0]).max(-1) > 1e-6  # booleans [changed value, predicted value]
     assert not np.tril(depends).any()
     assert np.diagonal(depends, 1)[0::3].all()  # G on its pixel's R
     assert np.diagonal(depends, 1)[1::3].all()  # B on its pixel's G
@@ -147,7 +148,7 @@ def test_the_released_model_has_the_originals_number_of_parameters(nr_filters, p
 
 def test_labels_change_nothing_while_their_weights_are_zero_and_something_afterwards(rng):
     model = models.build("h8_noup_smallkey", (4, 4, 3), nr_labels=5, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
-    names = nn.variable_names(model)
+    names = checkpoint.variable_names(model)
     hw = [variable for name, variable in zip(names, model.trainable_variables, strict=True) if name.endswith("/hw")]
     assert f"model/conditional_weights_{len(hw) - 1}/hw" in names
     x = tf.cast(rng.uniform(-1, 1, [5, 4, 4, 3]), tf.float32)
@@ -175,7 +176,7 @@ def test_dropout_acts_only_with_a_seed_and_repeats_with_it(rng):
 
 
 def test_background_is_the_coordinates_three_times_each():
-    background = models.background(tf.zeros([2, 4, 8, 3])).numpy()
+    background = blocks.background(tf.zeros([2, 4, 8, 3])).numpy()
     assert background.shape == (2, 4, 8, 6)
     np.testing.assert_allclose(background[1, :, 3, :3], np.repeat([[-0.5], [-0.25], [0], [0.25]], 3, 1))
     np.testing.assert_allclose(background[0, 2, :, 3:], np.repeat(np.arange(-4, 4)[:, None] / 8, 3, 1))
@@ -188,16 +189,16 @@ def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itse
     x = tf.constant(golden["x"][0])
     expected = model(x)
     traced = []
-    call = models.Block.call
+    call = blocks.Block.call
     monkeypatch.setattr(
-        models.Block, "call", lambda block, *args, **named: traced.append(1) or call(block, *args, **named)
+        blocks.Block, "call", lambda block, *args, **named: traced.append(1) or call(block, *args, **named)
     )
 
     @tf.function
-    def folded():
-        with nn.folded(nn.fold(model, model.trainable_variables)):
+    def with_folded_weights():
+        with folded(fold(model, model.trainable_variables)):
             return model(x)
 
-    # Weights are normalised together or each by itself: the sums are taken in another order.
-    np.testing.assert_allclose(folded(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    # Folding normalises the weights of many layers together, which takes sums in another order.
+    np.testing.assert_allclose(with_folded_weights(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert len(traced) == kinds < len(model.blocks)

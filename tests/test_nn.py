@@ -1,4 +1,4 @@
-"""Each layer against a plain, slow NumPy rendering of its formula, in float64."""
+"""Each layer against a plain, slow NumPy version of its formula, in float64."""
 
 import itertools
 
@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from benchmarks import plain
 from pixel_snail import nn
-from pixel_snail.kernels import elementwise
+from pixel_snail.kernels import dropout
+from pixel_snail.weights import data_dependent_initialisation
 
-# Rounding of float32 sums over some tens of elements of order 1.
+# The rounding error of float32 sums over tens of elements of order 1.
 TOLERANCE = 1e-5
 
 NUMPY_NONLINEARITIES = {
@@ -145,11 +146,11 @@ def test_dense_scales_its_outputs_and_nin_is_dense_over_channels(rng, shape):
 def test_initialisation_normalises_the_outputs_of_its_batch(rng, layer):
     x = tf.cast(rng.normal(1, 3, size=[4, 6, 6, 3]), tf.float32)
     layer(x)
-    with nn.data_dependent_initialisation():
+    with data_dependent_initialisation():
         outputs = layer(x)
     again = np.asarray(layer(x))
     assert_close(outputs, again)
-    # The crop of a shifted deconvolution is not what is normalised.
+    # A shifted deconvolution normalises its outputs before it crops them.
     if not isinstance(layer, nn.down_shifted_deconv2d):
         np.testing.assert_allclose(again.mean((0, 1, 2)), 0, atol=1e-4 * layer.init_scale)
         np.testing.assert_allclose(again.std((0, 1, 2)), layer.init_scale, rtol=1e-4)
@@ -196,16 +197,16 @@ def test_gated_resnet_is_its_formula(rng, nonlinearity, conv):
 def test_the_dropout_mask_keeps_its_share_and_is_repeated_by_its_seed(rate):
     def mask(images, *seed):
         shape = [images, 7, 11, 13]
-        return elementwise.kept(nn.dropout_words(shape, rate, tf.constant(seed)), tf.TensorShape(shape), rate).numpy()
+        return dropout.kept(dropout.random_words(shape, rate, tf.constant(seed)), tf.TensorShape(shape), rate).numpy()
 
     keep = mask(10, 1, 2, 0)
-    # The standard deviation of the share in 10,010 draws is 0.0046 at most.
+    # The standard deviation of the share in 10,010 draws is 0.005 at most.
     assert abs(keep.mean() - (1 - rate)) < 0.02
     np.testing.assert_array_equal(keep, mask(10, 1, 2, 0))
     assert (keep != mask(10, 1, 3, 0)).any()
     assert (keep[:1] != keep[1:]).any((1, 2, 3)).all()
-    # Nor do elements that share a random word tell of each other: correlations at all distances, of standard deviation
-    # 0.01 each.
+    # Elements that share a random word are independent, too: the correlations at all distances are zero, up to a
+    # standard deviation of 0.01.
     flat = keep.reshape(-1) - keep.mean()
     correlations = np.fft.irfft(np.abs(np.fft.rfft(flat)) ** 2, flat.size) / flat.size / flat.var()
     assert np.abs(correlations[1:]).max() < 0.06
@@ -213,7 +214,7 @@ def test_the_dropout_mask_keeps_its_share_and_is_repeated_by_its_seed(rate):
 
 
 def plain_attention(key, mixin, query, downsample):
-    """Pixel by pixel, key by key, as the original's formula has it."""
+    """The original's formula of attention, pixel by pixel and key by key."""
     batch, height, width, channels = query.shape
     mixed = np.zeros([batch, height, width, mixin.shape[-1]])
     cells = list(itertools.product(range(-(-height // downsample)), range(-(-width // downsample))))
@@ -239,7 +240,7 @@ def test_causal_attention_is_the_plain_loop(rng, size, downsample, magnitude):
     key, query = (magnitude * rng.normal(size=[2, *size, 3]) for _ in range(2))
     mixin = rng.normal(size=[2, *size, 5])
     actual = nn.causal_attention(*(tf.cast(t, tf.float32) for t in (key, mixin, query)), downsample)
-    # Dots of order 1,000, where magnitude is 30, carry errors of order 1e-4 into the exponential.
+    # With magnitude 30, dot products are of order 1,000, and their errors of order 1e-4 enter the exponential.
     assert_close(actual, plain_attention(key, mixin, query, downsample), tolerance=1e-6 if magnitude == 1 else 1e-3)
 
 

@@ -44,7 +44,7 @@ def test_gradients_are_divided_by_the_machines():
         variable = keras.Variable(np.ones(3, np.float32))
         optimizer = PolyakAdam(machines=machines)
         optimizer.build([variable])
-        # Small beside the root of epsilon, without which Adam's step does not depend on their scale.
+        # Gradients far below the root of epsilon: Adam's step hardly depends on the scale of larger ones.
         optimizer.apply([np.float32([1e-4, 2e-4, 3e-4]) * scale], [variable])
         values.append(np.asarray(variable))
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
@@ -52,7 +52,7 @@ def test_gradients_are_divided_by_the_machines():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])  # the last one's square is not finite
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])  # the square of 1e30 is not finite in float32
 def test_an_update_that_is_not_finite_changes_nothing(mirrored, replicas, bad):
     strategy = mirrored(replicas)
     with strategy.scope():
@@ -66,7 +66,7 @@ def test_an_update_that_is_not_finite_changes_nothing(mirrored, replicas, bad):
 
     @tf.function
     def apply(value):
-        # On one of the replicas only.
+        # Only one replica gets the value.
         first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
         gradients = [tf.stack([1.0, tf.where(first, value, 1.0)]), tf.constant(1.0)]
         optimizer.apply(gradients, variables)

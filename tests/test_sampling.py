@@ -1,17 +1,19 @@
-"""Samples against the original's and the naive loop's; predictions step by step against those of the whole image."""
+"""Samples against the original's and the naive loop's; step-by-step predictions against the whole image's."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import golden_numbers
-from pixel_snail import checkpoint, nn, sampling
+from benchmarks.plain import naive_sampler
+from pixel_snail import checkpoint, sampling
 from pixel_snail import model as models
 from pixel_snail.errors import UserError
+from pixel_snail.weights import data_dependent_initialisation, fold
 
 
 def weights(model):
-    return nn.fold(model, model.trainable_variables)
+    return fold(model, model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", [name for name in golden_numbers.CAUSAL if "ar_chs" not in name])
@@ -19,10 +21,10 @@ def test_samples_from_given_uniforms_are_the_originals(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)
     checkpoint.load(golden_numbers.checkpoint(name), model, averaged=True)
-    draw = sampling.sampler(model, len(golden["sample/x"]), golden["sample/x"].shape[1:])
+    draw = sampling.sampler(model, len(golden["sample/x"]))
     images, _ = draw(weights(model), golden["sample/u_mix"], golden["sample/u_logistic"])
     assert images.shape == golden["sample/x"].shape
-    # Running free, rounding is amplified from pixel to pixel.
+    # Pixels are predicted from drawn pixels, so that rounding errors grow from pixel to pixel.
     assert golden_numbers.error(images, golden["sample/x"]) < 1e-2
 
 
@@ -32,19 +34,19 @@ def random_model(name, shape, rng, **settings):
     nr_labels = settings.pop("nr_labels", None)
     model = models.build(name, shape, nr_labels, **settings)
     h = None if nr_labels is None else tf.one_hot([0, 1, 2], nr_labels)
-    with nn.data_dependent_initialisation():
+    with data_dependent_initialisation():
         model(tf.cast(rng.uniform(-1, 1, [3, *shape]), tf.float32), h=h)
     return model
 
 
 def step_by_step_error(model, shape, rng, h=None):
-    """How far predictions given the pixels so far are from the whole image's, at their worst position."""
+    """The largest error of predictions from the pixels so far, against the same predictions from the whole image."""
     images = rng.uniform(-1, 1, [2, *shape]).astype(np.float32)
     expected = model(tf.constant(images), h=h)
     expected = tf.concat(expected, -1) if isinstance(expected, tuple) else expected
     nr_mix = expected.shape[-1] // (9 if expected.shape[-1] % 10 else 10)
     uniforms = sampling.uniforms(0, 0, 2, shape, nr_mix)
-    draw = sampling.sampler(model, 2, shape, jit=False)
+    draw = sampling.sampler(model, 2, jit=False)
     kept, outputs = draw(weights(model), *uniforms, h=h, given=images, keep_rows=shape[0])
     np.testing.assert_array_equal(kept, images)
     return golden_numbers.error(outputs, expected)
@@ -76,8 +78,8 @@ def test_samples_are_those_of_the_naive_loop(name, rng):
     shape = (6, 5, 3)
     model = random_model(name, shape, rng)
     uniforms = sampling.uniforms(1, 0, 2, shape, 2)
-    images, _ = sampling.sampler(model, 2, shape)(weights(model), *uniforms)
-    naive = sampling.naive_sampler(lambda x, h: model(x, h=h))(*uniforms)
+    images, _ = sampling.sampler(model, 2)(weights(model), *uniforms)
+    naive = naive_sampler(lambda x, h: model(x, h=h))(*uniforms)
     assert np.abs(images - naive).max() < 1e-2
     assert images.std() > 0.1
 
@@ -86,7 +88,7 @@ def test_a_second_image_does_not_remember_the_first(rng):
     shape = (4, 4, 3)
     model = random_model("h8_noup_124444mix", (8, 8, 3), rng)
     shape = (8, 8, 3)
-    draw = sampling.sampler(model, 2, shape, jit=False)
+    draw = sampling.sampler(model, 2, jit=False)
     first, second = (sampling.uniforms(seed, 0, 2, shape, 2) for seed in (1, 2))
     expected, _ = draw(weights(model), *second)
     draw(weights(model), *first)
@@ -97,10 +99,10 @@ def test_a_second_image_does_not_remember_the_first(rng):
 def test_temperature_0_draws_no_noise(rng):
     shape = (4, 4, 3)
     model = random_model("h8_noup_smallkey", shape, rng)
-    draw = sampling.sampler(model, 2, shape, temperature=0.0, jit=False)
+    draw = sampling.sampler(model, 2, temperature=0.0, jit=False)
     images = [draw(weights(model), *sampling.uniforms(seed, 0, 2, shape, 2))[0] for seed in (1, 2)]
     np.testing.assert_array_equal(images[0], images[1])
-    warm, _ = sampling.sampler(model, 2, shape, temperature=0.5, jit=False)(
+    warm, _ = sampling.sampler(model, 2, temperature=0.5, jit=False)(
         weights(model), *sampling.uniforms(1, 0, 2, shape, 2)
     )
     assert np.abs(warm - images[0]).max() > 1e-2
@@ -108,9 +110,9 @@ def test_temperature_0_draws_no_noise(rng):
 
 def test_more_images_than_memory_holds_are_refused(rng):
     model = random_model("h8_noup_smallkey", (8, 8, 3), rng)
-    sampling.check_memory(model, 8, (8, 8, 3))
+    sampling.check_memory(model, 8)
     with pytest.raises(UserError, match=r"images at a time needs about .* GB, and .* GB are free"):
-        sampling.check_memory(model, 10**9, (8, 8, 3))
+        sampling.check_memory(model, 10**9)
 
 
 def test_an_images_random_numbers_do_not_depend_on_which_are_drawn_with_it():
@@ -125,7 +127,7 @@ def test_an_images_random_numbers_do_not_depend_on_which_are_drawn_with_it():
 
 
 def test_the_naive_loop_draws_in_raster_order_each_pixel_from_those_before_it():
-    """A network that predicts, without noise, the previous pixel plus a tenth, counts through the image."""
+    """With a network that predicts the previous pixel plus 0.1 without noise, values count up through the image."""
 
     def predict(x, h):
         previous = tf.concat([tf.fill([1, 1, 3], -1.0), tf.reshape(x, [1, -1, 3])[:, :-1]], 1)
@@ -133,7 +135,7 @@ def test_the_naive_loop_draws_in_raster_order_each_pixel_from_those_before_it():
         outputs = tf.stack([means, tf.fill(means.shape, -100.0), tf.zeros_like(means)], -1)
         return tf.concat([tf.zeros([1, 3, 4, 1]), tf.reshape(outputs, [1, 3, 4, 9])], -1)
 
-    draw = sampling.naive_sampler(predict)
+    draw = naive_sampler(predict)
     images = draw(np.full([1, 3, 4, 1], 0.5, np.float32), np.full([1, 3, 4, 3], 0.5, np.float32))
-    # Each logistic's median is its mean; a scale of e^-7 times the logit of 0.5, 0.
+    # The uniform number 0.5 draws a logistic's median, which is its mean, whatever the scale.
     np.testing.assert_allclose(images[0, :, :, 0].ravel(), -1 + 0.1 * np.arange(1, 13), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Optimisation steps against the original's numbers, one replica against two, and a whole small run."""
+"""Training steps against the original's numbers, one replica against several, and whole small runs."""
 
 import json
 import re
@@ -13,22 +13,23 @@ import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, evaluation, logistic_mixture, nn, steps, training
-from pixel_snail import flags as command_line
+from pixel_snail import checkpoint, logistic_mixture, steps
 from pixel_snail import model as models
+from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.reports import comparisons
+from pixel_snail.weights import fold, folded
 
 
 def as_batch(x):
-    """Images as a data set yields them, from golden ones in [-1, 1]."""
+    """Golden images in [-1, 1] as a batch of a data set, uint8."""
     pixels = x * 127.5 + 127.5
     np.testing.assert_allclose(pixels, pixels.round(), atol=1e-4)
     return {"images": tf.constant(pixels.round().astype(np.uint8))}
 
 
 def averaged_loss(model, optimizer, x):
-    with nn.folded(nn.fold(model, optimizer.averages())):
+    with folded(fold(model, optimizer.averages())):
         outputs = model(tf.constant(x))
     return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(tf.constant(x), outputs))
 
@@ -40,7 +41,7 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     model = golden_numbers.initialised(name, golden)
     optimizer = PolyakAdam(polyak_decay=0.9)
     optimizer.build(model.trainable_variables)
-    step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+    step = steps.train_step(strategy, model, optimizer, seed=0)
     losses = [float(step(as_batch(x))) for x in golden["x"]]
     assert golden_numbers.error(losses, golden["train_losses"]) < 1e-5
     outputs, loss = averaged_loss(model, optimizer, golden["x"][0])
@@ -57,14 +58,14 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
 
 @pytest.fixture
 def one_block(monkeypatch):
-    """Builds a network of one block, always with the same parameters: for what does not depend on the network."""
+    """Builds a network of one block, always with the same parameters, for tests that do not depend on the network."""
     monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
 
     def build(dropout_p=0.0):
         keras.utils.set_random_seed(0)
         model = models.build("h1", (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=dropout_p)
         x = golden_numbers.load("h8_noup_smallkey")["x"][0]
-        steps.initialise(model, tf.constant(x), None, seed=0)
+        steps.initialise(model, as_batch(x), seed=0)
         return model
 
     return build
@@ -74,20 +75,20 @@ def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_
     x = golden_numbers.load("h8_noup_smallkey")["x"]
     batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
-    split = data.Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
+    split = Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
     for strategy in (tf.distribute.get_strategy(), mirrored(2), mirrored(4)):
         with strategy.scope():
             model = one_block(dropout_p=0.5)
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
-        step = steps.train_step(strategy, model, optimizer, nr_labels=None, seed=0)
+        step = steps.train_step(strategy, model, optimizer, seed=0)
         joint = tf.data.Dataset.from_generator(
             lambda: batches, output_signature={"images": tf.TensorSpec([4, 8, 8, 3], tf.uint8)}
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
-        test_step = evaluation.test_step(strategy, model, optimizer.averages, None)
-        nats = evaluation.nats_per_channel(evaluation.per_value(test_step(), strategy, split, batch_size=1)).sum(1)
+        test_step = steps.test_step(strategy, model, optimizer.averages)
+        nats = steps.nats_per_channel(steps.nats_in_batches(test_step(), strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
     assert nats.shape == (3,)
@@ -95,12 +96,12 @@ def test_two_and_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_
         np.testing.assert_allclose(losses_of_several, losses, rtol=1e-5)
         np.testing.assert_allclose(nats_of_several, nats, rtol=1e-5)
         for actual, expected in zip(parameters_of_several, parameters, strict=True):
-            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)  # a hundredth of one step
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)  # 1% of the change in one step
 
 
 def loss_and_gradients(model, x, **settings):
     with tf.GradientTape() as tape:
-        with nn.folded(nn.fold(model, model.trainable_variables)):
+        with folded(fold(model, model.trainable_variables)):
             outputs = model(x, seed=tf.constant([1, 2, 0]), **settings)
         loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
     return loss, tape.gradient(loss, model.trainable_variables)
@@ -127,10 +128,10 @@ def test_bfloat16_gives_the_loss_and_float32_gradients_to_its_precision(name):
         tf.function(loss_and_gradients)(model, tf.constant(golden["x"][0]), bfloat16=bfloat16)
         for bfloat16 in (False, True)
     )
-    np.testing.assert_allclose(loss_16, loss, rtol=5e-3)  # a rounding to 8 bits is 0.4% at most
+    np.testing.assert_allclose(loss_16, loss, rtol=5e-3)  # rounding to 8 bits is an error of 0.4% at most
     assert {gradient.dtype for gradient in gradients_16} == {tf.float32}
     gradient, gradient_16 = flatten(gradients), flatten(gradients_16)
-    # Dozens of layers round, there and back: 1 to 2% together, in PixelCNN++ 4%.
+    # The rounding errors of dozens of layers, forward and backward, add up to 1 to 2%, in PixelCNN++ to 4%.
     assert tf.norm(gradient_16 - gradient) < 0.08 * tf.norm(gradient)
 
 
@@ -142,14 +143,12 @@ def test_parts_of_a_batch_sum_up_to_its_step_dropout_included(one_block):
         model = one_block(dropout_p=0.5)
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
-        step = steps.train_step(
-            tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=0, grad_accum=parts
-        )
+        step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, seed=0, grad_accum=parts)
         losses = [float(step(batch)) for _ in range(2)]
         results.append((losses, flatten([variable.value for variable in model.trainable_variables])))
     for losses, parameters in results[1:]:
         np.testing.assert_allclose(losses, results[0][0], rtol=1e-5)
-        np.testing.assert_allclose(parameters, results[0][1], rtol=0, atol=1e-5)  # a hundredth of one step
+        np.testing.assert_allclose(parameters, results[0][1], rtol=0, atol=1e-5)  # 1% of the change in one step
 
 
 def test_dropout_differs_between_steps_and_is_repeated_by_the_seed(one_block):
@@ -159,7 +158,7 @@ def test_dropout_differs_between_steps_and_is_repeated_by_the_seed(one_block):
         model = one_block(dropout_p=0.5)
         optimizer = PolyakAdam(learning_rate=1e-30)  # every step starts from the same parameters
         optimizer.build(model.trainable_variables)
-        step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, nr_labels=None, seed=seed)
+        step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, seed=seed)
         losses.append([float(step(as_batch(golden["x"][0]))) for _ in range(2)])
     assert losses[0] == losses[1]
     assert losses[0][0] != losses[0][1]
@@ -170,9 +169,9 @@ def tiny_data_set(labels=False):
     rng = np.random.default_rng(0)
 
     def split(images):
-        return data.Split(rng.integers(0, 256, [images, 8, 8, 3], np.uint8), np.arange(images) % 3 if labels else None)
+        return Split(rng.integers(0, 256, [images, 8, 8, 3], np.uint8), np.arange(images) % 3 if labels else None)
 
-    return data.DataSet(train=split(11), test=split(5), source="random numbers", unverified=None)
+    return DataSet(train=split(11), test=split(5), source="random numbers", unverified=None)
 
 
 TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
@@ -182,16 +181,15 @@ TINY_NETWORK = ["--model=h8_noup_smallkey", "-q1", "-n4", "-m2", "--data_set=tin
 def tiny(monkeypatch, one_block):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
     monkeypatch.setitem(comparisons.benchmarks, "tiny", comparisons.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
-    odd = data.Split(np.zeros([11, 7, 7, 3], np.uint8))
-    monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: data.DataSet(odd, odd))
+    odd = Split(np.zeros([11, 7, 7, 3], np.uint8))
+    monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
 
 
 def run(command, argv):
-    """Runs a command line as its main program does; returns its exit code."""
-    main = {train_command: training.train, eval_command: evaluation.evaluate}[command]
+    """Runs train.py or eval.py with arguments, and returns the exit code."""
     with pytest.raises(SystemExit) as exit_:
-        command_line.run(main, command.parse_flags(argv))
+        command.main(argv)
     return exit_.value.code
 
 
@@ -236,7 +234,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert bits.shape == (5,)
     assert result["bits_per_dim"] == pytest.approx(bits.mean())
     assert result["bits_per_dim_stderr"] == pytest.approx(bits.std(ddof=1) / 5**0.5)
-    # The averaged parameters on the whole test set, as after the last epoch of training.
+    # After its last epoch, training tested the same averaged parameters on the whole test set.
     assert result["bits_per_dim"] == pytest.approx(logged["test_bpd"][-1], rel=1e-5)
     assert np.load(samples / "tiny_samples.npy").shape == (3, 8, 8, 3)
     assert (samples / "tiny_bits.png").stat().st_size > 0
@@ -269,7 +267,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     assert raw["averaged"] is False
     assert raw["bits_per_dim"] != result["bits_per_dim"]
 
-    # Going on: steps and learning rate are those of the checkpoint.
+    # A resumed run continues with the checkpoint's steps and learning rate.
     assert (
         run(train_command, [*TINY_NETWORK, "-x4", f"-o{tmp_path / 'more'}", f"-r{folder}", "--sample_interval=0"]) == 0
     )
@@ -290,7 +288,7 @@ def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tin
     assert drawn.shape == (4, 8, 8, 3)
     assert run(eval_command, [*argv, "--nr_samples=3"]) == 0
     every_class = np.load(samples / "tiny_labels_samples.npy")
-    # Image 0 has the same random numbers in both, but another class.
+    # Image 0 has the same random numbers in both calls, but another class.
     assert np.abs(every_class[0] - drawn[0]).max() > 0
     assert run(eval_command, [*argv, "--nr_samples=3", "--classes=3"]) == 2
     assert "there is no class 3, the last is 2" in capfd.readouterr().err
@@ -363,7 +361,7 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
     assert run(train_command, argv) == 0
     assert len(list(tmp_path.rglob("*.ckpt.index"))) == 1
     (samples,) = tmp_path.rglob("tiny_samples.npy")
-    assert len(np.load(samples)) == 4  # the batches of both replicas
+    assert len(np.load(samples)) == 4  # a batch of two for each replica
 
 
 def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):

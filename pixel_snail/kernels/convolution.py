@@ -1,26 +1,26 @@
-"""How a convolution is computed: by TensorFlow, or in two other ways where they are faster.
+"""Convolutions: TensorFlow's, or one of two other algorithms where it is faster.
 
-Wide 2x2 filters, on a CPU, by Winograd's minimal filtering (Winograd 1980; Lavin & Gray 2016 for networks). In one
-dimension, three outputs of a filter of two taps need four products instead of six: with d the four inputs that the
-outputs y see, and w the taps,
+Wide 2x2 filters on a CPU use Winograd's minimal filtering (Winograd 1980; Lavin & Gray 2016 for networks). In one
+dimension, three outputs y of a filter with two taps w need four products instead of six. With d the four inputs that
+these outputs see:
 
     y = A^T [(G w) * (B^T d)],   B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 -1 0 1],
     G = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],   A^T = [1 1 1 0; 0 1 -1 0; 0 1 1 1].
 
-In two dimensions, tiles of 3 x 3 outputs need 16 products instead of 36: sixteen matrix products over all tiles, each
-C x F, between transforms that only add. In float32 the error is that of a plain convolution to within a factor of two.
+In two dimensions, a tile of 3 x 3 outputs needs 16 products instead of 36. So the convolution is sixteen matrix
+products over all tiles, each with a C x F matrix, between transforms of the maps that only add. In float32, the error
+is within a factor of two of a plain convolution's.
 
-In bfloat16, TensorFlow's convolution has a fast gradient on GPUs and on CPUs with AMX only. On others, wide filters go
-Winograd's way as well, and narrower ones are applied as one matrix product over shifted copies of the map.
+In bfloat16, the gradient of TensorFlow's convolution is fast on GPUs and on CPUs with AMX only. On other CPUs, wide 2x2
+filters use Winograd's algorithm in bfloat16 as well, and other filters are applied as one matrix product over shifted
+copies of the map. Only strided filters compute in float32 there.
 """
-
-import functools
-from pathlib import Path
 
 import tensorflow as tf
 
 from pixel_snail.kernels import elementwise
 from pixel_snail.kernels.xla import compiled, of_words, words
+from pixel_snail.parallel import devices
 
 
 def convolve(
@@ -30,13 +30,16 @@ def convolve(
     strides: tuple[int, int] = (1, 1),
     transformed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """A convolution without zeros around, and a bias: x [B, H, W, C], w [h, w, C, F], b [F] -> [B, H-h+1, W-w+1, F].
+    """A convolution without padding, plus a bias: [B, H, W, C] -> [B, H - fh + 1, W - fw + 1, F] with strides of 1.
 
     Args:
-        x: float32 or bfloat16, and so is the result. w and b, and their gradients, are float32.
-        transformed: what `made_of` made of w, if that was done before.
+        x: [B, H, W, C], float32 or bfloat16; the result has the same type.
+        w: [fh, fw, C, F], float32, as is its gradient.
+        b: [F], float32, as is its gradient.
+        strides: (vertical, horizontal).
+        transformed: `transform` of w, if it is already computed.
     """
-    if _goes_winograds_way(w, strides, x.dtype):
+    if _uses_winograd(w, strides, x.dtype):
         return winograd(x, w, b, transformed)
     return elementwise.add_bias(_convolve(x, tf.cast(w, x.dtype), strides), tf.cast(b, x.dtype))
 
@@ -49,43 +52,42 @@ def _convolve(x, w, strides):
     return tf.nn.conv2d(x, w, strides, "VALID")
 
 
-def made_of(w: tf.Tensor, strides: tuple[int, int], dtype: tf.DType) -> list[tf.Tensor]:
-    """What `convolve` of maps of a type makes of the filter [h, w, C, F], float32, before it sees one: a tensor, or
-    none."""
-    return [_made(w, dtype)] if _goes_winograds_way(w, strides, dtype) else []
+def transform(w: tf.Tensor, strides: tuple[int, int], dtype: tf.DType) -> tf.Tensor | None:
+    """The Winograd transform, [16, C, F], of a float32 filter [fh, fw, C, F].
+
+    Args:
+        dtype: the type of the maps, and of the transform.
+
+    Returns:
+        None if `convolve` does not use Winograd's algorithm for such a filter.
+    """
+    return _transform(w, dtype) if _uses_winograd(w, strides, dtype) else None
 
 
-def _goes_winograds_way(w, strides, dtype):
+def _uses_winograd(w, strides, dtype):
     wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _wide()
-    fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else _has_gpu()
+    fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else devices.number_of_gpus() > 0
     return wide and not fast_otherwise
 
 
 def _wide():
-    """C * F from which on Winograd's products save more than its transforms cost, as measured on a CPU with AMX, whose
-    plain convolutions are faster, and on one without."""
-    return 2**16 if _has_amx() else 2**12
+    """The smallest C * F with which Winograd's fewer products save more time than its transforms cost.
+
+    Measured on a CPU with AMX, whose plain convolutions are faster, and on one without.
+    """
+    return 2**16 if devices.has_amx() else 2**12
 
 
 def _has_fast_bfloat16():
     """Whether TensorFlow's convolutions of bfloat16 have fast gradients."""
-    return _has_gpu() or _has_amx()
-
-
-def _has_gpu():
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
-@functools.cache
-def _has_amx():
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
+    return devices.number_of_gpus() > 0 or devices.has_amx()
 
 
 def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    """The convolution, maps and filter of one type, as one matrix product, [pixels, h * w * C] x [h * w * C, F]."""
+    """A convolution with strides of 1 as one matrix product, [pixels, fh * fw * C] x [fh * fw * C, F].
+
+    Maps and filter have the same type.
+    """
     height, width, _, filters = w.shape
 
     @tf.custom_gradient
@@ -96,7 +98,7 @@ def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         def gradient(dy):
             dy = tf.reshape(dy, [-1, filters])
             dx = _copies_gradient(tf.matmul(dy, flat_w, transpose_b=True), height, width, x.shape[1], x.shape[2])
-            # The copies are as large as many maps: they are not kept but made again, when they are due.
+            # The copies, as large as fh * fw maps, are computed again rather than kept, and not before dy is there.
             with tf.control_dependencies([dy]):
                 dw = tf.matmul(_copies(x, height, width), dy, transpose_a=True)
             return dx, tf.reshape(dw, w.shape)
@@ -129,17 +131,18 @@ def _copies_gradient(copies, height, width, rows, columns):
 
 
 def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
-    """`convolve` with a filter [2, 2, C, F] by Winograd's way.
+    """`convolve` with a filter [2, 2, C, F] and strides of 1, by Winograd's algorithm.
 
     Args:
-        transformed: the filter's transform, if it is at hand; of another type than x, it is of no use. The gradient is
-            the filter's.
+        transformed: the filter's transform, if it is already computed; ignored if its type is not x's. The gradient
+            goes to w, not to `transformed`.
     """
 
     def transformed_after(tensor):
-        # Not all layers' at once, as soon as the weights are known: these are four times as large.
+        # Without the dependency, TensorFlow would compute the transforms of all layers at once, as soon as the weights
+        # are known. A transform is four times as large as its filter.
         with tf.control_dependencies([tensor]):
-            return transformed if transformed is not None and transformed.dtype == x.dtype else _made(w, x.dtype)
+            return transformed if transformed is not None and transformed.dtype == x.dtype else _transform(w, x.dtype)
 
     @tf.custom_gradient
     def differentiable(x, w, b):
@@ -147,7 +150,7 @@ def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | 
         y = _outputs(words(tf.matmul(_inputs(x), transformed_after(x))), b, size)
 
         def gradient(dy):
-            # The transformed maps, twice as large as the maps, are not kept: they cost little to make again.
+            # The transformed maps are computed again rather than kept: they are twice as large as the maps, and cheap.
             with tf.control_dependencies([dy]):
                 products = _outputs_gradient(dy)
                 dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size)
@@ -159,7 +162,7 @@ def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | 
     return differentiable(x, w, tf.convert_to_tensor(b))
 
 
-def _made(w, dtype):
+def _transform(w, dtype):
     return tf.cast(_weights(w), dtype)
 
 
@@ -168,7 +171,7 @@ def _tiles(size):
 
 
 def _thirds(x, axis, number, tiles):
-    """Of an axis, x[0::3], x[1::3], ..., so many, each as long as there are tiles; what x lacks for that is zeros."""
+    """x[0::3], x[1::3], ..., `number` of them, along an axis; each is padded with zeros to the length `tiles`."""
     thirds = []
     for first in range(number):
         third = x[(slice(None),) * axis + (slice(first, first + 3 * tiles - 2, 3),)]
@@ -179,9 +182,9 @@ def _thirds(x, axis, number, tiles):
 
 @compiled
 def _inputs(x):
-    """B^T d B: [B, H+1, W+1, C] -> [16, B * tiles, C]."""
+    """B^T d B, the transform of the inputs: [B, H+1, W+1, C] -> [16, B * tiles, C]."""
     tiles = [_tiles(side - 1) for side in x.shape[1:3]]
-    for axis, number in zip((1, 3), tiles, strict=True):  # the second time, the first axis is that of the first four
+    for axis, number in zip((1, 3), tiles, strict=True):  # columns move from axis 2 to 3 when the rows are stacked
         a, b, c, d = _thirds(x, axis, 4, number)
         x = tf.stack([a - c, b + c, c - b, d - b])
     return tf.reshape(x, [16, -1, x.shape[-1]])
@@ -189,10 +192,10 @@ def _inputs(x):
 
 @compiled
 def _inputs_gradient(d, size):
-    """[16, B * tiles, C] -> [B, H+1, W+1, C]."""
+    """The gradient of `_inputs`: [16, B * tiles, C] -> [B, H+1, W+1, C]."""
 
     def thirds(parts, axis):
-        # The last input of a tile is the first one of the next, which is missing where the map ends.
+        # The last input of a tile is also the first of the next tile. In the last tile it may lie outside the map.
         d0, d1, d2, d3 = parts
         further = size[axis - 1] // 3 + 1 - d0.shape[axis]
         here, after = ([margin if i == axis else [0, 0] for i in range(4)] for margin in ([0, further], [1, 0]))
@@ -206,7 +209,7 @@ def _inputs_gradient(d, size):
 
 @compiled
 def _outputs(products, b, size):
-    """A^T products A + b: [16, B * tiles, F], or its words -> [B, H, W, F]."""
+    """A^T products A + b: products [16, B * tiles, F], or their `words` -> [B, H, W, F]."""
 
     def thirds(parts):
         p0, p1, p2, p3 = parts
@@ -220,7 +223,7 @@ def _outputs(products, b, size):
 
 @compiled
 def _outputs_gradient(dy):
-    """[B, H, W, F] -> [16, B * tiles, F]."""
+    """The gradient of `_outputs`, with respect to the products: [B, H, W, F] -> [16, B * tiles, F]."""
     tiles = [_tiles(side) for side in dy.shape[1:3]]
     for axis, number in zip((1, 3), tiles, strict=True):
         a, b, c = _thirds(dy, axis, 3, number)
@@ -229,12 +232,12 @@ def _outputs_gradient(dy):
 
 
 _SUMS = 5
-"""Which of the sixteen, in `_outputs_gradient`, are the sums of all of a tile's outputs."""
+"""`_outputs_gradient(dy)[_SUMS]` has the sum of dy over each tile; the gradient of the bias is their sum."""
 
 
 @compiled
 def _weights(w):
-    """G w G^T: [2, 2, C, F] -> [16, C, F]."""
+    """G w G^T, the transform of the filter: [2, 2, C, F] -> [16, C, F]."""
     for axis in (0, 1):
         a, b = tf.unstack(w, axis=axis)
         w = tf.stack([a, (a + b) / 2, (a - b) / 2, b])
@@ -243,7 +246,7 @@ def _weights(w):
 
 @compiled
 def _weights_gradient(d):
-    """[16, C, F], or its words -> [2, 2, C, F], float32."""
+    """The gradient of `_weights`: [16, C, F], or its `words` -> [2, 2, C, F], float32."""
 
     def taps(parts, axis):
         d0, d1, d2, d3 = parts
@@ -254,6 +257,6 @@ def _weights_gradient(d):
 
 
 def _interleaved(thirds):
-    """The map of which thirds[i][j], [B, tiles down, tiles across, C], are every third row and column."""
+    """The map [B, 3 * tiles down, 3 * tiles across, C] with map[:, i::3, j::3] = thirds[i][j]."""
     y = tf.stack([tf.stack(row, 3) for row in thirds], 2)
     return tf.reshape(y, [-1, 3 * y.shape[1], 3 * y.shape[3], y.shape[5]])

@@ -1,4 +1,4 @@
-"""Compilation by XLA of functions that go over large tensors, each then one pass over memory."""
+"""Functions of large tensors, compiled by XLA into one pass over memory each."""
 
 import functools
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from collections.abc import Callable
 import tensorflow as tf
 
 SMALL = 2**15
-"""The number of elements up to which compiling a function takes longer than all its calls would save."""
+"""Up to this number of elements, compiling a function takes longer than all its calls would save."""
 
 
 def compiled(function: Callable) -> Callable:
-    """`function`, of tensors and constants, compiled where a graph calls it with large tensors; else as it is.
+    """Has XLA compile a function of tensors and constants where a graph calls it with a large tensor.
 
-    What it is given in bfloat16, it sees in float32, and what it returns is then rounded: to round each step between
-    takes up to seven times as long.
+    Other calls run it uncompiled. If the function gets bfloat16 tensors, it computes in float32, and its results are
+    rounded to bfloat16. Rounding after every operation would take up to seven times as long.
 
-    Such a function must hold no sum: TensorFlow 2.21 runs compiled sums through a library whose set-up crashes now and
-    then when two threads call one for the first time at once.
+    The function must not contain a sum. TensorFlow 2.21 runs compiled sums through a library whose set-up sometimes
+    crashes when two threads use it for the first time at once.
     """
 
     def in_float32(*arguments):
@@ -41,14 +41,14 @@ def _is_bfloat16(argument):
 
 
 def words(x: tf.Tensor) -> tf.Tensor:
-    """bfloat16 as the 16 bits that it is; else x as it is.
+    """The 16 bits of bfloat16 as uint16; a tensor of another type stays as it is.
 
-    XLA moves bfloat16 by way of float32, and computes a large tensor anew as float32 before it takes pieces of it.
-    Words it moves as they are.
+    XLA moves bfloat16 by way of float32, and converts a large tensor to float32 before it slices it. It moves uint16
+    without conversion.
     """
     return tf.bitcast(x, tf.uint16) if x.dtype == tf.bfloat16 else x
 
 
 def of_words(x: tf.Tensor) -> tf.Tensor:
-    """What `words` were made of, in float32."""
+    """The inverse of `words`, but float32 in place of bfloat16."""
     return tf.bitcast(tf.bitwise.left_shift(tf.cast(x, tf.uint32), 16), tf.float32) if x.dtype == tf.uint16 else x

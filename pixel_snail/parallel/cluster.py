@@ -1,6 +1,6 @@
-"""Several machines: who the workers of a run are, what they tell each other, and how the loss of one is told.
+"""The workers of a run on several machines: how they exchange values, and how the loss of a worker is reported.
 
-TF_CONFIG, TensorFlow's own environment variable, names them:
+TensorFlow's environment variable TF_CONFIG names the workers:
 
     {"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}
 """
@@ -11,46 +11,41 @@ import dataclasses
 import json
 import os
 import re
-import socket
-import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.distribute import collective_all_reduce_strategy
-from tensorflow.python.eager import context
 
-from pixel_snail import signals
-from pixel_snail.errors import UserError, first_line
+from pixel_snail.errors import UserError
 
 WAIT_SECONDS = 300
 """How long a worker waits for the others to start."""
 
 _GROUP = 1000
-"""The key of the collective operations of this module; the strategy counts its own from 1."""
+"""The group key of this module's collective operations; the strategy counts its own keys from 1."""
 
-_OWN_FLAGS = ("data_dir", "save_dir", "load_params", "nr_gpu", "json", "complete")
-"""The flags that may differ between workers: paths, and --nr_gpu, whose result is what must not."""
+_FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "nr_gpu", "json", "complete")
+"""Paths, and --nr_gpu: `meet` compares the number of replicas instead."""
 
 
 @dataclasses.dataclass
 class Cluster:
-    """The workers of a run, processes that have a replica or more each. The first is the chief: it alone writes.
+    """The workers of a run: processes with one or more replicas each. Only the first, the chief, writes files.
 
     Attributes:
-        addresses: host:port of each worker, the chief's first; empty if there is one worker only.
-        index: which of them this process is.
-        advice: what to do after a worker was lost.
+        addresses: host:port of each worker, the chief's first; empty if there is only one worker.
+        index: the number of this worker.
+        advice: what the user should do after a worker was lost.
     """
 
     addresses: tuple[str, ...] = ()
     index: int = 0
     advice: str = "start all workers again"
     _operations: int = dataclasses.field(default=0, init=False)
-    _places: np.ndarray | None = dataclasses.field(default=None, init=False)  # once the workers have come together
+    _places: np.ndarray | None = dataclasses.field(default=None, init=False)  # set by `meet`
 
     @property
     def size(self) -> int:
@@ -62,11 +57,15 @@ class Cluster:
         return self.index == 0
 
     def name(self, index: int) -> str:
-        """What a worker is called in messages."""
+        """A worker's name in messages."""
         return f"{'the chief' if index == 0 else f'worker {index}'} ({self.addresses[index]})"
 
     def gather(self, value: np.ndarray, timeout: float = 0) -> np.ndarray:
-        """The value of each worker, [workers, ...], once all have called this with values of one shape and dtype."""
+        """Gathers a value from each worker, [workers, ...]; all workers must call it, with one shape and dtype.
+
+        Args:
+            timeout: seconds to wait for the others; 0: without limit.
+        """
         value = np.asarray(value)
         if self.size == 1:
             return value[None]
@@ -77,7 +76,7 @@ class Cluster:
         return gathered.numpy() if self._places is None else gathered.numpy()[self._places]
 
     def copy_the_chiefs(self, variables: Iterable[keras.Variable]) -> None:
-        """Gives the variables of every worker the values of the chief's."""
+        """Copies the values of the chief's variables to every worker's."""
         for variable in variables if self.size > 1 else ():
             value = tf.convert_to_tensor(variable)
             with tf.device("CPU:0"):
@@ -88,21 +87,25 @@ class Cluster:
             variable.assign(value)
 
     def meet(self, replicas: int) -> None:
-        """Waits for all workers, and raises UserError on each if one has another number of replicas than the chief."""
-        # In TensorFlow's order of the workers, the tenth may come before the second.
+        """Waits for all workers. Raises UserError on each if one has another number of replicas than the chief."""
+        # TensorFlow gathers in an order of its own, in which the tenth worker may come before the second.
         self._places = np.argsort(self.gather(self.index, timeout=WAIT_SECONDS))
         self.check_agreement({"the number of replicas (--nr_gpu)": replicas})
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """What can be told as JSON, of each worker."""
+        """Gathers a value from each worker, which JSON must be able to hold."""
         text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
         longest = int(self.gather(len(text)).max())
-        # Spaces at the end are no part of JSON.
+        # JSON ignores spaces at the end.
         texts = self.gather(np.pad(text, (0, longest - len(text)), constant_values=ord(" ")))
         return [json.loads(text.astype(np.uint8).tobytes()) for text in texts]
 
     def check_agreement(self, values: Mapping[str, Any]) -> None:
-        """Raises UserError on every worker if one's values, by their names, are not the chief's."""
+        """Raises UserError on every worker if a worker's values differ from the chief's.
+
+        Args:
+            values: by their names in the error message.
+        """
         first, *others = self.gather_objects(values)
         for index, other in enumerate(others, 1):
             for name in first | other:
@@ -113,21 +116,21 @@ class Cluster:
                     )
 
     def check_flags(self, flags: argparse.Namespace) -> None:
-        """Raises UserError on every worker if one's flags are not the chief's, but for those of its own machine."""
-        values = {f"--{name}": value for name, value in vars(flags).items() if name not in _OWN_FLAGS}
+        """Raises UserError on every worker if a worker's flags differ from the chief's, paths and --nr_gpu apart."""
+        values = {f"--{name}": value for name, value in vars(flags).items() if name not in _FLAGS_THAT_MAY_DIFFER}
         self.check_agreement(values | {"that --load_params is given": bool(flags.load_params)})
 
     def check_same_checkpoint(self, tensors: Iterable[tf.Tensor]) -> None:
-        """Raises UserError on every worker if one has read other tensors than the chief."""
+        """Raises UserError on every worker if a worker has read other tensors than the chief."""
         checksum = 0
         for tensor in tensors if self.size > 1 else ():
             checksum = zlib.crc32(np.ascontiguousarray(tensor), checksum)
         self.check_agreement({"the checksum of the checkpoint's tensors": checksum})
 
     def chief_first(self, function: Callable, *arguments: Any) -> Any:
-        """What the function returns; it is called by the others when the chief's call has ended.
+        """Calls a function on the chief and then on the other workers, and returns its result.
 
-        So that a folder which they share is filled only once.
+        So a folder that the workers share is filled only once.
         """
         if not self.is_chief:
             self.gather(0)
@@ -138,7 +141,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """No worker leaves before all have come to the end, and the loss of one is told.
+        """Within it, the loss of a worker raises UserError; no worker leaves it before all have come to its end.
 
         Raises:
             UserError: a worker was lost.
@@ -148,12 +151,12 @@ class Cluster:
             self.gather(0)
             self._part()
         except UserError:
-            # A mistake that all of them found: let the others find it too, rather than lose this one.
+            # All workers find the same mistake. Each must have time to report it, rather than the loss of this worker.
             self._part()
             raise
         except tf.errors.OpError as error:
             message = str(error.message)
-            # Where a device follows, it is only said where an operation ran.
+            # A task followed by a device is not the lost worker, but the place where an operation ran.
             peer = re.search(r"/job:worker/(?:replica:0/)?task:(\d+)\b(?!/device)", message)
             aborted = re.search("Collective ops is aborted by: *(.*)", message)
             if self.size == 1 or not (peer or aborted):
@@ -162,7 +165,7 @@ class Cluster:
             raise UserError(f"{lost} is gone, its own output may tell why: {self.advice}") from error
 
     def _part(self):
-        # The first to have another's value must not leave before the other has its own.
+        # A worker that has gathered all values must not leave before the others have gathered them, too.
         if self._places is not None:
             with contextlib.suppress(tf.errors.OpError):
                 self.gather(0, timeout=5)
@@ -178,10 +181,10 @@ class Cluster:
 
 
 def from_environment() -> Cluster:
-    """What TF_CONFIG says; without it, or if it names one worker, a cluster of this process alone.
+    """The cluster that TF_CONFIG describes; without it, or if it names one worker, a cluster of this process alone.
 
     Raises:
-        UserError: TF_CONFIG is broken.
+        UserError: TF_CONFIG is invalid.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -224,106 +227,3 @@ def _entry(config, name, kind):
 
 
 _EXAMPLE = '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
-
-
-def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strategy:
-    """The strategy of a cluster of several workers; waits until all of them have started.
-
-    Must be called before TensorFlow has computed anything.
-
-    Args:
-        kind: "CPU" or "GPU", of which each worker takes the first.
-        replicas: how many of them; the same on every worker.
-
-    Raises:
-        UserError: the workers don't all start, or with other numbers of replicas, or the port is taken.
-    """
-    print(
-        f"{cluster.name(cluster.index)}, one of {cluster.size} workers: "
-        f"waiting for the others, up to {WAIT_SECONDS} s ...",
-        file=sys.stderr,
-        flush=True,
-    )
-    # The loss of a worker is told in one line, without TensorFlow's.
-    tf.get_logger().setLevel("CRITICAL")
-    # The coordination service, which TensorFlow would start, waits for the others without end and ignores SIGTERM
-    # meanwhile; without it, the strategy looks after its peers itself.
-    context.context().configure_coordination_service("")
-    try:
-        with signals.ends_at_once():
-            return _Strategy(cluster, kind, replicas)
-    except tf.errors.UnknownError as error:
-        raise UserError(
-            f"can't listen at {cluster.addresses[cluster.index]}, the address of this worker in TF_CONFIG: "
-            f"is its port taken? ({error.message})"
-        ) from error
-    except (RuntimeError, tf.errors.OpError) as error:
-        raise UserError(_why_not_together(cluster, error)) from error
-
-
-class _Strategy(tf.distribute.Strategy):
-    """MultiWorkerMirroredStrategy, which can't be told how many devices, nor to take logical CPUs."""
-
-    _collective_key_base = 0
-
-    def __init__(self, cluster: Cluster, kind: str, replicas: int):
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
-            task_type="worker",
-            task_id=cluster.index,
-            rpc_layer="grpc",
-        )
-        options = tf.distribute.experimental.CommunicationOptions()
-        super().__init__(_Extended(self, resolver, options, cluster, kind, replicas))
-
-
-class _Extended(collective_all_reduce_strategy.CollectiveAllReduceExtended):
-    # A worker that has died breaks its connections at once; one that no longer answers is found within 10 + 2 * 10 s.
-    _check_health_interval = 10
-    _check_health_timeout = 10
-    _check_health_retry_limit = 2
-
-    def __init__(self, strategy, resolver, options, cluster, kind, replicas):
-        self._cluster = cluster
-        self._devices_of_a_worker = kind, replicas
-        super().__init__(strategy, cluster_resolver=resolver, communication_options=options)
-
-    def _initialize_local_devices(self, cluster_resolver, worker_device):
-        kind, replicas = self._devices_of_a_worker
-        return tuple(f"{worker_device}/device:{kind}:{i}" for i in range(replicas)), kind
-
-    def _start_check_health_thread(self):
-        # It begins with a collective operation whose key depends on the number of replicas.
-        self._cluster.meet(self._devices_of_a_worker[1])
-        super()._start_check_health_thread()
-
-
-def _why_not_together(cluster, error):
-    silent = [i for i in range(cluster.size) if i != cluster.index and not _answers(cluster.addresses[i])]
-    if silent:
-        return f"no answer from {', '.join(map(cluster.name, silent))}, after up to {WAIT_SECONDS} s: is it started?"
-    reason = re.sub(r"\{\{.*?\}\} ?", "", first_line(error))
-    return (
-        "the workers did not come together, though something answers at the address of each; is their TF_CONFIG the "
-        f"same, and does no http_proxy come between them? ({reason})"
-    )
-
-
-def _answers(address):
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-def batches(strategy: tf.distribute.Strategy, made: Callable[[int, Sequence[int]], tf.data.Dataset], cluster: Cluster):
-    """Batches for the replicas of this worker.
-
-    Args:
-        made: a function of the number of all replicas, and of the numbers of this worker's.
-    """
-    replicas = strategy.num_replicas_in_sync
-    own = range(replicas)[cluster.index * replicas // cluster.size :][: replicas // cluster.size]
-    return strategy.distribute_datasets_from_function(lambda _: made(replicas, own))

@@ -1,49 +1,68 @@
-"""The replicas of a run: which devices it computes on."""
+"""The replicas of a network: on which devices of which machines it is computed."""
+
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from pixel_snail.errors import UserError
 from pixel_snail.parallel import cluster as clusters
-from pixel_snail.parallel import micro_batches
+from pixel_snail.parallel import devices, micro_batches, multi_worker
 
 
 def strategy(
-    nr_gpu: int | None = None, cluster: clusters.Cluster | None = None, in_parts: bool = True
+    nr_gpu: int | None = None, cluster: clusters.Cluster | None = None, in_micro_batches: bool = True
 ) -> tf.distribute.Strategy:
-    """One device: the default strategy; several: MirroredStrategy, a copy of the network on each; several workers:
-    MultiWorkerMirroredStrategy.
+    """The strategy for the devices asked for.
+
+    On one device it is the default strategy; on several, MirroredStrategy, with a copy of the network on each; with
+    several workers, MultiWorkerMirroredStrategy.
 
     Args:
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
             CPU devices, by default one.
         cluster: the workers, if there may be several.
-        in_parts: whether most of what is to be done is done in parts (see parts.py), for which CPUs are prepared.
+        in_micro_batches: whether most of the work is done in micro-batches, for which a CPU's cores are prepared.
 
     Raises:
         UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices, or the
             workers don't come together.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = devices.number_of_gpus()
     if gpus:
-        replicas = len(gpus) if nr_gpu is None else nr_gpu
-        if replicas > len(gpus):
-            raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {len(gpus)} GPUs")
+        replicas = gpus if nr_gpu is None else nr_gpu
+        if replicas > gpus:
+            raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {gpus} GPUs")
         kind = "GPU"
     else:
         replicas = 1 if nr_gpu is None else nr_gpu
-        if in_parts:
+        if in_micro_batches:
             micro_batches.share_cores()
         _make_logical_cpus(replicas)
         kind = "CPU"
     if cluster is not None and cluster.size > 1:
-        return clusters.strategy(cluster, kind, replicas)
+        return multi_worker.strategy(cluster, kind, replicas)
     names = [f"{kind}:{i}" for i in range(replicas)]
     return tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(names)
 
 
-def replicas_here(strategy: tf.distribute.Strategy) -> int:
+def on_this_machine(strategy: tf.distribute.Strategy) -> int:
     """How many of a strategy's replicas this machine has."""
     return len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else 1
+
+
+def batches(
+    strategy: tf.distribute.Strategy,
+    dataset: Callable[[int, Sequence[int]], tf.data.Dataset],
+    cluster: clusters.Cluster,
+) -> tf.data.Dataset:
+    """Batches for the replicas of this worker.
+
+    Args:
+        dataset: a function of the number of all replicas and of the numbers of this worker's.
+    """
+    replicas = strategy.num_replicas_in_sync
+    own = range(replicas)[cluster.index * replicas // cluster.size :][: replicas // cluster.size]
+    return strategy.distribute_datasets_from_function(lambda _: dataset(replicas, own))
 
 
 def _make_logical_cpus(number):

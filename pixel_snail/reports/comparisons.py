@@ -1,6 +1,10 @@
-"""Published figures, and what may be compared with them."""
+"""What a result is compared with: the figures of the paper and of other papers, and lossless image files."""
 
 import dataclasses
+import io
+
+import numpy as np
+import PIL.Image
 
 ORIGINAL = "PixelSNAIL, Chen et al. 2018"
 _PIXELRNN = "PixelRNN, van den Oord et al. 2016, arXiv 1601.06759"
@@ -15,9 +19,9 @@ class Benchmark:
     """A test set of the paper.
 
     Args:
-        images: how many it has.
+        images: the number of its images.
         bits_per_dim: the paper's figure.
-        others: (model and source, bits/dim) of others whose likelihoods are exact too, on the same images.
+        others: (model and source, bits/dim) of other models with exact likelihoods, on the same images.
     """
 
     images: int
@@ -56,7 +60,7 @@ benchmarks = {
         ),
     ),
 }
-"""By --data_set."""
+"""The paper's test sets, by their --data_set names."""
 
 _CIFAR_RUN = {
     "data_set": "cifar",
@@ -74,20 +78,20 @@ runs = {
     "cifar": _CIFAR_RUN,
     "imagenet": _CIFAR_RUN | {"data_set": "imagenet", "nr_logistic_mix": 32, "dropout_p": 0.0, "polyak_decay": 0.9997},
 }
-"""The flags of the paper's runs, by what --paper may name."""
+"""The flags of the paper's runs, by the names that --paper takes."""
 
 
 def why_not_comparable(
     data_set: str, images: int, causal: bool, class_conditional: bool, unverified: str | None
 ) -> str | None:
-    """Why a result must not be put beside the paper's, in one clause; None if it may be.
+    """Why a result can't be compared with the paper's, in one clause; None if it can be.
 
     Args:
-        data_set: as --data_set names it.
-        images: how many test images were seen.
-        causal: whether the network's figure is a likelihood.
-        class_conditional: whether it was told the labels.
-        unverified: why these may not be the published images, from data.DataSet.
+        data_set: its --data_set name.
+        images: how many test images were evaluated.
+        causal: whether the network is causal: otherwise its figure is not a likelihood.
+        class_conditional: whether the network was told the labels.
+        unverified: why these may not be the published images, see dataset.DataSet.
     """
     if not causal:
         return "the network predicts pixels from themselves"
@@ -101,7 +105,7 @@ def why_not_comparable(
 
 
 def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:
-    """The rows of a table, (what, bits/dim, remark): the paper's figure, the difference from it, and others'."""
+    """Rows of a table, (name, bits/dim, remark): the paper's figure, the difference from it, other papers' figures."""
     benchmark = benchmarks[data_set]
     difference = bits_per_dim - benchmark.bits_per_dim
     close = abs(difference) <= 2 * stderr
@@ -110,3 +114,32 @@ def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[
         ("difference from the paper", difference, f"{'within' if close else 'beyond'} twice the standard error"),
         *((name, bits, "") for name, bits in benchmark.others),
     ]
+
+
+_FILE_SETTINGS = {
+    "PNG": {"optimize": True},
+    "WebP": {"lossless": True, "quality": 100, "method": 6},
+}
+
+MOST_IMAGES = 1000
+"""At most this many images are compressed: ten thousand would take minutes."""
+
+
+def files_bits_per_dim(images: np.ndarray) -> dict[str, float]:
+    """Bits/dim of lossless image files, by format: one file an image, at the strongest compression, with headers.
+
+    Args:
+        images: uint8 [N, H, W, 3]. If N is above MOST_IMAGES, that many are chosen, evenly spaced.
+    """
+    chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)
+    images = images[chosen]
+    return {
+        name: sum(_file_size(image, name, settings) for image in images) * 8 / images.size
+        for name, settings in _FILE_SETTINGS.items()
+    }
+
+
+def _file_size(image, name, settings):
+    stream = io.BytesIO()
+    PIL.Image.fromarray(image).save(stream, format=name, **settings)
+    return stream.tell()

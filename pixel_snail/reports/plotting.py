@@ -1,18 +1,63 @@
-"""Pictures of a run: grids of images, the learning curve, and where the bits go."""
+"""Pictures of a run: grids of images, the learning curve, and maps of the bits that each pixel takes."""
 
 import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 
+from pixel_snail import files
+from pixel_snail.pictures import to_8_bits
+
+
+def save_samples(images: np.ndarray, folder: str, data_set: str, columns: int | None = None) -> str:
+    """Writes images as `<data_set>_samples.png`, a grid, and unrounded as `.npy`; returns the path of the grid.
+
+    Args:
+        images: [N, H, W, 3] in [-1, 1].
+        columns: of the grid; by default as many as rows.
+
+    Raises:
+        UserError: they can't be written.
+    """
+    stem = os.path.join(folder, f"{data_set}_samples")
+    files.write(f"{stem}.npy", lambda path: np.save(path, images))
+    files.write(f"{stem}.png", lambda path: save_grid(images, path, columns))
+    return f"{stem}.png"
+
+
+def save_completions(truth: np.ndarray, completions: np.ndarray, keep_rows: int, folder: str, data_set: str) -> str:
+    """Writes completions as a picture and an array; returns the path of the picture.
+
+    `<data_set>_completions.png` has a row for each image: the image, its kept rows, its completions. The `.npy` has the
+    completions unrounded, [N, n, H, W, 3].
+
+    Args:
+        truth: the images, [N, H, W, 3] in [-1, 1].
+        completions: [N * n, H, W, 3]: the n completions of the first image, then those of the second, and so on.
+        keep_rows: how many upper rows of each image were kept.
+
+    Raises:
+        UserError: they can't be written.
+    """
+    completions = completions.reshape(len(truth), -1, *truth.shape[1:])
+    kept = truth.copy()
+    kept[:, keep_rows:] = 0
+    rows = np.concatenate([truth[:, None], kept[:, None], completions], 1)
+    stem = os.path.join(folder, f"{data_set}_completions")
+    files.write(f"{stem}.npy", lambda path: np.save(path, completions))
+    grid = rows.reshape(-1, *truth.shape[1:])
+    files.write(f"{stem}.png", lambda path: save_grid(grid, path, columns=rows.shape[1]))
+    return f"{stem}.png"
+
 
 def save_grid(images: np.ndarray, path: str, columns: int | None = None) -> None:
-    """Writes images [B, H, W, 3] in [-1, 1], tiled into rows of `columns` or else into a square, as a PNG."""
+    """Writes images [B, H, W, 3] in [-1, 1] as a PNG, a grid of `columns` columns, by default a square."""
     count, height, width, channels = images.shape
     side = columns or math.ceil(math.sqrt(count))
     tiles = np.zeros([side * math.ceil(count / side), height, width, channels], np.uint8)
-    tiles[:count] = np.clip(np.round(images * 127.5 + 127.5), 0, 255)
+    tiles[:count] = to_8_bits(images)
     rows = tiles.reshape(-1, side, height, width, channels).swapaxes(1, 2)
     PIL.Image.fromarray(rows.reshape(-1, side * width, channels)).save(path)
 
@@ -21,8 +66,8 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
     """Writes bits/dim over optimisation steps as a PNG.
 
     Args:
-        steps: of each epoch, the training bits/dim of its steps.
-        test: test bits/dim after each epoch.
+        steps: the training bits/dim of each step, in a list for each epoch.
+        test: the test bits/dim after each epoch.
     """
     from matplotlib.figure import Figure  # imported where it is used: it takes a second
 
@@ -34,7 +79,7 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
     middles = ends - np.array([len(epoch) for epoch in steps]) / 2
     axes.plot(middles, [np.mean(epoch) for epoch in steps], "o-", ms=4, label="training, mean of each epoch")
     axes.plot(ends, test, "o-", ms=4, label="test, averaged parameters")
-    # The first steps are far above the rest and would flatten it.
+    # The first steps are far above the rest: with them in view, the curve would look flat.
     axes.set_ylim(min(every_step.min(), *test) - 0.1, max(np.percentile(every_step, 90), test[-1]) + 0.5)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -42,12 +87,12 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
 
 
 def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[float], path: str) -> None:
-    """Writes a PNG of images over the maps of their bits, all on one colour scale, and a histogram over all images.
+    """Writes a PNG: images, each above a map of its bits, and a histogram of the bits/dim of all images.
 
     Args:
-        images: uint8 [n, H, W, 3]: the easiest of a set, then the hardest.
-        maps: bits of each of their pixels, [n, H, W].
-        bits_per_dim: of every image of the set.
+        images: uint8 [n, H, W, 3]: the images with the fewest bits of a test set, then those with the most.
+        maps: the bits of each of their pixels, [n, H, W], shown on one colour scale.
+        bits_per_dim: of every image of the test set.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""How far a run is, and its figures so far: what a checkpoint of ours tells beyond the original's."""
+"""How far a run is, and its figures so far, which our checkpoints hold in addition to the original's tensors."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ from pixel_snail.errors import UserError
 
 @dataclasses.dataclass
 class History:
-    """A run from its beginning, over all interruptions.
+    """The history of a run since its beginning, across interruptions.
 
     Attributes:
-        epoch: the epoch that it is in.
-        images: how many images of the epoch's permutation are behind it.
-        steps: the training bits/dim of every step; those between two tests are a list.
+        epoch: the current epoch.
+        images: how many images of the epoch's permutation have been used.
+        steps: the training bits/dim of every step, in a list for each interval between tests.
         test: the test bits/dim of each test.
         refused: how many updates the optimizer refused.
     """
@@ -28,20 +28,21 @@ class History:
 
     @property
     def is_tested(self) -> bool:
-        """Whether there was no step since the last test."""
+        """Whether there has been no step since the last test."""
         return len(self.steps) == len(self.test)
 
     @property
     def name(self) -> str:
-        """Of a checkpoint taken here: the epoch that was just ended, or else the epoch and its images."""
+        """The name of a checkpoint saved now: the epoch that just ended, else epoch and images, as 3_512."""
         return f"{self.epoch}_{self.images}" if self.images else str(self.epoch - 1)
 
     @property
     def untested_steps(self) -> list[float]:
+        """The training bits/dim of the steps since the last test."""
         return [] if self.is_tested else self.steps[-1]
 
     def add_step(self, bits_per_dim: float | None, images: int) -> None:
-        """Adds a step, or, with None, a batch whose update was refused."""
+        """Adds a step on so many images; its bits/dim is None if the update was refused."""
         self.images += images
         if self.is_tested:
             self.steps.append([])
@@ -55,7 +56,7 @@ class History:
         self.epoch, self.images = self.epoch + 1, 0
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What `read` makes it from again."""
+        """The history as tensors, from which `read` restores it."""
         return {
             "epoch": np.int64(self.epoch),
             "images": np.int64(self.images),
@@ -67,10 +68,10 @@ class History:
 
 
 def read(prefix: str) -> History | None:
-    """The history in a checkpoint; None, if the original wrote it.
+    """The history in a checkpoint; None if the original wrote the checkpoint.
 
     Raises:
-        UserError: the checkpoint can't be read, or tells nonsense.
+        UserError: the checkpoint can't be read, or its history is missing a tensor or contradicts itself.
     """
     tensors = checkpoint.read_progress(prefix)
     if not tensors:

@@ -1,12 +1,12 @@
-"""Which checkpoints a run takes and keeps."""
+"""Checkpoint retention: when a run takes checkpoints, and which ones it keeps."""
 
 import contextlib
+import os
 import time
 
-import keras
-
-from pixel_snail import checkpoint
+from pixel_snail import checkpoint, files
 from pixel_snail.errors import UserError
+from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.runs import history
 from pixel_snail.runs.folder import RunFolder
@@ -16,11 +16,12 @@ class Checkpoints:
     """The checkpoints in a run's folder.
 
     Args:
-        keep: how many stay: the newest, and beside them the best by test bits/dim; 0: all.
-        minutes: after so many without one, another is due; 0: never.
+        keep: how many of the newest are kept, in addition to the best by test bits/dim; 0: all.
+        minutes: the most minutes between checkpoints; 0: no limit.
+        newest: the prefix of the checkpoint that the run started from, if any.
 
     Attributes:
-        newest: the prefix of the last one that was written, or that the run started from.
+        newest: the prefix of the newest checkpoint: the last one written, or the one that the run started from.
     """
 
     def __init__(self, folder: RunFolder, data_set: str, keep: int, minutes: float, newest: str | None):
@@ -29,12 +30,16 @@ class Checkpoints:
         self.newest = newest
 
     def is_due(self) -> bool:
+        """Whether `minutes` have passed since the last checkpoint, or the last attempt to write one."""
         return self._minutes > 0 and time.monotonic() > self._last_attempt + 60 * self._minutes
 
-    def save(self, model: keras.Model, optimizer: PolyakAdam, progress: history.History) -> bool:
-        """Whether a checkpoint could be written; if not, that is told, and those before are as they were."""
+    def save(self, network: Network, optimizer: PolyakAdam, progress: history.History) -> bool:
+        """Writes a checkpoint, then removes old ones. Returns whether it was written.
+
+        A failure is reported, and the earlier checkpoints stay as they were.
+        """
         prefix = str(self._folder.path / progress.name / self._file)
-        saved = self._folder.attempt(prefix, lambda: checkpoint.save(prefix, model, optimizer, progress.tensors()))
+        saved = self._folder.attempt(prefix, lambda: checkpoint.save(prefix, network, optimizer, progress.tensors()))
         self._last_attempt = time.monotonic()
         if saved:
             self.newest = prefix
@@ -44,10 +49,10 @@ class Checkpoints:
     def _remove_old(self):
         whole = {}
         for prefix in checkpoint.newest_first(self._folder.path):
-            with contextlib.suppress(UserError):  # what is damaged is no checkpoint, and stays
+            with contextlib.suppress(UserError):  # a damaged checkpoint does not count, and stays
                 whole[prefix] = history.read(prefix)
         tested = {prefix: so_far.test[-1] for prefix, so_far in whole.items() if so_far.test and so_far.is_tested}
         best = min(tested, key=tested.get, default=None)
         for prefix in list(whole)[self._keep :] if self._keep else []:
             if prefix != best:
-                checkpoint.remove(prefix)
+                files.remove_folder(os.path.dirname(prefix))

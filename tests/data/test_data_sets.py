@@ -1,6 +1,6 @@
-"""Every form in which a data set may lie on disk gives the same pixels; what is broken or hostile gives one line.
+"""Every file format of a data set gives the same pixels; broken or hostile files give an error of one line.
 
-The files are small, but made as the real ones are.
+The files are small, but have the structure of the real ones.
 """
 
 import gzip
@@ -22,6 +22,7 @@ import pytest
 
 import data
 from data import cifar, cifar10_plotdata, converted, folder, imagenet, imagenet_resized
+from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 
 SIZE = 32
@@ -32,12 +33,12 @@ def random_images(number, seed, size=SIZE):
 
 
 def as_planes(images):
-    """[N, H, W, 3] -> [N, 3 H W]: all of R, row by row, then G, then B, as CIFAR-10's batches have it."""
+    """[N, H, W, 3] -> [N, 3 H W]: all of R, row by row, then G, then B, as in CIFAR-10's batches."""
     return np.stack([images[..., channel].reshape(len(images), -1) for channel in range(3)], 1).reshape(len(images), -1)
 
 
 def python2_pickle(pixels, labels):
-    """What Python 2's cPickle, protocol 2, makes of a batch: strings are Python 2's, and so is the array's state."""
+    """A batch as Python 2's cPickle writes it in protocol 2: strings and the array's bytes are Python 2 strings."""
 
     def string(value):
         return (b"U" + bytes([len(value)]) if len(value) < 256 else b"T" + struct.pack("<i", len(value))) + value
@@ -63,7 +64,7 @@ CIFAR_LABELS = np.arange(10), np.arange(7) % 3
 
 
 def cifar_batches():
-    """The files of the original's folder, by name."""
+    """The contents of the original's folder, by file name."""
     files = {
         name: python2_pickle(as_planes(CIFAR_TRAIN[2 * i : 2 * i + 2]), CIFAR_LABELS[0][2 * i : 2 * i + 2])
         for i, name in enumerate(cifar.TRAIN_MD5)
@@ -80,7 +81,7 @@ def write_cifar_folder(data_dir):
 
 
 def write_cifar_repickled(data_dir):
-    """The same, saved again by Python 3, each batch by another protocol."""
+    """Writes the same batches pickled by Python 3, each with another protocol."""
     path = write_cifar_folder(data_dir)
     for protocol, name in enumerate(cifar_batches()):
         content = pickle.loads((path / name).read_bytes(), encoding="bytes")
@@ -139,7 +140,7 @@ def write_cifar_tfds(data_dir):
 
 @pytest.fixture
 def published_cifar(monkeypatch, tmp_path):
-    """The small files count as the published ones, and nothing can be downloaded."""
+    """Registers the small files as the published ones and makes downloads fail; returns the path of the archive."""
     monkeypatch.setattr(cifar, "URL", "http://127.0.0.1:9/")
     batches = cifar_batches()
     for table in (cifar.TRAIN_MD5, cifar.TEST_MD5):
@@ -160,7 +161,7 @@ def test_cifar_is_the_same_in_every_form(form, published_cifar, tmp_path):
         published_cifar.rename(data_dir / published_cifar.name)
     else:
         {"folder": write_cifar_folder, "repickled": write_cifar_repickled, "tfds": write_cifar_tfds}[form](data_dir)
-    for _ in range(2):  # the second time, from what the first may have made
+    for _ in range(2):  # the second time from files that the first may have written
         data_set = data.load("cifar", data_dir)
         for split, images, labels in zip(
             (data_set.train, data_set.test), (CIFAR_TRAIN, CIFAR_TEST), CIFAR_LABELS, strict=True
@@ -168,7 +169,7 @@ def test_cifar_is_the_same_in_every_form(form, published_cifar, tmp_path):
             np.testing.assert_array_equal(split.images, images)
             np.testing.assert_array_equal(split.labels, labels)
         assert data_set.nr_labels == 10
-        # Saved anew, the batches are not the published files any more.
+        # Batches that were pickled again are no longer the published files.
         assert (data_set.unverified is None) == (form != "repickled")
 
 
@@ -287,7 +288,7 @@ def png(image):
 
 
 def imagenet_files(images, folder_):
-    """Names as in the tars: numbers that sort as they count."""
+    """The PNGs of a split by name; as in the tars, names are numbers padded with zeros, which sort in order."""
     return {f"{folder_}/{i + 1:07d}.png": png(image) for i, image in enumerate(images)}
 
 
@@ -416,7 +417,7 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same_bytes(form, tmp_pa
     fsync, calls = os.fsync, itertools.count()
 
     def interrupted(number):
-        if next(calls) == 7:  # in mid-conversion: some chunks are written and some are not
+        if next(calls) == 7:  # in mid-conversion: only some chunks are written
             raise KeyboardInterrupt
         fsync(number)
 
@@ -427,7 +428,7 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same_bytes(form, tmp_pa
     assert not list((tmp_path / converted.FOLDER).rglob("train.json"))
     assert '"images": 8' in journal.read_text()
 
-    read = []  # the numbers from which sources are read again
+    read = []  # the image numbers from which sources are read
     splits = converted.splits
 
     def watched(folder_, sources):
@@ -447,7 +448,7 @@ def test_an_interrupted_conversion_goes_on_and_gives_the_same_bytes(form, tmp_pa
 
 
 def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
-    """A file of at most 40 kB is what the disk has: writing more fails, really, in a process of its own."""
+    """A process whose files are limited to 40 kB stands in for the full disk: its write really fails."""
     write_npz(tmp_path)
     program = f"""
         import resource
@@ -469,7 +470,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
     assert line.startswith("error: ")
     assert "can't write" in line
     assert "File too large" in line
-    data_set = data.load("imagenet", tmp_path)  # there is room now
+    data_set = data.load("imagenet", tmp_path)  # here, there is room
     np.testing.assert_array_equal(data_set.train.images[:], IMAGENET_TRAIN)
 
 
@@ -559,7 +560,7 @@ def test_without_imagenet_one_line_says_which_files_are_needed(tmp_path):
 
 
 def write_resized(data_dir, form, train=IMAGENET_TRAIN, test=IMAGENET_TEST):
-    """As its files come unpacked: batches of planes, labels from 1, and the mean."""
+    """Writes the batches as the archives unpack: pixels as planes, labels from 1, and the mean image."""
     labels = [np.arange(len(images)) % 1000 + 1 for images in (train, test)]
     batches = {f"train_data_batch_{i + 1}": slice(2 * i, 2 * i + 2) for i in range(-(-len(train) // 2))}
     contents = {name: (train[rows], labels[0][rows]) for name, rows in batches.items()} | {
@@ -630,7 +631,7 @@ def test_labels_of_2017s_imagenet_that_are_none_are_refused(tmp_path):
 
 
 def write_pictures(data_dir, names, size=(40, 36)):
-    """Lossless pictures, each of a colour of its own in its middle."""
+    """Writes lossless pictures of noise, all different, and returns them by name."""
     pictures = {}
     for i, name in enumerate(names):
         path = data_dir / name
@@ -651,7 +652,7 @@ def test_a_folder_of_pictures_is_cropped_and_split_by_its_folders(tmp_path):
         data_set.train.images[:], [expected[name] for name in ("train/b.png", "train/c.webp", "train/deep/a.PNG")]
     )
     np.testing.assert_array_equal(data_set.test.images[:], [expected["test/d.png"]])
-    # Another size is another conversion; the first is still there.
+    # Another size is converted separately.
     assert data.load("folder", tmp_path, image_size=16).image_shape == (16, 16, 3)
 
 
@@ -728,11 +729,11 @@ def test_a_size_is_refused_for_a_set_that_has_one(tmp_path):
 
 def test_a_contact_sheet_has_a_row_for_each_class_and_without_labels_is_plain(published_cifar, tmp_path, capsys):
     labels = np.repeat([2, 0, 1], 12)
-    split = data.Split(random_images(36, 0, 4), labels)
+    split = Split(random_images(36, 0, 4), labels)
     chosen = cifar10_plotdata.rows(split)
     np.testing.assert_array_equal(labels[chosen], np.repeat([0, 1, 2], 10))
     assert len(set(chosen)) == 30
-    plain = cifar10_plotdata.rows(data.Split(random_images(500, 0, 4)))
+    plain = cifar10_plotdata.rows(Split(random_images(500, 0, 4)))
     assert len(set(plain)) == 100
 
     write_cifar_folder(tmp_path)  # one image a class: too few for a row

@@ -1,7 +1,7 @@
-"""Whatever a file holds, reading it gives one line of UserError or the right result: nothing in it is executed, nothing
-is written outside of its folder, and it gets no more memory than it is worth.
+"""Whatever a file holds, reading it gives the right result or a UserError of one line, and does no harm.
 
-Hypothesis damages files as disks, networks and people do; files that were made to do harm are written by hand.
+No harm: nothing in the file is executed, nothing is written outside its folder, and memory stays below a limit.
+Hypothesis damages files as disks, networks and people do; malicious files are written by hand.
 """
 
 import argparse
@@ -42,11 +42,12 @@ from test_data_sets import (
 
 import data
 import eval as eval_command
+import golden_numbers
 from data import cifar, converted, imagenet_resized, untrusted
-from pixel_snail import drawing, evaluation
+from pixel_snail import evaluation, pictures
 from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
-from pixel_snail.runs import folder as run_folder
+from pixel_snail.runs import same_flags
 
 
 def examples(number):
@@ -55,13 +56,13 @@ def examples(number):
         deadline=None,
         derandomize=True,
         database=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],  # not to explain failures, which takes minutes
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],  # without Phase.explain, which takes minutes
         suppress_health_check=[HealthCheck.too_slow],
     )
 
 
 def damaged(content):
-    """The content cut off, with some bits flipped, with a piece lost or put in, or other bytes altogether."""
+    """A strategy: the content cut off, with bits flipped, a piece removed or inserted, or other bytes altogether."""
     place = st.integers(0, len(content) - 1)
     flip = st.tuples(st.one_of(place, st.integers(0, min(300, len(content) - 1))), st.integers(0, 7))
     piece = st.one_of(st.binary(max_size=16), st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7]))
@@ -84,8 +85,8 @@ def flipped(content, flips):
 
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class")
 WRITES = {"os.mkdir": 0, "os.rename": 1, "os.symlink": 1, "os.link": 1, "os.chmod": 0, "os.truncate": 0, "os.utime": 0}
-"""What changes files, and which of its arguments says where."""
-watched, harm = None, []  # the one folder that may be written to, if any is watched, and what happened all the same
+"""Audit events that change files, and which of an event's arguments is the path."""
+watched, harm = None, []  # the only folder that may be written to (None: do not watch), and the harmful events
 
 
 def watch(event, arguments):
@@ -108,8 +109,10 @@ sys.addaudithook(watch)
 
 @contextlib.contextmanager
 def harmless(folder):
-    """Passes over UserErrors of one line. It is a failure to raise anything else, to run a program, to write outside of
-    the folder, or to take, or ask for, much memory."""
+    """Accepts a UserError of one line from its block, and checks that the block does no harm.
+
+    Harm: it raises anything else, runs a program, writes outside the folder, or asks for much memory (64 MiB or more).
+    """
     global watched
     watched = folder.resolve()
     harm.clear()
@@ -128,7 +131,7 @@ def harmless(folder):
 
 
 def refused(folder, read, *arguments):
-    """Whether what is read gives a UserError, without harm."""
+    """Whether read(*arguments) raises a UserError; checks that it does no harm."""
     with harmless(folder):
         read(*arguments)
         return False
@@ -162,7 +165,7 @@ def test_no_sequence_of_a_pickles_opcodes_does_harm(tmp_path):
     law()
 
 
-# A tuple of twice a tuple of twice a tuple ...: to look it up takes 2^99 steps.
+# A tuple that holds another tuple twice, which holds another tuple twice, and so on: hashing it takes 2^99 steps.
 DEEP = b")" + b"2\x86" * 99
 LARGE = struct.pack("<Q", 1 << 40)
 
@@ -267,7 +270,7 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize("name", BAD_ARRAYS)
 def test_arrays_that_claim_too_much_or_are_none_are_refused(name, tmp_path):
     (tmp_path / "a.npy").write_bytes(BAD_ARRAYS[name])
-    assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.npy"), (4, 4, 3))
+    assert refused(tmp_path, evaluation.images_to_complete, str(tmp_path / "a.npy"), (4, 4, 3))
     write_resized(tmp_path, "npz")
     batch = tmp_path / "Imagenet32_train_npz" / "train_data_batch_1.npz"
     batch.write_bytes(npz_file(data=BAD_ARRAYS[name], labels=npy_file(header((10**12,)))))
@@ -276,7 +279,7 @@ def test_arrays_that_claim_too_much_or_are_none_are_refused(name, tmp_path):
 
 @pytest.mark.parametrize("data_set", ["imagenet", "imagenet_resized"])
 def test_an_npz_that_unpacks_to_far_more_than_it_is_takes_no_memory(data_set, tmp_path):
-    """Labels or pixels of 200 MB, in a file of 200 kB."""
+    """Arrays of 200 MB, each compressed to 200 kB."""
     zeros = bytes(200 << 20)
     names, row = (("trainx", "testx"), (32, 32, 3)) if data_set == "imagenet" else (("data", "labels"), (3072,))
     first = npy_file(header((1 << 40, *row)), zeros)
@@ -295,7 +298,7 @@ def test_a_damaged_array_is_refused_or_still_an_array_of_images(tmp_path):
     def law(content):
         (tmp_path / "a.npy").write_bytes(content)
         with harmless(tmp_path):
-            images = drawing.images_to_complete(str(tmp_path / "a.npy"), (4, 4, 3))
+            images = evaluation.images_to_complete(str(tmp_path / "a.npy"), (4, 4, 3))
             assert (images.dtype, images.shape[1:]) == (np.float32, (4, 4, 3))
 
     law()
@@ -303,7 +306,7 @@ def test_a_damaged_array_is_refused_or_still_an_array_of_images(tmp_path):
 
 @pytest.mark.parametrize("data_set", ["imagenet", "imagenet_resized"])
 def test_a_damaged_npz_is_refused_or_gives_the_same_images(data_set, tmp_path):
-    """Of plain arrays and of compressed ones."""
+    """The arrays of imagenet are stored plain, the batches of imagenet_resized compressed."""
     if data_set == "imagenet":
         write_npz(tmp_path)
         path = tmp_path / "small_imagenet" / "imgnet_32x32.npz"
@@ -359,12 +362,12 @@ def test_a_damaged_picture_is_refused_or_still_a_picture_and_a_png_the_same(kind
     def law(content):
         path.write_bytes(content)
         with harmless(tmp_path):
-            found = untrusted.picture(path, "a")
+            found = pictures.read_picture(path, "a")
             assert (found.dtype, found.shape[2:]) == (np.uint8, (3,))
             if kind == "PNG":
                 np.testing.assert_array_equal(found, picture)
         with harmless(tmp_path):
-            assert drawing.images_to_complete(str(path), (8, 8, 3)).shape[1:] == (8, 8, 3)
+            assert evaluation.images_to_complete(str(path), (8, 8, 3)).shape[1:] == (8, 8, 3)
 
     law()
 
@@ -374,7 +377,7 @@ def test_no_bit_of_a_png_can_be_flipped_unnoticed(tmp_path):
     content = encoded(picture, "PNG")
     for place, bit in itertools.product(range(len(content)), range(8)):
         with harmless(tmp_path):
-            found = untrusted.picture(io.BytesIO(flipped(content, [(place, bit)])), "a")
+            found = pictures.read_picture(io.BytesIO(flipped(content, [(place, bit)])), "a")
             np.testing.assert_array_equal(found, picture)
 
 
@@ -390,7 +393,7 @@ def png_of_size(width, height):
 @pytest.mark.parametrize("width, height", [(10_000, 10_000), (30_000, 30_000), (1 << 24, 8)])
 def test_a_picture_that_unpacks_to_far_more_than_it_is_is_refused(width, height, tmp_path, recwarn):
     (tmp_path / "a.png").write_bytes(png_of_size(width, height))
-    assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.png"), (8, 8, 3))
+    assert refused(tmp_path, evaluation.images_to_complete, str(tmp_path / "a.png"), (8, 8, 3))
     assert not recwarn.list
 
 
@@ -422,7 +425,7 @@ def tar_of_pictures(mode):
 
 
 def single_flip(content):
-    """A tar's sums are blind to some pairs of flips."""
+    """A strategy: the content with one bit flipped. A tar's checksums miss some pairs of flips."""
     return st.tuples(st.integers(0, len(content) - 1), st.integers(0, 7)).map(lambda flip: flipped(content, [flip]))
 
 
@@ -433,7 +436,7 @@ def test_a_damaged_tar_is_refused_or_gives_the_same_pictures(tmp_path):
     cut = st.integers(0, len(files)).map(lambda end: content[:end])
 
     def read():
-        return [untrusted.picture(file, name) for name, file in untrusted.tar_pictures(path, tmp_path)]
+        return [pictures.read_picture(file, name) for name, file in untrusted.tar_pictures(path, tmp_path)]
 
     @examples(200)
     @given(st.one_of(single_flip(files).map(lambda start: start + content[len(files) :]), cut))
@@ -444,13 +447,13 @@ def test_a_damaged_tar_is_refused_or_gives_the_same_pictures(tmp_path):
 
     @examples(200)
     @given(damaged(content))
-    def pictures(content):
+    def law(content):
         path.write_bytes(content)
         with harmless(tmp_path):
             assert all(picture.shape == (32, 32, 3) for picture in read())
 
     same()
-    pictures()
+    law()
 
 
 def test_a_damaged_archive_is_refused_or_unpacks_to_the_same(tmp_path):
@@ -471,7 +474,7 @@ def test_a_damaged_archive_is_refused_or_unpacks_to_the_same(tmp_path):
 
 @st.composite
 def members(draw):
-    """A member of a tar that somebody wrote by hand."""
+    """A member of a tar as an attacker might write it by hand."""
     parts = st.lists(st.sampled_from(["..", ".", "", "a", "b", "\n", "x" * 200]), min_size=1, max_size=4)
     info = tarfile.TarInfo(draw(parts.map("/".join)))
     info.type = draw(st.sampled_from([*tarfile.SUPPORTED_TYPES, b"9"]))
@@ -488,7 +491,7 @@ def test_no_archive_writes_outside_of_its_folder_or_never_ends(tmp_path):
     archive, folder = tmp_path / "a.tar.gz", tmp_path / "deep" / "folder"
     with_a_hole, before_itself = tarfile.TarInfo("a"), tarfile.TarInfo("a")
     with_a_hole.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40)}
-    before_itself.pax_headers = {"size": "-1536"}  # three blocks: from its content to where its fields begin
+    before_itself.pax_headers = {"size": "-1536"}  # three blocks back, to its extended header
 
     @examples(300)
     @example(with_a_hole.tobuf(tarfile.PAX_FORMAT))
@@ -518,7 +521,7 @@ def files_below(folder):
 
 
 def one_damaged(files):
-    """The path of one of the files, and what it holds after it was damaged."""
+    """A strategy: the path of one of the files, and its damaged content."""
     return st.sampled_from([path for path in files if files[path]]).flatmap(
         lambda path: st.tuples(st.just(path), damaged(files[path]))
     )
@@ -546,7 +549,7 @@ def test_a_damaged_cache_is_made_anew_or_not_taken_for_whole(tmp_path):
         shutil.copytree(tmp_path / converted.FOLDER, data_dirs[1] / converted.FOLDER)
         with harmless(tmp_path):
             data_set = data.load("imagenet_resized", data_dir)
-            if change[0].suffix == ".images":  # nobody looks through gigabytes of training images at every start
+            if change[0].suffix == ".images":  # not checked at every start, since training images are gigabytes
                 assert (data_set.train.images[:].shape, data_set.image_shape) == (IMAGENET_TRAIN.shape, (32, 32, 3))
             else:
                 assert_imagenet(data_set)
@@ -592,7 +595,7 @@ JSON = st.recursive(
 
 
 def with_another_value(content):
-    """A dictionary with one value that is another, or missing, or something else instead, as JSON."""
+    """A strategy: the dictionary as JSON, with one value changed or missing, or other JSON altogether."""
     changed = st.tuples(st.sampled_from(list(content)), JSON).map(lambda change: content | dict([change]))
     missing = st.sampled_from(list(content)).map(lambda name: {key: content[key] for key in content if key != name})
     return st.one_of(changed, changed, changed, missing, JSON).map(json.dumps).map(str.encode)
@@ -637,20 +640,30 @@ NETWORK, DATA = command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS
 RUN = NETWORK | DATA | {"data_set": "folder", "image_size": 16}
 
 
+@pytest.fixture
 def completed(tmp_path):
-    flags = argparse.Namespace(**dict.fromkeys(NETWORK | DATA))
-    run_folder.complete_flags(flags, str(tmp_path / "70" / "params_folder.ckpt"), NETWORK, DATA)
-    return vars(flags)
+    """A function that returns the flags of a run, completed from tmp_path/flags.json."""
+    prefix = tmp_path / "70" / "params_folder.ckpt"
+    prefix.parent.mkdir()
+    for file in Path(golden_numbers.checkpoint("h6_shift")).parent.iterdir():
+        shutil.copy(file, str(prefix) + file.name.removeprefix("params_cifar.ckpt"))
+
+    def completed():
+        flags = argparse.Namespace(**dict.fromkeys(NETWORK | DATA))
+        same_flags.complete_flags(flags, str(prefix))
+        return vars(flags)
+
+    return completed
 
 
 def as_given(flags):
-    """What a command line with these flags gives."""
+    """These flags as eval.py parses them from a command line."""
     given = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value]
     parsed = vars(eval_command.parse_flags(["-rx", *given]))
     return {name: parsed[name] or flags[name] for name in flags}
 
 
-def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path):
+def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path, completed):
     content = json.dumps(RUN, indent=4).encode()
 
     @examples(400)
@@ -658,8 +671,9 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path):
     def law(content):
         (tmp_path / "flags.json").write_bytes(content)
         with harmless(tmp_path):
-            flags = completed(tmp_path)
-            assert repr(as_given(flags)) == repr(flags)  # 1 is not 1.0, nor True
+            flags = completed()
+            data.loader(flags["data_set"])
+            assert repr(as_given(flags)) == repr(flags)  # repr tells 1 from 1.0 and from True
 
     law()
 
@@ -683,7 +697,7 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path):
                 ("model", "h99"),
                 ("model", ["x"] * 99),
                 ("resnet_nonlinearity", {"elu": 1}),
-                ("data_set", "../../cifar"),
+                ("data_set", ["cifar"]),
                 ("data_dir", 7),
                 ("downsample", "no"),
                 ("image_size", 0),
@@ -691,10 +705,10 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path):
         ),
     ],
 )
-def test_flags_of_a_run_that_are_none_are_refused_in_a_short_line(content, message, tmp_path):
+def test_flags_of_a_run_that_are_none_are_refused_in_a_short_line(content, message, tmp_path, completed):
     (tmp_path / "flags.json").write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        completed(tmp_path)
+        completed()
     assert len(str(error.value)) < 400
 
 
@@ -711,8 +725,8 @@ def test_flags_of_a_run_that_make_a_network_beyond_its_checkpoint_are_refused(na
     )
     write_pictures(tmp_path / "data", [f"{number}.png" for number in range(20)])
     flags = eval_command.parse_flags([f"-r{tmp_path}", f"-i{tmp_path / 'data'}"])
-    with pytest.raises(UserError, match=f"is of another network: --{name}=1000000 is too much"):
-        evaluation.evaluate(flags)
+    with pytest.raises(UserError, match=f"is of another network: {name}=1000000 is too much"):
+        evaluation.evaluate(flags, load_data=data.from_flags)
 
 
 @pytest.mark.parametrize("data_set", ["cifar", "folder", "imagenet", "imagenet_resized"])

@@ -1,4 +1,4 @@
-"""Each way of computing a convolution, and its gradients, against TensorFlow's in float64."""
+"""Each algorithm for a convolution, with its gradients, against TensorFlow's in float64."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from pixel_snail.kernels import convolution, xla
 
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch):
-    monkeypatch.setattr(xla, "SMALL", 0)  # else these tensors would be too small
+    monkeypatch.setattr(xla, "SMALL", 0)  # else the tests' small tensors would not be compiled
 
 
 def values_and_gradients(convolve, arguments, weights):
@@ -21,12 +21,12 @@ def values_and_gradients(convolve, arguments, weights):
 
 
 def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
-    """convolve takes maps and filters, and a bias if it can, and has the values and gradients of TensorFlow's."""
+    """Compares the values and gradients of convolve(x, w, b), or of shifted_copies(x, w), to TensorFlow's."""
     takes_bias = convolve is not convolution.shifted_copies
     x, w, b = rng.normal(size=[2, *size, 3]), rng.normal(size=[*filter_size, 3, 5]), rng.normal(size=5)
     height, width = (side - extent + 1 for side, extent in zip(size, filter_size, strict=True))
     weights = rng.normal(size=[2, height, width, 5])
-    # What is compared begins with the same numbers.
+    # Both convolutions get the same numbers, already rounded to `dtype`.
     arguments = [tf.cast(value, dtype) for value in ([x, w, b] if takes_bias else [x, w])]
     expected = values_and_gradients(
         lambda x, w, b=0.0: tf.nn.conv2d(x, w, 1, "VALID") + b, [tf.cast(a, tf.float64) for a in arguments], weights
@@ -50,7 +50,7 @@ def test_winograds_way_is_the_convolution(size, rng):
 
 
 @pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (1, 3), (2, 1)])
-@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 2e-6), (tf.bfloat16, 1e-2)])  # 8 bits: 2^-8 is 0.4%
+@pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 2e-6), (tf.bfloat16, 1e-2)])  # bfloat16: 2^-8 is 0.4%
 def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, tolerance, rng):
     assert_is_tensorflows(convolution.shifted_copies, dtype, (5, 7), filter_size, tolerance, rng)
 
@@ -60,7 +60,7 @@ def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, to
 def test_bfloat16_is_convolved_with_tensorflows_fast_gradients_and_without(fast, wide, monkeypatch, rng):
     monkeypatch.setattr(convolution, "_has_fast_bfloat16", lambda: fast)
     monkeypatch.setattr(convolution, "_wide", lambda: 0 if wide else 2**16)
-    # Winograd's way rounds more often.
+    # Winograd's algorithm rounds more often.
     assert_is_tensorflows(convolution.convolve, tf.bfloat16, (5, 7), (2, 2), 2e-2 if wide else 1e-2, rng)
 
 
@@ -71,7 +71,7 @@ def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
     b = tf.cast(rng.normal(size=filters), tf.float32)
     expected = tf.nn.conv2d(x, w, 1, "VALID") + b
     np.testing.assert_allclose(convolution.convolve(x, w, b), expected, rtol=0, atol=2e-5)
-    # In a network whose inner maps are bfloat16, the last layer's are not: what is made for the others it leaves.
+    # In a bfloat16 network, the last layer's maps are float32: it must ignore a filter's transform in bfloat16.
     for dtype in (tf.float32, tf.bfloat16):
-        prepared = convolution.convolve(x, w, b, (1, 1), *convolution.made_of(w, (1, 1), dtype))
+        prepared = convolution.convolve(x, w, b, (1, 1), convolution.transform(w, (1, 1), dtype))
         np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)

@@ -1,19 +1,19 @@
-"""Compiled chains of operations against TensorFlow's single operations, their gradients against its own."""
+"""Fused elementwise operations and their gradients against TensorFlow's single operations."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pixel_snail import nn
-from pixel_snail.kernels import elementwise, xla
+from pixel_snail.kernels import dropout, elementwise, xla
 
-# Rounding of sums over some tens of elements of order 1.
+# The rounding error of sums over tens of elements of order 1.
 TOLERANCE = 2e-6
 
 
 @pytest.fixture(autouse=True, params=["compiled", "as they are"])
 def run(request, monkeypatch):
-    """Functions as graphs run them: the small tensors of these tests must not keep them from being compiled."""
+    """Wraps a function in a graph, which compiles it in spite of the tests' small tensors, or leaves it as it is."""
     if request.param == "compiled":
         monkeypatch.setattr(xla, "SMALL", 0)
         return tf.function
@@ -84,12 +84,12 @@ def test_gate_and_add_bias_are_their_formulas(rng, run):
 def test_activate_is_nonlinearity_then_dropout_then_zeros_around(nonlinearity, margins, rate, rng, run):
     x = normal(rng, 2, 3, 4, 5)
     shape = nn.nonlinearities[nonlinearity](x).shape
-    random = nn.dropout_words(shape, rate, tf.constant([1, 2, 0])) if rate else None
+    random = dropout.random_words(shape, rate, tf.constant([1, 2, 0])) if rate else None
 
     def reference(x):
         y = nn.nonlinearities[nonlinearity](x)
         if rate:
-            y = tf.where(elementwise.kept(random, shape, rate), y / (1 - rate), 0)
+            y = tf.where(dropout.kept(random, shape, rate), y / (1 - rate), 0)
         return tf.pad(y, [[0, 0], *margins, [0, 0]]) if margins else y
 
     activate = elementwise.activate

@@ -1,4 +1,4 @@
-"""A batch in parts is the batch: every image once, within the limits asked for."""
+"""A batch is divided into equal micro-batches: every image is computed once, within the limits given."""
 
 import itertools
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail.parallel import micro_batches
+from pixel_snail.parallel import devices, micro_batches
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 64])
 def test_a_division_is_into_equal_parts_that_keep_the_cores_busy_and_to_the_rounds(cores, monkeypatch):
-    monkeypatch.setattr(micro_batches, "_cores", lambda: cores)
+    monkeypatch.setattr(devices, "number_of_cores", lambda: cores)
     for together, replicas, rounds in itertools.product(range(1, 33), (1, 2, 4), (1, 2, 3)):
         images = together * rounds
         number, at_once = micro_batches.division(images, replicas, rounds)

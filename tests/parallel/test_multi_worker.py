@@ -1,4 +1,4 @@
-"""Several machines, which here are processes: they compute what one device does, and what goes wrong is told."""
+"""Several workers, here processes on one machine: they compute what one device computes, and errors are reported."""
 
 import json
 import os
@@ -15,8 +15,7 @@ import pytest
 import tensorflow as tf
 
 import train as train_command
-from pixel_snail import checkpoint, training
-from pixel_snail import flags as command_line
+from pixel_snail import checkpoint
 from pixel_snail.runs import history
 
 COMMAND = """
@@ -28,28 +27,25 @@ import tensorflow as tf
 import data, eval, train
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail.parallel import cluster
-from pixel_snail import evaluation
-from pixel_snail import flags
 from pixel_snail import model
-from pixel_snail import training
+from pixel_snail.dataset import DataSet, Split
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
 cluster.WAIT_SECONDS = 20
 model.specs["h1"] = ONE_BLOCK
 images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
-data.data_sets["tiny"] = lambda data_dir: data.DataSet(data.Split(images[:19]), data.Split(images[19:]))
-command, main = {"train": (train, training.train), "eval": (eval, evaluation.evaluate)}[sys.argv.pop(1)]
-flags.run(main, command.parse_flags())
+data.data_sets["tiny"] = lambda data_dir: DataSet(Split(images[:19]), Split(images[19:]))
+{"train": train, "eval": eval}[sys.argv.pop(1)].main()
 """
 NETWORK = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny"]
 TRAINING = [*NETWORK, "-a4", "-p0", "-x2", "-t1", "--polyak_decay=0.5"]
 SECONDS = 200
-"""More than any of the processes takes, starting and compiling included."""
+"""A time limit that no process reaches, including its start and compilation."""
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a command of one worker or more, each with its own flags, and returns their processes."""
+    """start(command, flags of worker 0, flags of worker 1, ...) starts the workers and returns their processes."""
     processes = []
 
     def start(command, *flags_of_each):
@@ -82,12 +78,12 @@ def start(tmp_path):
 
 
 def codes(processes):
-    """The exit codes, once all have ended."""
+    """Waits for the processes and returns their exit codes."""
     return [process.wait(SECONDS) for process in processes]
 
 
 def told(process):
-    """What was written to stderr, without progress bars and what waits."""
+    """The lines on a process's stderr, except progress bars and messages about waiting."""
     lines = re.split(r"[\r\n]+", process.err.read_text())
     return [line for line in lines if line.strip() and "waiting for" not in line and not re.search(r"\d+%\|", line)]
 
@@ -105,7 +101,7 @@ def steps_taken(prefix):
 
 
 def logged(folder):
-    """The figures in the print.log below a folder, by their names."""
+    """The figures in the print.log below a folder, by name."""
     (log,) = folder.rglob("print.log")
     return {
         name: [float(line.split()[1]) for line in log.read_text().splitlines() if line.startswith(f"{name} ")]
@@ -115,7 +111,7 @@ def logged(folder):
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    """The folder of a run on one device, on batches of four images."""
+    """The folder of a finished run on one device, in batches of four images."""
     folder = tmp_path_factory.mktemp("one")
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     argv = ["train", *TRAINING, "-b4", "--sample_interval=0", f"-o{folder}"]
@@ -143,7 +139,7 @@ def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
     readers = [tf.train.load_checkpoint(checkpoint.find(str(path))) for path in (one_device, tmp_path / "chief")]
     for name in readers[0].get_variable_to_shape_map():
         expected, actual = (reader.get_tensor(name) for reader in readers)
-        if name.startswith("model/"):  # a hundredth of one step
+        if name.startswith("model/"):  # 1% of the change in one step
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5, err_msg=name)
     assert readers[1].get_tensor("Variable") == 9
 
@@ -155,7 +151,7 @@ def test_gradients_are_averaged_over_machines_if_asked(one_device, start, tmp_pa
     summed = tf.train.load_checkpoint(str(next(one_device.rglob("0/*.index")))[: -len(".index")])
     averaged = tf.train.load_checkpoint(checkpoint.find(str(tmp_path)))
     numbers = [name[len("Variable_") :] for name in summed.get_variable_to_shape_map() if name.startswith("Variable_")]
-    # Odd ones are v, even ones m. By Adam's epsilon, parameters differ a little, and with them all that follows.
+    # Odd numbers are v, even ones m. Adam's epsilon makes the parameters, and so later gradients, differ a little.
     for parity, factor in ((1, 4), (0, 2)):
         names = [f"Variable_{number}" for number in numbers if int(number) % 2 == parity]
         expected, actual = (
@@ -248,7 +244,7 @@ def test_ctrl_c_ends_a_worker_that_waits_for_the_others_at_once(start, tmp_path)
     while "waiting for the others" not in chief.err.read_text():
         assert chief.poll() is None
         time.sleep(0.1)
-    time.sleep(1)  # it has only said so; until it waits, Ctrl-C is told as "interrupted"
+    time.sleep(1)  # it prints this before it waits; until then, Ctrl-C would give "interrupted"
     chief.send_signal(signal.SIGINT)
     assert chief.wait(10) == -signal.SIGINT  # long before WAIT_SECONDS are over
     assert "Traceback" not in chief.err.read_text()
@@ -278,7 +274,7 @@ TWO = {"worker": ["a:1", "b:2"]}
 def test_mistakes_in_tf_config_get_one_line_and_exit_code_2(monkeypatch, tmp_path, capfd, config, message):
     monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(SystemExit) as exit_:
-        command_line.run(training.train, train_command.parse_flags([f"-o{tmp_path}/runs"]))
+        train_command.main([f"-o{tmp_path}/runs"])
     assert exit_.value.code == 2
     stderr = capfd.readouterr().err
     assert stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What is put beside the paper's figures, and what is not."""
+"""Which results are compared with the paper's figures, and the flags of the paper's runs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pictures, read back."""
+"""The pictures of a report, read back from their files."""
 
 import numpy as np
 import PIL.Image
@@ -28,3 +28,17 @@ def test_bit_maps_are_a_picture_of_any_number_of_images(tmp_path, rng):
         path = tmp_path / f"{number}.png"
         plotting.save_bit_maps(images, rng.uniform(0, 20, [number, 8, 6]), rng.uniform(2, 4, 30), path)
         assert np.asarray(PIL.Image.open(path)).std() > 0
+
+
+def test_completions_are_a_row_for_each_image_and_an_array(tmp_path, rng):
+    truth = rng.uniform(-1, 1, [2, 6, 4, 3]).astype(np.float32)
+    completions = rng.uniform(-1, 1, [6, 6, 4, 3]).astype(np.float32)
+    path = plotting.save_completions(truth, completions, 2, str(tmp_path), "tiny")
+    picture = np.asarray(PIL.Image.open(path))
+    assert picture.shape == (2 * 6, 5 * 4, 3)  # the image, its kept rows, three completions
+    pixels = np.round(truth * 127.5 + 127.5)
+    np.testing.assert_array_equal(picture[:6, :4], pixels[0])
+    np.testing.assert_array_equal(picture[6:8, 4:8], pixels[1, :2])
+    assert len(np.unique(picture[8:, 4:8])) == 1
+    np.testing.assert_array_equal(picture[6:, 16:], np.round(completions[5] * 127.5 + 127.5))
+    np.testing.assert_array_equal(np.load(tmp_path / "tiny_completions.npy"), completions.reshape(2, 3, 6, 4, 3))

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed, fed bad batches or refused by the disk: what it saves, says, and goes on from."""
+"""Runs that are stopped, killed, given bad batches or a full disk: what they save and report, and how they go on."""
 
 import os
 import resource
@@ -14,13 +14,13 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, evaluation, logistic_mixture, sampling, signals, steps, training
-from pixel_snail import flags as command_line
+from pixel_snail import checkpoint, dataset, logistic_mixture, sampling, signals, steps
 from pixel_snail import model as models
+from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.runs import folder as run_folder
 from pixel_snail.runs import history
+from pixel_snail.runs.folder import RunFolder
 
 FLAGS = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
 STEPS_AN_EPOCH = 5
@@ -30,26 +30,24 @@ STEPS_AN_EPOCH = 5
 def tiny(monkeypatch):
     monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
     images = np.random.default_rng(0).integers(0, 256, [14, 8, 8, 3], np.uint8)
-    images[7] = 255  # some tests find it a bad one
-    monkeypatch.setitem(
-        data.data_sets, "tiny", lambda _: data.DataSet(data.Split(images[:10]), data.Split(images[10:]))
-    )
+    images[7] = 255  # `bad_image` makes the loss of this image infinite
+    monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(images[:10]), Split(images[10:])))
 
 
 @pytest.fixture
 def train(tmp_path, capfd):
-    """Runs train.py, and returns its exit code and what it wrote to standard output and to stderr."""
+    """Runs train.py; returns its exit code, its standard output and its stderr."""
 
     def train(*argv):
         with pytest.raises(SystemExit) as exit_:
-            command_line.run(training.train, train_command.parse_flags([*FLAGS, f"-o{tmp_path}/runs", *argv]))
+            train_command.main([*FLAGS, f"-o{tmp_path}/runs", *argv])
         return exit_.value.code, *capfd.readouterr()
 
     return train
 
 
 def before_call(monkeypatch, module, maker, number, action):
-    """Has action() called before the call, of that number, of the function that module.maker makes."""
+    """Patches module.maker: the function it returns calls action() before its own call `number`, counted from 1."""
     make = getattr(module, maker)
     calls = []
 
@@ -83,7 +81,7 @@ def names(folder):
     "module, maker, number, saved, steps_taken",
     [
         (steps, "train_step", 8, "1_6", 8),
-        (evaluation, "test_step", 1, "0_10", 5),
+        (steps, "test_step", 1, "0_10", 5),
         (sampling, "sampler", 2, "1", 10),
     ],
     ids=["in a step", "in a test", "in sampling"],
@@ -101,10 +99,10 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     (run,) = (tmp_path / "runs").iterdir()
     newest = checkpoint.find(str(run))
     assert newest == str(run / saved / "params_tiny.ckpt")
-    if module is sampling:  # all is done but the last samples
+    if module is sampling:  # only the last samples are missing
         return
     assert f"stopped by SIGTERM after {steps_taken} steps: the same command goes on, from {newest}\n" in out
-    assert len(history.read(newest).test) == (0 if module is evaluation else 1)
+    assert len(history.read(newest).test) == (0 if maker == "test_step" else 1)
 
     code, out, _ = train(*argv)
     assert code == 0
@@ -114,7 +112,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     assert found.keys() == expected.keys()
     assert len(found["pixel_snail/train_bpd"]) == 2 * STEPS_AN_EPOCH
     for name in expected:
-        # Equal where one thread computes, as in the tests of kills.
+        # Equal to the last bit only with one thread, as in the tests of kills.
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
     code, out, _ = train(*argv)
@@ -158,7 +156,7 @@ def test_other_flags_are_another_run(train, tmp_path):
 
 
 def test_the_second_signal_ends_at_once():
-    before = signal.getsignal(signal.SIGINT)  # a shell has those that it starts in the background ignore it
+    before = signal.getsignal(signal.SIGINT)  # a shell's background job ignores it
     with signals.Signals() as asked:
         ask_to_stop()
         assert asked.received == "SIGTERM"
@@ -199,7 +197,7 @@ def test_checkpoints_are_taken_by_the_clock_too(train, tmp_path):
 
 @pytest.fixture
 def bad_image(monkeypatch):
-    """The loss of white images is not finite; the gradient is."""
+    """Makes the loss of white images infinite; the gradient stays finite."""
     loss_per_image = logistic_mixture.loss_per_image
 
     def loss(x, outputs):
@@ -212,9 +210,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_
     code, _, err = train("-x2", "--save_minutes=1e-6", "--keep=0", "--sample_interval=0")
     assert code == 2
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
-    place = list(data.epoch_order(data.Split(np.zeros(10)), 42, 0)).index(7)
+    place = list(dataset.epoch_order(Split(np.zeros(10)), 42, 0)).index(7)
     step = place // 2
-    indices = data.epoch_order(data.Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
+    indices = dataset.epoch_order(Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
     assert f"the loss is inf in step {step} of epoch 0, of the training images {indices[0]}, {indices[1]}:" in line
     newest = checkpoint.find(str(tmp_path))
     assert f"--load_params={newest}" in line
@@ -291,11 +289,11 @@ def test_a_folder_that_is_gone_does_not_end_training(train, monkeypatch, tmp_pat
 
 def test_no_two_processes_train_in_one_folder(tmp_path):
     flags = train_command.parse_flags([*FLAGS, f"-o{tmp_path}"])
-    folder = run_folder.RunFolder(flags, Cluster())
+    folder = RunFolder(flags, Cluster())
     with pytest.raises(UserError, match="another process is training in"):
-        run_folder.RunFolder(flags, Cluster(), folder.path)
+        RunFolder(flags, Cluster(), folder.path)
     folder.close()
-    run_folder.RunFolder(flags, Cluster(), folder.path).close()
+    RunFolder(flags, Cluster(), folder.path).close()
 
 
 def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):

@@ -1,0 +1,360 @@
+"""A trained network as a probability distribution over images: the Python interface, which the commands use too."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail import checkpoint, logistic_mixture, sampling, steps
+from pixel_snail import model as models
+from pixel_snail.dataset import Split
+from pixel_snail.errors import UserError, option
+from pixel_snail.network import Network
+from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.pictures import from_8_bits, to_8_bits
+from pixel_snail.weights import fold
+
+Images = np.ndarray | tf.Tensor
+"""uint8 [N, H, W, 3], RGB."""
+
+Labels = np.ndarray | tf.Tensor | Sequence[int] | None
+"""Integers [N] from 0 to nr_labels - 1."""
+
+
+class Distribution:
+    """A distribution over images, as `load` and `build` return it.
+
+    Images go in and come out as uint8 [N, H, W, 3], RGB, in numpy arrays or tensors; any number of them, which are
+    computed in batches. Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it.
+    A network that is conditional on classes needs `labels`, integers [N] from 0 to nr_labels - 1.
+
+        model = pixel_snail.load("data/save/demo")
+        model.bits_per_dim(images)                       # float64 [N]
+        model.sample(16, seed=1)                         # uint8 [16, H, W, 3]
+        model.complete(images, keep_rows=16)             # uint8 [N, H, W, 3]
+        model.network.save("model.keras")                # a Keras model like any other
+
+    Args:
+        network: a network that `model.build` made.
+        strategy: the replicas that compute likelihoods; by default one device.
+        cluster: the workers, if there are several; each must call the same methods.
+
+    Attributes:
+        network: the keras.Model: float32 [B, H, W, 3] in [-1, 1] -> the parameters of each pixel's mixture.
+        spec: the name of its specification.
+        image_shape: (H, W, 3).
+        nr_labels: the number of classes; None: the network is not conditional.
+        is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
+    """
+
+    def __init__(
+        self, network: Network, strategy: tf.distribute.Strategy | None = None, cluster: Cluster | None = None
+    ):
+        self.network = network
+        self.spec = network.description.model
+        self.image_shape = network.description.image_shape
+        self.nr_labels = network.description.nr_labels
+        self.is_causal = self.spec not in models.leaking
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._cluster = cluster
+        self._test_step = steps.test_step(self._strategy, network, lambda: network.trainable_variables)
+        self._drawers = {}
+        self._has_warned = False
+
+    def __repr__(self) -> str:
+        labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
+        return f"<Distribution {self.spec} over images {self.image_shape}{labels}>"
+
+    def log_prob(self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1) -> np.ndarray:
+        """The log-likelihood of each image in nats, float64 [N].
+
+        Args:
+            images: uint8 [N, H, W, 3].
+            labels: integers [N], of a conditional network.
+            batch_size: images computed at once by a replica.
+            verbose: 0: no progress bar.
+
+        Raises:
+            UserError: the images or labels are not of that form, or a likelihood is not finite.
+        """
+        return -self._nats_per_channel(images, labels, batch_size, verbose).sum(1)
+
+    def bits_per_dim(
+        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+    ) -> np.ndarray:
+        """Bits per dimension of each image, float64 [N]: -log_prob / (ln 2 * H * W * 3). Arguments as in log_prob."""
+        return -logistic_mixture.bits_per_dim(
+            self.log_prob(images, labels, batch_size=batch_size, verbose=verbose), self.image_shape
+        )
+
+    def bits_per_dim_per_channel(
+        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+    ) -> np.ndarray:
+        """Bits per dimension of R, of G given R, and of B given both, for each image, float64 [N, 3].
+
+        Their mean is bits_per_dim. Arguments as in log_prob.
+        """
+        nats = self._nats_per_channel(images, labels, batch_size, verbose)
+        return logistic_mixture.bits_per_dim_per_channel(nats, self.image_shape)
+
+    def nats_in_batches(
+        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Minus the log-likelihood in nats of every value, batch by batch, for sets whose results exceed memory.
+
+        Arguments and errors as in log_prob; but that the network leaks is not warned of.
+
+        Yields:
+            float32 [b, H, W, 3], of the next b images: each channel's, given the channels and pixels before it.
+        """
+        images = self._checked_images(images)
+        split = Split(images, self._checked_labels(labels, len(images)))
+        if not len(split):
+            return
+        yield from steps.nats_in_batches(
+            self._test_step(), self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
+        )
+
+    def sample(
+        self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
+    ) -> np.ndarray:
+        """Draws images, uint8 [number, H, W, 3].
+
+        Args:
+            number: how many.
+            labels: integers [number], of a conditional network.
+            seed: decides the images, bit by bit. Image i is the same however many are drawn.
+            temperature: scales the noise; 0: the most likely component's mean for each pixel.
+            verbose: 0: no progress bar.
+
+        Raises:
+            UserError: the network leaks, the labels are not of that form, or memory does not suffice.
+        """
+        return to_8_bits(self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose))
+
+    def complete(
+        self,
+        images: Images,
+        keep_rows: int | None = None,
+        labels: Labels = None,
+        *,
+        seed: int = 42,
+        temperature: float = 1.0,
+        verbose: int = 1,
+    ) -> np.ndarray:
+        """Keeps the upper rows of images and draws the rest, uint8 [N, H, W, 3].
+
+        For several completions of each image, repeat the images: `complete(np.repeat(images, 4, axis=0))`.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+            keep_rows: how many rows stay; by default half of them.
+            labels, seed, temperature, verbose: as in sample.
+
+        Raises:
+            UserError: as in sample, or the images are not of that form, or no row is left to draw.
+        """
+        images = self._checked_images(images)
+        keep_rows = rows_to_keep(keep_rows, self.image_shape)
+        given = from_8_bits(images)
+        drawn = self.draw(
+            len(images), labels, seed=seed, temperature=temperature, given=given, keep_rows=keep_rows, verbose=verbose
+        )
+        return to_8_bits(drawn)
+
+    def draw(
+        self,
+        number: int,
+        labels: Labels = None,
+        *,
+        seed: int = 42,
+        temperature: float = 1.0,
+        given: np.ndarray | None = None,
+        keep_rows: int = 0,
+        batch_on_gpu: int = 32,
+        verbose: int = 1,
+    ) -> np.ndarray:
+        """Draws images as the original does: float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits.
+
+        Args:
+            given: images [number, H, W, 3] in [-1, 1], of which the upper `keep_rows` rows are kept.
+            batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
+            number, labels, seed, temperature, verbose: as in sample.
+
+        Raises:
+            UserError: as in sample.
+        """
+        if not self.is_causal:
+            raise UserError(f"{models.leak_warning(self.spec)}, and it can't sample")
+        labels = self._checked_labels(labels, number)
+        if not number:
+            return np.zeros([0, *self.image_shape], np.float32)
+        settings = temperature, batch_on_gpu
+        if settings not in self._drawers:
+            self._drawers[settings] = sampling.drawer(self.network, batch_on_gpu, temperature)
+        weights = fold(self.network, self.network.trainable_variables)
+        return self._drawers[settings](weights, number, seed, labels, given, keep_rows, verbose)
+
+    def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
+        """The data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
+
+        Args:
+            images: a batch of training images, uint8 [N, H, W, 3].
+            labels: as in log_prob.
+            seed: of dropout, which is active.
+        """
+        images = self._checked_images(images)
+        steps.initialise(self.network, {"images": images[:], "labels": self._checked_labels(labels, len(images))}, seed)
+
+    def _nats_per_channel(self, images, labels, batch_size, verbose):
+        if not self.is_causal and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(models.leak_warning(self.spec), stacklevel=3)
+        nats = list(self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose))
+        return steps.nats_per_channel(nats) if nats else np.zeros([0, 3])
+
+    def _checked_images(self, images):
+        if isinstance(images, (tf.Tensor, tf.Variable, list, tuple)):
+            images = np.asarray(images)
+        shape, dtype = tuple(images.shape), np.dtype(images.dtype)
+        if dtype != np.uint8 or shape[1:] != tuple(self.image_shape):
+            expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
+            raise UserError(f"images must be {expected}, not {dtype} {list(shape)}")
+        return images
+
+    def _checked_labels(self, labels, number):
+        if self.nr_labels is None:
+            if labels is not None:
+                raise UserError("the network is not conditional on classes: leave labels out")
+            return None
+        if labels is None:
+            raise UserError(f"the network is conditional on {self.nr_labels} classes: give labels, integers [{number}]")
+        labels = np.asarray(labels)
+        if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
+            raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
+        outside = np.flatnonzero((labels < 0) | (labels >= self.nr_labels))
+        if len(outside):
+            raise UserError(
+                f"image {outside[0]} has the label {labels[outside[0]]}, but the network knows the classes 0 to "
+                f"{self.nr_labels - 1}"
+            )
+        return labels
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    model: str | None = None,
+    nr_resnet: int | None = None,
+    nr_filters: int | None = None,
+    nr_logistic_mix: int | None = None,
+    resnet_nonlinearity: str | None = None,
+    image_shape: Sequence[int] | None = None,
+    nr_labels: int | None = None,
+    averaged: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
+    cluster: Cluster | None = None,
+) -> Distribution:
+    """The distribution of a checkpoint.
+
+    A checkpoint of this program tells which network it is of. For one of the original, give what its flags were, as
+    keywords of the same names; their defaults are train.py's.
+
+    Args:
+        path: a run's folder (its newest whole checkpoint is taken), a checkpoint's prefix, or one of its files.
+        model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
+        image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
+        nr_labels: the number of classes; by default as many as the checkpoint has.
+        averaged: whether to use the Polyak averages of the parameters, as the published figures do, or the parameters.
+        strategy, cluster: see Distribution.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
+    """
+    prefix = checkpoint.find(os.path.expanduser(os.fspath(path)))
+    reader = checkpoint.Reader(prefix)
+    told = reader.description()
+    given = {
+        "model": model,
+        "nr_resnet": nr_resnet,
+        "nr_filters": nr_filters,
+        "nr_logistic_mix": nr_logistic_mix,
+        "resnet_nonlinearity": resnet_nonlinearity,
+    }
+    settings = {
+        name: value if value is not None else models.SETTINGS[name] if told is None else getattr(told, name)
+        for name, value in given.items()
+    }
+    if image_shape is None and told is None:
+        raise UserError(f"the checkpoint {prefix} does not tell the size of its images: give image_shape=(H, W, 3)")
+    _check_size(reader, settings)
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        network = models.build(
+            image_shape=tuple(image_shape or told.image_shape),
+            nr_labels=reader.nr_labels() if nr_labels is None else nr_labels,
+            dropout_p=0.0,
+            **settings,
+        )
+        checkpoint.load(prefix, network, averaged=averaged)
+    return Distribution(network, strategy, cluster)
+
+
+def build(
+    model: str = models.SETTINGS["model"],
+    *,
+    image_shape: Sequence[int],
+    nr_labels: int | None = None,
+    nr_resnet: int = models.SETTINGS["nr_resnet"],
+    nr_filters: int = models.SETTINGS["nr_filters"],
+    nr_logistic_mix: int = models.SETTINGS["nr_logistic_mix"],
+    resnet_nonlinearity: str = models.SETTINGS["resnet_nonlinearity"],
+    dropout_p: float = 0.5,
+) -> Distribution:
+    """The distribution of an untrained network. `initialise` it on images before training.
+
+    Args:
+        model: a name in `pixel_snail.specs`.
+        image_shape: (H, W, 3).
+        nr_labels: the number of classes, if the network is to be conditional on them.
+        nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
+
+    Raises:
+        UserError: there is no such specification, or the network does not take images of this size.
+    """
+    settings = {
+        "nr_resnet": nr_resnet,
+        "nr_filters": nr_filters,
+        "nr_logistic_mix": nr_logistic_mix,
+        "resnet_nonlinearity": resnet_nonlinearity,
+        "dropout_p": dropout_p,
+    }
+    return Distribution(models.build(model, tuple(image_shape), nr_labels, **settings))
+
+
+def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:
+    """How many upper rows of an image a completion keeps: by default half of them.
+
+    Raises:
+        UserError: the images have no more rows than that.
+    """
+    height = image_shape[0]
+    keep_rows = height // 2 if keep_rows is None else keep_rows
+    if not 0 <= keep_rows < height:
+        raise UserError(f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {height} rows")
+    return keep_rows
+
+
+def _check_size(reader, settings):
+    """Raises UserError if the network is far larger than the checkpoint's: to build it might take all memory."""
+    parameters = reader.parameters()
+    widest = max((width for shape in parameters.values() for width in shape), default=0)
+    for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
+        if settings[name] > most:
+            raise UserError(
+                f"the checkpoint {reader.prefix} is of another network: {option(name)}={settings[name]} is too much "
+                f"for its {len(parameters)} tensors, at most {widest} wide; "
+                f"python -m pixel_snail.inspection {reader.prefix} tells of which it is"
+            )

@@ -1,0 +1,142 @@
+"""Files and folders that are written whole or not at all, and locks on them."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pixel_snail.errors import UserError
+
+WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
+"""Before the name of a file or folder: it is being written; its replacement is not there yet; it is being removed."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` for writing a file or a folder, which then takes the place of `path`.
+
+    It is synced to the disk first, so that `path` is never half written, even if the machine loses power. If the block
+    raises, `path` stays as it was.
+
+    Raises:
+        OSError: no permission, no space: `path` is as it was.
+    """
+    path = Path(path)
+    aside, replaced = path.with_name(f"{WRITING}{path.name}"), path.with_name(f"{REPLACED}{path.name}")
+    _remove(aside)
+    try:
+        yield aside
+        for written in (*aside.rglob("*"), aside):
+            _sync(written)
+        if path.is_dir():  # a folder can't be replaced in one step
+            _remove(replaced)
+            os.rename(path, replaced)
+        os.replace(aside, path)
+    except BaseException:
+        _remove(aside)
+        raise
+    _sync(path.parent)
+    _remove(replaced)
+
+
+def write(path: str | Path, save: Callable[[str], object]) -> None:
+    """Has save(path) write a file, whole or not at all, in a folder that is made if need be.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        if real.exists() and not real.is_file():  # a device or a pipe
+            save(str(real))
+            return
+        with replacing(real) as aside:
+            save(str(aside))
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Removes a folder; never a part of it stays under its name.
+
+    Raises:
+        OSError: no permission.
+    """
+    aside = Path(folder).with_name(f"{REMOVED}{Path(folder).name}")
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Removes from a folder whatever a crash left half written, half removed or replaced."""
+    for start in (WRITING, REMOVED, REPLACED):
+        for leftover in Path(folder).glob(f"{start}*"):
+            # What was to be replaced counts until its replacement is there.
+            if start != REPLACED or leftover.with_name(leftover.name.removeprefix(start)).exists():
+                _remove(leftover)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a path, relative to some folder, is or lies in something half written or half removed."""
+    return any(part.startswith((WRITING, REMOVED)) for part in path.parts)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises UserError, before any work is done, if a folder can't be made or written to."""
+    path = Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir():
+        raise UserError(f"can't write to {folder}: {path} is not a folder")
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror or error} in {path}") from error
+
+
+def check_file_writable(path: str) -> None:
+    """Raises UserError, before any work is done, if a file can't be written; its content stays."""
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        raise UserError(f"can't write {path}: it is a folder")
+    if real.is_file() or not real.exists():  # not for a device or a pipe
+        check_writable(real.parent)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]:
+    """Holds the lock of a file or folder; it ends with the process, too, however that ends.
+
+    Args:
+        when_taken: called if another process holds the lock, and may raise; afterwards the lock is waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # on a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                when_taken()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

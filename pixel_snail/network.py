@@ -1,0 +1,102 @@
+"""What PixelSNAIL and PixelCNN++ have in common: how a network is built, described and saved by Keras."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from pixel_snail.errors import UserError, option
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Which network this is: enough to build it again.
+
+    Attributes:
+        model: the specification's name, as --model takes it.
+        image_shape: (H, W, 3). The parameters do not depend on it.
+        nr_labels: L, the number of classes; None: the network is not conditional on labels.
+        nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
+    """
+
+    model: str
+    image_shape: tuple[int, int, int]
+    nr_labels: int | None
+    nr_resnet: int
+    nr_filters: int
+    nr_logistic_mix: int
+    resnet_nonlinearity: str
+    dropout_p: float
+
+
+class Network(keras.Model):
+    """The base of the networks: images to the parameters of the mixture of logistics for each pixel.
+
+    `network(x, h=None)` maps images x [B, H, W, 3], float32 in [-1, 1], and one-hot labels h [B, L] of a conditional
+    network to [B, H, W, 10 K], or to three tensors [B, H, W, 3 K] where outputs are channel-wise. Each pixel's
+    parameters are predicted from the pixels before it in raster order.
+
+    Args:
+        settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity and dropout_p.
+
+    Attributes:
+        description: set by `build_for`.
+        size_multiple: the sides of images must be multiples of it.
+        period: after so many rows or columns, the smaller maps of the network have a row or column again.
+    """
+
+    size_multiple = 1
+    period = 1
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = settings
+        self.description: Description | None = None
+
+    def build_for(self, model: str, image_shape: tuple[int, int, int], nr_labels: int | None) -> "Network":
+        """Makes the variables, and returns the network.
+
+        Args:
+            model: the specification's name.
+            image_shape: (H, W, 3).
+            nr_labels: L, if the network is to be conditional on labels.
+
+        Raises:
+            UserError: the network does not take images of this size.
+        """
+        height, width = image_shape[:2]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise UserError(
+                f"{option('model')}={model} takes images whose sides are multiples of {self.size_multiple}, not "
+                f"{height} x {width}"
+            )
+        self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
+        self.description = Description(model, tuple(image_shape), nr_labels, **self.settings)
+        return self
+
+    def layers_by_size(self) -> list[list[keras.layers.Layer]]:
+        """The layers that work at each size of map: the image's first, then half of it, and so on."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_spec(cls, name: str, **settings) -> "Network":
+        """The network of a specification, without variables."""
+        return cls(**settings)
+
+    # What Keras needs to save and load a network
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self.description)
+
+    def export(self, filepath: str, format: str = "tf_saved_model", **settings) -> None:
+        """keras.Model.export, for any batch size, and with the one-hot labels [B, L] of a conditional network."""
+        inputs = [keras.InputSpec("float32", (None, *self.description.image_shape))]
+        if self.description.nr_labels is not None:
+            inputs.append(keras.InputSpec("float32", (None, self.description.nr_labels)))
+        super().export(filepath, format, **{"input_signature": inputs} | settings)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Network":
+        settings = dict(config)
+        model, image_shape, nr_labels = (settings.pop(name) for name in ("model", "image_shape", "nr_labels"))
+        return cls.of_spec(model, **settings).build_for(model, tuple(image_shape), nr_labels)

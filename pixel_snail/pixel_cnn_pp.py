@@ -1,0 +1,119 @@
+"""PixelCNN++ (Salimans et al. 2017), which the original calls pxpp."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from pixel_snail import nn
+from pixel_snail.blocks import Output, Resample, Stem, Streams, to_bfloat16
+from pixel_snail.kernels import dropout
+from pixel_snail.network import Network
+from pixel_snail.weights import Layer, traced_once
+
+
+@keras.saving.register_keras_serializable("pixel_snail")
+class PixelCNNpp(Network):
+    """PixelCNN++: two streams, down to a quarter of the image's size and up again, with skip connections across.
+
+    The arguments are those of PixelSNAIL.
+    """
+
+    size_multiple = period = 4
+
+    def __init__(
+        self,
+        nr_resnet: int = 5,
+        nr_filters: int = 160,
+        nr_logistic_mix: int = 10,
+        resnet_nonlinearity: str = "elu",
+        dropout_p: float = 0.5,
+    ):
+        super().__init__(
+            nr_resnet=nr_resnet,
+            nr_filters=nr_filters,
+            nr_logistic_mix=nr_logistic_mix,
+            resnet_nonlinearity=resnet_nonlinearity,
+            dropout_p=dropout_p,
+        )
+        resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
+        conv = nn.down_right_shifted_conv2d
+
+        def streams(number):
+            return [Streams(resnet, conv, up=True) for _ in range(number)]
+
+        def resample(layer_u, layer_ul):
+            return Resample(layer_u(nr_filters, strides=(2, 2)), layer_ul(nr_filters, strides=(2, 2)))
+
+        self.stem = Stem(nr_filters, up=True)
+        level = Level(streams(nr_resnet), None, None, None, streams(nr_resnet))
+        for _ in range(2):
+            shrink = resample(nn.down_shifted_conv2d, conv)
+            grow = resample(nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
+            level = Level(streams(nr_resnet), shrink, level, grow, streams(nr_resnet + 1))
+        self.level = level
+        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix)
+
+    def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
+        """As PixelSNAIL's."""
+        ul, u = self.stem(x, cache=cache)
+        if bfloat16:
+            ul, u = to_bfloat16(ul), to_bfloat16(u)
+        ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)
+        return ul if cache is not None else self.output_layer(tf.cast(ul, tf.float32), drawn=lambda *outputs: x)
+
+    def layers_by_size(self) -> list[list[keras.layers.Layer]]:
+        layers, level = [], self.level
+        while level is not None:
+            layers.append(level.own_layers())
+            level = level.inner
+        return layers
+
+
+class Level(Layer):
+    """PixelCNN++ at one size of map: steps before the next smaller size, that size, and steps after it.
+
+    Each step after it also gets the output of a step before it as a skip connection, the last one first.
+
+    Args:
+        before: the steps before the smaller size.
+        shrink, inner, grow: the layer to half the size, the level there, and the layer back; None at the smallest size.
+        after: the steps after the smaller size.
+    """
+
+    def __init__(self, before, shrink, inner, grow, after):
+        super().__init__()
+        # In the original's order of creation.
+        self.before = before
+        self.shrink = shrink
+        self.inner = inner
+        self.grow = grow
+        self.after = after
+
+    def own_layers(self) -> list[keras.layers.Layer]:
+        """The layers that work at this size."""
+        return [*self.before, *([self.shrink] if self.shrink else []), *self.after]
+
+    def call(self, ul, u, h=None, seed=None, cache=None, recompute=False):
+        *seeds, inner_seed = dropout.split_seed(seed, len(self.before) + len(self.after) + 1)
+
+        def run(layer, like, layer_seed, **streams):
+            return traced_once(layer, like, recompute, h=h, seed=layer_seed, cache=cache)(**streams)
+
+        streams = [(ul, u)]
+        for layer, layer_seed in zip(self.before, seeds[: len(self.before)], strict=True):
+            ul, u = run(layer, self.before[0], layer_seed, ul=ul, u=u)
+            streams.append((ul, u))
+        if self.inner is None:
+            ul, u = streams.pop()
+        elif cache is None:
+            ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed, recompute=recompute))
+        else:
+            small = self.shrink(ul, u, cache=cache)
+            if cache.inner_is_due:
+                cache.keep(*self.inner(*small, h=h, cache=cache.inner))
+            ul, u = self.grow(*cache.kept(), cache=cache)
+        for layer, layer_seed in zip(self.after, seeds[len(self.before) :], strict=True):
+            skip_ul, skip_u = streams.pop()
+            ul, u = run(layer, self.after[0], layer_seed, ul=ul, u=u, skip_ul=skip_ul, skip_u=skip_u)
+        return ul, u

@@ -1,0 +1,91 @@
+"""The result of an evaluation, as JSON and as a table."""
+
+import numpy as np
+
+from pixel_snail import logistic_mixture
+from pixel_snail.reports import comparisons
+
+
+def result(
+    nats: np.ndarray,
+    image_shape: tuple[int, int, int],
+    *,
+    data_set: str,
+    source: str,
+    model: str,
+    load_params: str,
+    averaged: bool,
+    causal: bool,
+    class_conditional: bool,
+    unverified: str | None,
+) -> dict[str, object]:
+    """The content of eval.py's JSON, without `files_bits_per_dim`.
+
+    Args:
+        nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
+        image_shape: (H, W, 3).
+        data_set: its --data_set name.
+        source, unverified: see dataset.DataSet.
+        model, load_params: the specification's name and the checkpoint's prefix.
+        averaged: whether the parameters are the Polyak averages.
+        causal: whether the network is causal: otherwise its figure is not a likelihood.
+        class_conditional: whether the network was told the labels.
+    """
+    bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
+    published = comparisons.benchmarks.get(data_set)
+    figures = {
+        "data_set": data_set,
+        "source": source,
+        "model": model,
+        "load_params": load_params,
+        "averaged": averaged,
+        "causal": causal,
+        "images": len(bits),
+        "test_set_images": published.images if published else len(bits),
+        "bits_per_dim": float(bits.mean()),
+        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5) if len(bits) > 1 else None,
+        "bits_per_dim_per_channel": {
+            channel: float(bits.mean())
+            for channel, bits in zip("RGB", logistic_mixture.bits_per_dim_per_channel(nats, image_shape).T, strict=True)
+        },
+        "bits_per_dim_per_image": bits.tolist(),
+        "why_not_comparable": comparisons.why_not_comparable(
+            data_set, len(bits), causal, class_conditional, unverified
+        ),
+    }
+    if figures["why_not_comparable"] is None:
+        figures["paper_bits_per_dim"] = published.bits_per_dim
+    return figures
+
+
+def summary(figures: dict[str, object]) -> str:
+    """The result in one line: bits/dim and its standard error."""
+    return f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}"
+
+
+def table(figures: dict[str, object]) -> str:
+    """The result as a table: bits/dim, also by channel; the paper's figures if comparable; those of image files."""
+    parameters = "averaged" if figures["averaged"] else "raw"
+    rows = [
+        (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], _plus_or_minus(figures)),
+        *((f"  of {channel}", bits, "") for channel, bits in figures["bits_per_dim_per_channel"].items()),
+    ]
+    reason = figures["why_not_comparable"]
+    if reason is None:
+        rows += comparisons.comparison(figures["data_set"], figures["bits_per_dim"], figures["bits_per_dim_stderr"])
+    sample = "" if figures["images"] <= comparisons.MOST_IMAGES else f"of {comparisons.MOST_IMAGES:,} of the images"
+    rows += [(f"{name} files", bits, sample) for name, bits in figures["files_bits_per_dim"].items()]
+    width = max(len(name) for name, _, _ in rows)
+    title = (
+        f"bits/dim on {figures['images']:,} of {figures['test_set_images']:,} test images of {figures['data_set']} "
+        f"({figures['source']})"
+    )
+    lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
+    if reason is not None:
+        lines += ["", f"Not compared with the paper's figures: {reason}."]
+    return "\n".join(["", *lines, ""])
+
+
+def _plus_or_minus(figures):
+    stderr = figures["bits_per_dim_stderr"]
+    return "(one image)" if stderr is None else f"+- {stderr:.4f} (standard error)"

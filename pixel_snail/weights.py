@@ -1,0 +1,318 @@
+"""The weights that layers compute with: normalised once a step, initialised from data, and blocks traced once.
+
+A weight-normalised layer (Salimans & Kingma 2016) stores a direction V, a scale g and a bias b, and computes with
+W = g V / |V|. A network may be called in three ways:
+
+- as it is: each layer normalises its own V at every call;
+- within `data_dependent_initialisation`: each layer first sets its g and b;
+- within `folded(weights)`: each layer takes its W from `weights`, which `fold` computed once for many calls.
+"""
+
+import contextlib
+import contextvars
+import functools
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from pixel_snail.kernels import elementwise
+
+_initialising = contextvars.ContextVar("initialising", default=False)
+_folded = contextvars.ContextVar("folded", default=None)
+_traced_functions = contextvars.ContextVar("traced_functions")
+
+
+class Affine(NamedTuple):
+    """Of a weight-normalised layer: the normalised weights W, in the shape of its V, and the bias [F]."""
+
+    w: tf.Tensor
+    b: tf.Tensor
+
+
+class TransformedFilter(NamedTuple):
+    """Of a convolution of whole maps by Winograd's algorithm: also the filter's transform."""
+
+    w: tf.Tensor
+    b: tf.Tensor
+    transformed: tf.Tensor
+
+
+class PixelFilter(NamedTuple):
+    """Of a causal 2x2 convolution computed pixel by pixel: also the filter's pieces, cut out once.
+
+    `above` is the upper row [2 C, F]; `left` [C, F] is applied to the pixel on the left, `here` [C, F] to the pixel.
+    """
+
+    w: tf.Tensor
+    b: tf.Tensor
+    above: tf.Tensor
+    left: tf.Tensor
+    here: tf.Tensor
+
+
+class LabelWeights(NamedTuple):
+    """Of conditional_weights: hw [L, F], which is not normalised."""
+
+    hw: tf.Tensor
+
+
+Weights = dict[keras.layers.Layer, Affine | TransformedFilter | PixelFilter | LabelWeights]
+"""The weights of every layer that has variables of its own."""
+
+
+@contextlib.contextmanager
+def data_dependent_initialisation() -> Iterator[None]:
+    """Within it, a weight-normalised layer sets its g and b so that its outputs on this batch are normalised.
+
+    Call the network once, eagerly, on a batch of real images. As in the original, each layer is initialised on the
+    normalised outputs of the layers before it.
+    """
+    token = _initialising.set(True)
+    try:
+        yield
+    finally:
+        _initialising.reset(token)
+
+
+@contextlib.contextmanager
+def folded(weights: Weights) -> Iterator[None]:
+    """Within it, layers compute with these weights instead of their variables."""
+    tokens = _folded.set(weights), _traced_functions.set({})
+    try:
+        yield
+    finally:
+        _folded.reset(tokens[0])
+        _traced_functions.reset(tokens[1])
+
+
+def fold(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
+    """The weights of all layers, normalised once for many calls within `folded`.
+
+    Args:
+        values: of `network.trainable_variables`, in their order: the variables' own, or their averages.
+    """
+    value_of = dict(zip(map(id, network.trainable_variables), map(tf.convert_to_tensor, values), strict=True))
+    # Layers of one kind and shape together: one by one, hundreds of layers would take thousands of small operations.
+    groups = {}
+    for layer in layers_in(network):
+        if layer.parameters:
+            groups.setdefault(layer.folding_group(), []).append(layer)
+    weights = {}
+    for layers in groups.values():
+        parameters = [[value_of[id(variable)] for variable in layer.parameters] for layer in layers]
+        weights |= zip(layers, layers[0].fold_together(parameters), strict=True)
+    return weights
+
+
+def for_maps(weights: Weights, bfloat16: bool = False) -> Weights:
+    """Adds each filter's precomputed transform, so that micro-batches share it. Gradients remain those of W.
+
+    Args:
+        bfloat16: whether maps between the first and the last layer are bfloat16.
+    """
+    dtype = tf.bfloat16 if bfloat16 else tf.float32
+    return {layer: layer.for_maps(dtype, of_layer) for layer, of_layer in weights.items()}
+
+
+def for_pixels(weights: Weights) -> Weights:
+    """Cuts each filter into the pieces that a call with a cache applies, so that no step does it again."""
+    return {layer: layer.for_pixels(of_layer) for layer, of_layer in weights.items()}
+
+
+def layers_in(layer: keras.layers.Layer) -> list["Layer"]:
+    """All layers of this package inside a layer, itself included, in order of creation."""
+    # Keras's only private function used here. Without it, no layer's weights would be found; each layer's attributes
+    # would have to be searched instead.
+    return [inner for inner in layer._flatten_layers() if isinstance(inner, Layer)]
+
+
+class Layer(keras.layers.Layer):
+    """The base of all layers here: a Keras layer that takes its inputs as they are, in float32 or bfloat16."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name, autocast=False)
+        # A layer without variables of its own counts as built. Otherwise Keras would call it symbolically before its
+        # first call, and all layers inside it again: most of the time that building a network takes.
+        self.built = type(self).build is keras.layers.Layer.build
+
+    @property
+    def parameters(self) -> tuple[keras.Variable, ...]:
+        """The layer's own variables, without those of layers inside it."""
+        return ()
+
+    def folding_group(self) -> Hashable:
+        """Layers of equal groups are folded together."""
+        raise NotImplementedError
+
+    def fold_together(self, parameters: list[list[tf.Tensor]]) -> Sequence[NamedTuple]:
+        """The weights of each layer of this one's folding group, from the values of its `parameters`."""
+        raise NotImplementedError
+
+    def for_maps(self, dtype: tf.DType, weights: NamedTuple) -> NamedTuple:
+        """The layer's folded weights for whole maps of a type."""
+        return weights
+
+    def for_pixels(self, weights: NamedTuple) -> NamedTuple:
+        """The layer's folded weights for calls with a cache."""
+        return weights
+
+    def weights_now(self) -> NamedTuple:
+        """The weights to compute with: those given by `folded`, else from the layer's variables."""
+        weights = _folded.get()
+        if weights is not None:
+            return weights[self]
+        return self.fold_together([[variable.value for variable in self.parameters]])[0]
+
+
+class WeightNormalised(Layer):
+    """The base of weight-normalised layers: y = linear(x, W) + b, with W = g V / |V|.
+
+    Subclasses give `kind`, `axes`, `direction_shape` and `linear`, and `affine` where linear(x, w) + b has a faster
+    form. Variables, in this order: V, the direction, N(0, 0.05) at first; g, the scale [F]; b, the bias [F].
+
+    Args:
+        num_filters: F, the number of output channels.
+        init_scale: the standard deviation of the outputs on the batch of the data-dependent initialisation.
+
+    Attributes:
+        kind: the original's name of such a layer, under which its variables stand in a checkpoint.
+        axes: those of V that its norm is taken over, counted from the last.
+        epsilon: added to the variance in the data-dependent initialisation.
+    """
+
+    kind: str
+    axes: tuple[int, ...]
+    epsilon = 1e-8
+
+    def __init__(self, num_filters: int, init_scale: float = 1.0):
+        # All layers of a kind have the same name: checkpoint.variable_names numbers them over the whole network.
+        super().__init__(name=self.kind)
+        self.num_filters = num_filters
+        self.init_scale = init_scale
+
+    def direction_shape(self, channels: int) -> list[int]:
+        """The shape of V for inputs of so many channels."""
+        raise NotImplementedError
+
+    def linear(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The layer's linear map with weights w in the shape of V."""
+        raise NotImplementedError
+
+    def affine(self, x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        """linear(x, w) + b."""
+        return elementwise.add_bias(self.linear(x, tf.cast(w, x.dtype)), tf.cast(b, x.dtype))
+
+    def build(self, x_shape):
+        shape = self.direction_shape(x_shape[-1])
+        self.V = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="V", dtype="float32")
+        self.g = self.add_weight([self.num_filters], "ones", name="g", dtype="float32")
+        self.b = self.add_weight([self.num_filters], "zeros", name="b", dtype="float32")
+
+    def call(self, x):
+        if _initialising.get():
+            return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
+        return self.affine(x, *self.weights_now())
+
+    def _initialise(self, t):
+        """Sets g and b from t, the outputs under V of unit norm, and returns the outputs that follow from them."""
+        mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
+        g = self.init_scale / tf.sqrt(variance + self.epsilon)
+        self.g.assign(g)
+        self.b.assign(-mean * g)
+        return g * (t - mean)
+
+    @property
+    def parameters(self):
+        return (self.V, self.g, self.b)
+
+    def folding_group(self):
+        return type(self).fold_together, self.axes, tuple(self.V.shape)
+
+    def fold_together(self, parameters):
+        # W is scaled rather than the outputs: a map has more elements than W.
+        v, g, b = zip(*parameters, strict=True)
+        return [Affine(*pair) for pair in zip(elementwise.normalised(v, g, self.axes), b, strict=True)]
+
+
+def traced_once(
+    layer: keras.layers.Layer, like: keras.layers.Layer, recompute: bool = False, cache=None, **settings
+) -> Callable:
+    """A layer's call, traced within `folded` as one function of inputs and weights for all layers of equal structure.
+
+    A deep network repeats a few layers. Tracing each one anew is most of the time before the first step.
+
+    Args:
+        like: the first layer of equal structure; all are given tensors of the same shapes.
+        recompute: whether the gradient keeps only the layer's inputs and computes everything else again. Dropout's
+            masks are the same again: they follow from seeds.
+        cache: if given, the layer is called directly.
+        settings: arguments of the layer's call that need no gradient.
+
+    Returns:
+        A function of the layer's other arguments, by name. Arguments and results are tensors or None.
+    """
+
+    def call(**inputs):
+        weights = _folded.get()
+        if weights is None or cache is not None:
+            return layer(**inputs, **settings, cache=cache)
+        functions = _traced_functions.get()
+        if like not in functions:
+            functions[like] = _traced(like, weights, recompute, settings, inputs)
+        function, is_there = functions[like]
+        values = [value for value in (*inputs.values(), *settings.values()) if value is not None]
+        outputs = iter(function(*values, *tf.nest.flatten(_of_layers_in(layer, weights)[1])))
+        return [next(outputs) if there else None for there in is_there]
+
+    return call
+
+
+def _of_layers_in(layer, weights):
+    """The layers inside a layer that have weights, and these weights."""
+    layers = [inner for inner in layers_in(layer) if inner in weights]
+    return layers, [weights[inner] for inner in layers]
+
+
+def _traced(layer, all_weights, recompute, settings, inputs):
+    """A function of the tensors among inputs and settings, and of the layer's weights, to the tensors among the
+    layer's results; and a list that, after the first call, says which results are tensors."""
+    names = [name for name, value in (inputs | settings).items() if value is not None]
+    layers, structure = _of_layers_in(layer, all_weights)
+    needs_gradient = [name not in settings for name in names] + [True] * len(tf.nest.flatten(structure))
+    is_there = []
+
+    def compute(*values):
+        values = [v if needs else tf.stop_gradient(v) for v, needs in zip(values, needs_gradient, strict=True)]
+        given = dict(zip(names, values[: len(names)], strict=True))
+        weights = tf.nest.pack_sequence_as(structure, values[len(names) :])
+        with folded(dict(zip(layers, weights, strict=True))):
+            outputs = layer(**dict.fromkeys(inputs | settings) | given)
+        is_there[:] = [output is not None for output in outputs]
+        return [output for output in outputs if output is not None]
+
+    if not recompute:
+        return tf.function(compute, autograph=False), is_there
+    # Not inlined: TensorFlow would copy the function's operations into the caller's graph once for each layer.
+    apart = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+    forward = apart(compute)
+
+    @apart
+    def backward(values, d_outputs):
+        differentiable = list(itertools.compress(values, needs_gradient))
+        with tf.GradientTape() as tape:
+            tape.watch(differentiable)
+            outputs = compute(*values)
+        return tape.gradient(outputs, differentiable, d_outputs, unconnected_gradients="zero")
+
+    @tf.custom_gradient
+    def recomputed(*values):
+        def gradient(*d_outputs):
+            gradients = iter(backward(values, d_outputs))
+            return [next(gradients) if needs else None for needs in needs_gradient]
+
+        return forward(*values), gradient
+
+    return recomputed, is_there

@@ -1,0 +1,252 @@
+"""The Python interface: one distribution behind it and the commands, and what it says of mistakes."""
+
+import json
+import pathlib
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import eval as eval_command
+import golden_numbers
+import pixel_snail
+import train as train_command
+from benchmarks.counted_training import ONE_BLOCK
+from pixel_snail import checkpoint
+from pixel_snail import model as models
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.optimizer import PolyakAdam
+
+SIZES = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+SHAPE = (8, 8, 3)
+
+
+def images_of(number, shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, [number, *shape], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def one_block():
+    """A network of one block over classes: for what does not depend on the network."""
+    models.specs["h1"] = ONE_BLOCK
+    keras.utils.set_random_seed(0)
+    model = pixel_snail.build("h1", image_shape=SHAPE, nr_labels=3, **SIZES)
+    model.initialise(images_of(6), np.arange(6) % 3)
+    yield model
+    del models.specs["h1"]
+
+
+def exit_code(command, argv):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(argv)
+    return exit_.value.code
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of train.py, and its test images."""
+    folder, images = tmp_path_factory.mktemp("run"), images_of(16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.specs, "h1", ONE_BLOCK)
+        patch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(images[:11]), Split(images[11:])))
+        network = ["--model=h1", "-q1", "-n4", "-m2", "-z", "concat_elu"]
+        argv = [*network, "--data_set=tiny", "-b2", "-x1", f"-o{folder}", "--sample_interval=0"]
+        assert exit_code(train_command, argv) == 0
+        yield folder, images[11:]
+
+
+def test_a_notebook_and_eval_give_the_same_numbers_and_images_bit_by_bit(run, tmp_path):
+    folder, images = run
+    argv = [f"-r{folder}", f"--json={tmp_path}/result.json", "--nr_samples=3", "--seed=7", f"-o{tmp_path}"]
+    assert exit_code(eval_command, argv) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    model = pixel_snail.load(folder)
+    bits = model.bits_per_dim(images, verbose=0)
+    assert bits.tolist() == result["bits_per_dim_per_image"]
+    per_channel = model.bits_per_dim_per_channel(tf.constant(images), verbose=0)
+    assert per_channel.mean(0).tolist() == list(result["bits_per_dim_per_channel"].values())
+    np.testing.assert_allclose(per_channel.mean(1), bits, rtol=1e-12)
+    np.testing.assert_allclose(model.log_prob(images, verbose=0), -bits * np.log(2) * 192, rtol=1e-12)
+    drawn = np.load(tmp_path / "tiny_samples.npy")
+    np.testing.assert_array_equal(model.draw(3, seed=7, verbose=0), drawn)
+    samples = model.sample(3, seed=7, verbose=0)
+    assert samples.dtype == np.uint8
+    np.testing.assert_array_equal(samples, np.clip(np.round(drawn * 127.5 + 127.5), 0, 255))
+
+
+def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(run, tmp_path, monkeypatch):
+    folder, images = run
+    prefix = checkpoint.find(str(folder))
+    for path in (str(folder), prefix, f"{prefix}.index", pathlib.Path(folder)):
+        model = pixel_snail.load(path)
+        assert (model.spec, model.image_shape, model.nr_labels) == ("h1", SHAPE, None)
+        assert model.network.description.resnet_nonlinearity == "concat_elu"
+    raw = pixel_snail.load(folder, averaged=False)
+    assert np.abs(raw.bits_per_dim(images, verbose=0) - model.bits_per_dim(images, verbose=0)).max() > 1e-6
+    monkeypatch.setitem(data.data_sets, "tiny", None)
+    assert exit_code(eval_command, [f"-r{folder}", "--skip_test", "--nr_samples=2", f"-o{tmp_path}"]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "tiny_samples.npy"), model.draw(2, verbose=0))
+    with pytest.raises(pixel_snail.UserError, match=r"is of another network: nr_filters is 4 there and 8 here$"):
+        pixel_snail.load(folder, nr_filters=8)
+
+
+def test_an_originals_checkpoint_needs_its_flags_as_keywords(tmp_path):
+    prefix = golden_numbers.checkpoint("h6_shift")
+    golden = golden_numbers.load("h6_shift")
+    model = pixel_snail.load(prefix, model="h6_shift", **SIZES, image_shape=SHAPE)
+    outputs = model.network(tf.constant(golden["x"][0]))
+    assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
+    with pytest.raises(pixel_snail.UserError, match=r"give image_shape=\(H, W, 3\)"):
+        pixel_snail.load(prefix, model="h6_shift", **SIZES)
+    with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(there 4, here 8\)"):
+        pixel_snail.load(prefix, model="h6_shift", **SIZES | {"nr_filters": 8}, image_shape=SHAPE)
+    with pytest.raises(pixel_snail.UserError, match="nr_filters=256 is too much"):
+        pixel_snail.load(prefix, image_shape=SHAPE)
+    argv = [f"-r{prefix}", "--model=h6_shift", "-q1", "-n4", "-m2", "--skip_test", "--image_size=8"]
+    assert exit_code(eval_command, [*argv, "--nr_samples=1", f"-o{tmp_path}"]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "cifar_samples.npy"), model.draw(1, verbose=0))
+
+
+def test_the_seed_gives_the_same_images_however_many_are_drawn(one_block):
+    labels = np.arange(10) % 3
+    images = one_block.draw(10, labels, seed=5, verbose=0)
+    assert images.shape == (10, *SHAPE)
+    np.testing.assert_array_equal(one_block.draw(3, labels[:3], seed=5, verbose=0), images[:3])
+    assert len({image.tobytes() for image in images}) == 10
+    assert np.abs(one_block.draw(3, labels[:3], seed=6, verbose=0) - images[:3]).max() > 0.1
+    assert np.abs(one_block.draw(3, labels[1:4], seed=5, verbose=0) - images[:3]).max() > 0.1
+
+
+def test_completions_keep_the_upper_rows_and_differ_below(one_block):
+    images = np.repeat(images_of(2), 3, 0)
+    completed = one_block.complete(images, keep_rows=3, labels=np.zeros(6, int), verbose=0)
+    assert completed.dtype == np.uint8
+    np.testing.assert_array_equal(completed[:, :3], images[:, :3])
+    below = completed[:, 3:].astype(int)
+    assert all(np.abs(below[i] - below[j]).max() > 12 for i, j in ((0, 1), (1, 2), (3, 4)))
+    by_default = one_block.complete(images[:1], labels=[0], verbose=0)
+    np.testing.assert_array_equal(by_default[:, :4], images[:1, :4])
+
+
+def test_any_number_of_images_goes_in_and_an_images_figure_does_not_depend_on_the_others(one_block):
+    images, labels = images_of(11), np.arange(11) % 3
+    bits = one_block.bits_per_dim(images, labels, verbose=0)
+    assert bits.shape == (11,)
+    np.testing.assert_array_equal(one_block.bits_per_dim(images[:1], labels[:1], verbose=0), bits[:1])
+    np.testing.assert_allclose(one_block.bits_per_dim(images, labels, batch_size=3, verbose=0), bits, rtol=1e-6)
+    assert one_block.bits_per_dim(images[:0], labels[:0], verbose=0).shape == (0,)
+    assert one_block.sample(0, [], verbose=0).shape == (0, *SHAPE)
+
+
+def test_progress_is_shown_unless_it_is_silenced(one_block, capfd):
+    one_block.log_prob(images_of(2), [0, 1])
+    one_block.sample(1, [0])
+    assert "evaluating" in (err := capfd.readouterr().err)
+    assert "sampling 1-1 of 1" in err
+    one_block.log_prob(images_of(2), [0, 1], verbose=0)
+    one_block.sample(1, [0], verbose=0)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda model: model.log_prob(images_of(2) / 255, [0, 1]), r"uint8 \[N, 8, 8, 3\], not float64 \[2, 8, 8, 3\]"),
+        (lambda model: model.log_prob(images_of(2, (8, 9, 3)), [0, 1]), r"not uint8 \[2, 8, 9, 3\]"),
+        (lambda model: model.log_prob(images_of(1)[0], [0]), r"not uint8 \[8, 8, 3\]"),
+        (lambda model: model.log_prob(images_of(2)), "conditional on 3 classes: give labels"),
+        (lambda model: model.log_prob(images_of(2), [0]), r"labels must be integers \[2\], not int64 \[1\]"),
+        (lambda model: model.log_prob(images_of(2), [0.0, 1.0]), r"labels must be integers \[2\], not float64 \[2\]"),
+        (
+            lambda model: model.log_prob(images_of(2), [0, 3]),
+            r"image 1 has the label 3, but .* classes 0 to 2",
+        ),
+        (lambda model: model.sample(2), "conditional on 3 classes: give labels"),
+        (lambda model: model.complete(images_of(1), keep_rows=8, labels=[0]), "keep_rows=8 leaves nothing to draw"),
+        (
+            lambda model: pixel_snail.build("h6_shift", image_shape=SHAPE, nr_filters=6),
+            "needs a multiple of 4",
+        ),
+        (lambda model: pixel_snail.build("h99", image_shape=SHAPE), "unknown model 'h99'; known: h1"),
+        (lambda model: pixel_snail.build("pxpp", image_shape=(6, 8, 3)), "sides are multiples of 4, not 6 x 8"),
+        (lambda model: pixel_snail.load("/nowhere"), "no checkpoint at /nowhere"),
+    ],
+)
+def test_mistakes_are_value_errors_that_name_arguments(one_block, call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call(one_block)
+    assert isinstance(error.value, pixel_snail.UserError)
+    assert "--" not in str(error.value)
+
+
+def test_parameters_that_are_not_finite_are_told(one_block):
+    before = one_block.network.trainable_variables[0].numpy()
+    one_block.network.trainable_variables[0].assign(before * np.nan)
+    try:
+        with pytest.raises(ValueError, match="samples are not finite"):
+            one_block.sample(1, [0], verbose=0)
+        with pytest.raises(ValueError, match="likelihood of test images is not finite"):
+            one_block.log_prob(images_of(1), [0], verbose=0)
+    finally:
+        one_block.network.trainable_variables[0].assign(before)
+
+
+def test_a_leaking_network_warns_once_and_does_not_sample():
+    model = pixel_snail.build("h6_noup_hier2", image_shape=SHAPE, **SIZES)
+    assert not model.is_causal
+    with pytest.warns(UserWarning, match="its bits/dim is not a likelihood"):
+        model.log_prob(images_of(1), verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.bits_per_dim(images_of(1), verbose=0)
+    for call in (lambda: model.sample(1), lambda: model.complete(images_of(1))):
+        with pytest.raises(pixel_snail.UserError, match="it can't sample"):
+            call()
+
+
+def random_network(name, rng):
+    """A network with parameters all different from initial ones, and its inputs; some are conditional."""
+    labels = 3 if name in ("h6_shift", "pxpp") else None
+    network = models.build(name, SHAPE, labels, **SIZES)
+    for variable in network.trainable_variables:
+        variable.assign(variable.numpy() + 0.1 * rng.normal(size=variable.shape))
+    x = tf.cast(rng.uniform(-1, 1, [3, *SHAPE]), tf.float32)
+    return network, [x] if labels is None else [x, tf.eye(3)]
+
+
+@pytest.mark.parametrize("name", sorted(models.specs))
+def test_keras_saves_and_loads_every_network_with_the_same_outputs(name, tmp_path, rng):
+    network, inputs = random_network(name, rng)
+    network.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    assert loaded.description == network.description
+    outputs = (tf.nest.flatten(model(*inputs)) for model in (loaded, network))
+    for actual, expected in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["h6_shift", "h6_noup_124mix_halfattn", "h8_noup_smallkey_ar_chs", "pxpp"])
+def test_an_exported_network_gives_the_same_outputs_for_any_batch_size(name, tmp_path, rng):
+    """One of each wiring: shifts, coarse attention, channel-wise outputs, PixelCNN++; some with labels."""
+    network, inputs = random_network(name, rng)
+    expected = tf.nest.flatten(network(*inputs))
+    network.export(str(tmp_path / "exported"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    for batch in (1, 3):
+        outputs = tf.nest.flatten(served.serve(*(values[:batch] for values in inputs)))
+        for actual, wanted in zip(outputs, expected, strict=True):
+            # A graph's operations are fused, and round otherwise.
+            np.testing.assert_allclose(actual, wanted[:batch], rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_a_checkpoint_of_another_number_of_classes_names_it(one_block, tmp_path):
+    optimizer = PolyakAdam()
+    optimizer.build(one_block.network.trainable_variables)
+    prefix = str(tmp_path / "0" / "params_tiny.ckpt")
+    checkpoint.save(prefix, one_block.network, optimizer, {})
+    assert pixel_snail.load(prefix).nr_labels == 3
+    with pytest.raises(ValueError, match="the number of classes is 3 there and 5 here"):
+        pixel_snail.load(prefix, nr_labels=5)

@@ -1,0 +1,73 @@
+"""What eval.py is told to draw: images to complete, kept rows and classes; errors for wrong ones."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pixel_snail import distribution, evaluation
+from pixel_snail.errors import UserError
+
+SHAPE = (6, 4, 3)
+
+
+def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rng):
+    images = rng.integers(0, 256, [6, *SHAPE], np.uint8)
+    expected = (images / 127.5 - 1).astype(np.float32)
+    grid = images.reshape(2, 3, *SHAPE).swapaxes(1, 2).reshape(2 * 6, 3 * 4, 3)
+    PIL.Image.fromarray(grid).save(tmp_path / "grid.png")
+    PIL.Image.fromarray(images[0]).save(tmp_path / "one.png")
+    np.save(tmp_path / "bytes.npy", images)
+    np.save(tmp_path / "samples.npy", expected)
+    np.save(tmp_path / "one.npy", images[0])
+    for name, number in (("grid.png", 6), ("one.png", 1), ("bytes.npy", 6), ("samples.npy", 6), ("one.npy", 1)):
+        actual = evaluation.images_to_complete(str(tmp_path / name), SHAPE)
+        np.testing.assert_allclose(actual, expected[:number], atol=1e-6, err_msg=name)
+        assert actual.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.png", np.zeros([7, 4, 3], np.uint8), "a.png is 4 x 7 pixels, neither an image of 4 x 6 nor a grid"),
+        ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
+        ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),
+        ("a.npy", np.full([6, 4, 3], 7.0), "neither 8-bit nor in"),
+        ("a.npy", np.full([6, 4, 3], np.nan), "neither 8-bit nor in"),
+        ("a.npy", np.array([{}]), "is not an array that can be read"),
+        ("a.npy", b"not an array", "is not an array that can be read"),
+        ("a.png", b"not a picture", "is not a PNG, JPEG or WebP picture"),
+        ("a.npy", None, "can't read .*No such file"),
+        ("a.png", None, "there is no file"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(name, content, message, tmp_path):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None and name.endswith("png"):
+        PIL.Image.fromarray(content).save(path)
+    elif content is not None:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(UserError, match=message) as error:
+        evaluation.images_to_complete(str(path), SHAPE)
+    assert "\n" not in str(error.value)
+
+
+def test_some_rows_must_be_left_to_draw():
+    assert distribution.rows_to_keep(None, SHAPE) == 3
+    with pytest.raises(UserError, match="keep_rows=6 leaves nothing to draw: images have 6 rows"):
+        distribution.rows_to_keep(6, SHAPE)
+
+
+def test_classes_of_samples_and_completions():
+    classes, columns = evaluation.classes_to_draw([2, 0], 4, nr_labels=3)
+    assert (classes.tolist(), columns) == ([2, 2, 0, 0], 2)
+    assert evaluation.classes_to_draw(None, 3, nr_labels=3)[0].tolist() == [0, 1, 2]
+    assert evaluation.classes_to_draw(None, 3, nr_labels=None) == (None, None)
+    assert evaluation.classes_to_complete([1], 2, nr_labels=3).tolist() == [1, 1]
+    assert evaluation.classes_to_complete([1, 0], 2, nr_labels=3).tolist() == [1, 0]
+    for classes in (None, [0, 1, 2]):
+        with pytest.raises(UserError, match="needs the classes of the 2 images"):
+            evaluation.classes_to_complete(classes, 2, nr_labels=3)
+    with pytest.raises(UserError, match="--classes is for networks trained with --class_conditional"):
+        evaluation.classes_to_draw([1], 2, nr_labels=None)
