@@ -1,0 +1,184 @@
+"""Every command and Python block of README.md and docs/ runs on a small scale, and every link has a target.
+
+The blocks of a page run in order, in a folder with small stand-ins for the files that the pages mention: a demo's run,
+pictures, the authors' checkpoints, data sets. Training gets further flags that make it short. A command on several
+pages runs once. Of commands that install or measure, the tests only check that they exist.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+import data
+import eval as eval_command
+import golden_numbers
+import pixel_snail
+import train as train_command
+from benchmarks.counted_training import ONE_BLOCK
+from data import cifar10_plotdata
+from pixel_snail import checkpoint, inspection
+from pixel_snail import model as models
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import cluster
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+TINY = "--model=h1 -q1 -n4 -m2 -z elu -p0.5 -a2 -b2 --max_minutes=1e-6 --sample_interval=0".split()
+RELEASED = "--model=h6_shift -q1 -n4 -m2 -z elu".split()
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text())
+
+
+def write_demo(folder):
+    """Writes a run's folder as `make demo` does, of a tiny network with one block."""
+    model = pixel_snail.build("h1", image_shape=(32, 32, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=5)
+    model.initialise(data.load("photos", None).train.images[::700])
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    checkpoint.save(str(folder / "0" / "params_photos.ckpt"), model.network, optimizer, {})
+    flags = vars(train_command.parse_flags(["--data_set=photos", "--model=h1", "-q1", "-n4", "-m5"]))
+    (folder / "flags.json").write_text(json.dumps(flags))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder with the stand-ins, in which the blocks run."""
+    place = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setitem(models.specs, "h1", ONE_BLOCK)
+
+        def tiny(size=32):
+            images = rng.integers(0, 256, [16, size, size, 3], np.uint8)
+            labels = np.arange(16) % 10
+            return DataSet(Split(images[:12], labels[:12]), Split(images[12:], labels[12:]), source="random numbers")
+
+        for name in ("cifar", "imagenet", "imagenet64"):
+            patch.setitem(data.data_sets, name, lambda _: tiny())
+        patch.setitem(data.data_sets, "imagenet_resized", lambda _, image_size=32: tiny(image_size))
+        keras.utils.set_random_seed(0)
+        write_demo(place / "data" / "save" / "demo" / "pixelsnail_photos_2026_01_01_00_00_00")
+        (place / "pictures").mkdir()
+        for i in range(20):
+            picture = rng.integers(0, 256, [40, 50, 3], np.uint8)
+            PIL.Image.fromarray(picture).save(place / "pictures" / f"{i}.png")
+        prefix = Path(golden_numbers.checkpoint("h6_shift"))
+        for name in ("cifar/params_cifar", "imagenet/params_imagenet", "pxpp/params_cifar"):
+            (place / "released" / name).parent.mkdir(parents=True)
+            for ending in (".index", ".data-00000-of-00001"):
+                shutil.copy(f"{prefix}{ending}", place / "released" / f"{name}.ckpt{ending}")
+        yield place
+
+
+@pytest.fixture(scope="module")
+def done():
+    """The commands that have already run."""
+    return set()
+
+
+def run_commands(text, place, done, monkeypatch):
+    for line in text.splitlines():
+        if line in done:
+            continue
+        done.add(line)
+        words = shlex.split(line.replace("/nfs/", f"{place}/nfs/"))
+        if words[0] == "make":
+            targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[0].split()
+            assert words[-1] in targets, line
+        elif words[0] == "export":
+            name, _, value = words[1].partition("=")
+            with monkeypatch.context() as patch:
+                patch.setenv(name, value)
+                cluster.from_environment()
+        else:
+            assert words[0] == ".venv/bin/python", line
+            run_python(words[1:], line)
+
+
+def run_python(words, line):
+    if words[:2] == ["-m", "pip"]:
+        assert words[2:] == ["install", "-e", "."], line
+    elif words[:2] == ["-m", "pytest"]:
+        assert all((ROOT / path).exists() for path in words[2:]), line
+    elif words[:2] == ["-m", "pixel_snail.inspection"]:
+        inspection.show(*words[2:])
+    elif words[:2] == ["-m", "data.cifar10_plotdata"]:
+        cifar10_plotdata.plot(cifar10_plotdata.parse_flags(words[2:]))
+    elif words[0] == "-m":
+        assert (ROOT / f"{words[1].replace('.', '/')}.py").exists(), line
+    else:
+        command = {"train.py": train_command, "eval.py": eval_command}[words[0]]
+        flags = TINY if command is train_command else RELEASED if "released/" in line else []
+        with pytest.raises(SystemExit) as exit_:
+            command.main([*words[1:], *flags])
+        assert exit_.value.code == 0, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run(page, place, done, monkeypatch):
+    variables = {}
+    for language, text in blocks(page):
+        if language == "sh":
+            run_commands(text, place, done, monkeypatch)
+        elif language == "python":
+            exec(compile(text, str(page), "exec"), variables)
+        else:
+            assert language == "text"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_programs_that_a_page_names_exist(page):
+    text = page.read_text()
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        if module not in ("pip", "pytest"):
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    for path in re.findall(r"`((?:pixel_snail|data|tests|benchmarks)/[\w/]+\.py)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def anchors(page):
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_the_readme_is_short_and_links_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    for page in PAGES[1:]:
+        if page.name != "README.md":
+            assert f"(docs/{page.name})" in text
+            assert f"({page.name})" in (ROOT / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", [train_command, eval_command], ids=lambda command: command.__name__)
+def test_the_page_of_the_command_line_has_every_flag(command, capsys):
+    with pytest.raises(SystemExit):
+        command.parse_flags(["--help"])
+    flags = set(re.findall(r"(--\w+)", capsys.readouterr().out)) - {"--help", "--helpfull"}
+    documented = set(re.findall(r"`(--\w+)", (ROOT / "docs" / "command_line.md").read_text()))
+    assert len(flags) > 15
+    assert flags <= documented

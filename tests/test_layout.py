@@ -1,0 +1,122 @@
+"""The README's map lists every module, and a module imports only modules below it: there are no circular imports."""
+
+import ast
+import os
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAP = [
+    line.split()[0]
+    for line in (ROOT / "README.md").read_text().partition("```text\n")[2].partition("```")[0].splitlines()
+]
+MODULES = [path for path in MAP if path.endswith(".py")]
+PRIVATE = {
+    # Private interfaces of TensorFlow and Keras (clusters, optimizers, layers), each with the only file that uses it.
+    "tensorflow.python": "pixel_snail/parallel/multi_worker.py",
+    "_collective_key_base": "pixel_snail/parallel/multi_worker.py",
+    "tf.__internal__": "pixel_snail/optimizer.py",
+    "_backend_update_step": "pixel_snail/optimizer.py",
+    "_distribution_strategy": "pixel_snail/optimizer.py",
+    "_flatten_layers": "pixel_snail/weights.py",
+}
+
+
+def test_the_map_names_every_module_once():
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("data", "pixel_snail")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py" or path.parent.parent == ROOT
+    ]
+    assert sorted(MODULES) == sorted([*found, "train.py", "eval.py"])
+    assert [path for path in MAP if path not in MODULES] == ["benchmarks/", "docs/", "tests/"]
+
+
+def imported(path):
+    """The modules of this repository that a module imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide where they lead"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    candidates = {f"{name.replace('.', '/')}{ending}" for name in names for ending in (".py", "/__init__.py")}
+    # Not the __init__.py of a package that contains the module: Python runs it anyway.
+    return {module for module in candidates if module in MODULES and not path.startswith(module[: -len("__init__.py")])}
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_module_imports_only_what_stands_below_it_on_the_map(path):
+    upward = {module for module in imported(path) if MODULES.index(module) <= MODULES.index(path)}
+    assert not upward
+
+
+def test_the_library_never_imports_the_data_sets():
+    for path in MODULES:
+        if path.startswith("pixel_snail/"):
+            assert not any(module.startswith("data/") for module in imported(path)), path
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_private_interface_is_used_in_one_file(name):
+    users = [path for path in MODULES if name in (ROOT / path).read_text()]
+    assert users == [PRIVATE[name]]
+
+
+def test_modules_are_short():
+    lines = {path: len((ROOT / path).read_text().splitlines()) for path in MODULES}
+    assert max(lines.values()) <= 600
+    assert sum(number <= 300 for number in lines.values()) > 0.8 * len(lines)
+
+
+def test_the_library_needs_what_the_requirements_install():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [line.partition("  #")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    assert set(project["dependencies"]) <= set(requirements)
+
+
+def test_the_library_works_in_another_folder_beside_another_package_named_data(tmp_path):
+    """Only the library can be imported, as for a user who has installed it."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "__init__.py").write_text("raise ImportError('not the data sets of this program')")
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "pixel_snail").symlink_to(ROOT / "pixel_snail")
+    program = """
+        import os
+        environment = dict(os.environ)
+        from pixel_snail import Distribution, UserError, build, load, specs
+        assert dict(os.environ) == environment
+        import numpy as np
+        import pixel_snail
+        assert pixel_snail.__all__ == ["Distribution", "UserError", "build", "load", "specs"]
+        settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2, "image_shape": (8, 8, 3)}
+        checkpoint = f"{GOLDEN}/h6_shift/params_cifar.ckpt"
+        model = load(checkpoint, model="h6_shift", **settings)
+        images = np.random.default_rng(0).integers(0, 256, [3, 8, 8, 3], np.uint8)
+        assert np.isfinite(model.bits_per_dim(images, verbose=0)).all()
+    """
+    program = f"GOLDEN = {str(ROOT / 'tests' / 'golden')!r}\n" + textwrap.dedent(program)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "library")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_keras_on_another_backend_is_told_in_one_line(tmp_path):
+    """Other backends need not be installed: Keras is made to report one."""
+    program = "import keras; keras.backend.backend = lambda: 'torch'; import pixel_snail"
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("ImportError: pixel_snail needs Keras on TensorFlow, but Keras already runs on torch: ")
