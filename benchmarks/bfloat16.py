@@ -58,7 +58,7 @@ def main() -> None:
 
 def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """The bits/dim after STEPS steps, by kind of run: for each seed its `training`, `test` and `averaged`."""
-    data_set = data.data_sets["photos"](None)
+    data_set = data.load("photos", None)
     strategy = replicas.strategy(1)
     model = network(flags, dropout_p=0.5)
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, polyak_decay=POLYAK_DECAY)

@@ -1,4 +1,4 @@
-"""train.py that also writes its number of steps to a file after every step, because a killed run can't report it.
+"""Runs train.py and writes its number of steps to a file after every step, because a killed run can't report it.
 
 For a quick start, it adds `--model=h1`, a network of one block, and switches off TensorFlow's rewriting of graphs.
 

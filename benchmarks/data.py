@@ -1,9 +1,9 @@
 """Input of a data set as large as ImageNet: its conversion, a later start, an epoch, and its share of a training step.
 
 Writes tars of PNGs with as many images as ImageNet 32x32 (crops of photographs, repeated) to a temporary folder. Needs
-10 GB of disk and about ten minutes. Prints a JSON line for each phase, which runs in a process of its own: its
-`seconds`, and its peak of memory `peak_gb`, TensorFlow included. The last line has the `input_seconds` of a batch, the
-`step_seconds`, and the `share` of input in a step.
+10 GB of disk and about ten minutes. Prints a JSON line for each phase, which runs in a process of its own: the
+`seconds`, and the peak memory `peak_gb`, TensorFlow included. The last line has the `input_seconds` of a batch, the
+`step_seconds`, and their ratio, `share`.
 
     python -m benchmarks.data
 """
@@ -56,7 +56,7 @@ def make_tars(folder, images):
 
 
 def load(folder):
-    """Loads the data set, with its tars registered as the published ones; returns it and the seconds."""
+    """Loads the data set, with its tars registered as the published ones; returns it and the seconds that took."""
     import data
     from data import imagenet
 

@@ -19,7 +19,7 @@ from pixel_snail.kernels import dropout
 
 @contextlib.contextmanager
 def layers() -> Iterator[None]:
-    """Within it, models compute the plain way. A model's `seed` only switches dropout on."""
+    """Within it, models compute the plain way; their `seed` only switches dropout on."""
     with (
         mock.patch.object(nn.conv2d, "call", _conv2d),
         mock.patch.object(nn.down_shifted_conv2d, "call", _conv2d),

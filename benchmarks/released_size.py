@@ -7,13 +7,12 @@ Prints one JSON line: the seconds of each, and the gigabytes of the checkpoint a
 
 import json
 import os
-import resource
 import tempfile
-import time
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.measuring import peak_gb, timed
 from data import photos
 from pixel_snail import checkpoint, steps
 from pixel_snail import model as models
@@ -27,37 +26,37 @@ def main() -> None:
     images = photos.load()[1][:8]
     batch = {"images": tf.constant(images)}
 
-    def timed(name, function):
-        start = time.perf_counter()
-        result = function()
-        seconds[name] = round(time.perf_counter() - start, 2)
-        return result
+    def time(name, function):
+        seconds[name] = round(timed(function), 2)
 
     def build():
-        return models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
+        settings = {"nr_resnet": 4, "nr_filters": 256, "nr_logistic_mix": 10}
+        built.append(models.build("h12_noup_smallkey", (32, 32, 3), **settings))
 
-    model = timed("build_seconds", build)
+    built = []
+    time("build_seconds", build)
+    (model,) = built
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     with tempfile.TemporaryDirectory() as folder:
         prefix = os.path.join(folder, "0", "params_photos.ckpt")
-        timed("save_seconds", lambda: checkpoint.save(prefix, model, optimizer, {}))
+        time("save_seconds", lambda: checkpoint.save(prefix, model, optimizer, {}))
         size = sum(os.path.getsize(file) for file in (f"{prefix}.index", f"{prefix}.data-00000-of-00001"))
         expected = [np.asarray(variable) for variable in model.trainable_variables]
         for variable in model.trainable_variables:
             variable.assign(tf.zeros(variable.shape))
-        timed("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
+        time("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
     evaluate = steps.test_step(strategy, model, lambda: model.trainable_variables)
-    timed("first_evaluation_seconds", lambda: evaluate()(batch).numpy())
+    time("first_evaluation_seconds", lambda: evaluate()(batch).numpy())
     step = evaluate()
-    timed("evaluation_seconds", lambda: step(batch).numpy())
+    time("evaluation_seconds", lambda: step(batch).numpy())
     result = {
         "parameters": sum(value.size for value in expected),
         "batch_size": len(images),
         **seconds,
         "checkpoint_gb": round(size / 1e9, 2),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1),
+        "peak_gb": peak_gb(),
     }
     print(json.dumps(result))
 

@@ -90,7 +90,7 @@ class Run:
         """Waits until the first process has printed a text; None: until it has taken a step.
 
         Raises:
-            RuntimeError: the process ended before, or took longer than PATIENCE.
+            RuntimeError: the process ended before that, or took longer than PATIENCE.
         """
         end = time.monotonic() + PATIENCE
         while not self._steps.exists() if text is None else text not in self.outputs[0].read_text():
@@ -173,6 +173,7 @@ def tensors(prefix: str) -> dict[str, np.ndarray]:
         UserError: the checkpoint can't be read.
     """
     reader = checkpoint.Reader(prefix)
+    reader.check()
     names = [name for name in reader.shapes if not name.startswith(checkpoint.NETWORK)]
     return dict(zip(names, reader.read(names), strict=True))
 
@@ -214,7 +215,7 @@ def corrupted(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def time_to_stop(folder: Path) -> dict:
-    """The seconds from SIGTERM to the end of a run (F 64, 32x32, batch 8), for four moments at which it comes."""
+    """The seconds from SIGTERM to the end of a run (F 64, 32x32, batch 8) that compiles, trains, tests or samples."""
     argv = ["-n64", "-x5000", "--image_size=32", "--resume"]
     seconds = {}
     for moment in ("compiling the first step", "training", "evaluating", "sampling"):
@@ -230,7 +231,7 @@ def time_to_stop(folder: Path) -> dict:
 
 
 def cost_of_saving(folder: Path) -> dict:
-    """The seconds to save a checkpoint of the released size, and their share of training with default --save_minutes."""
+    """The seconds to save a checkpoint of the released size, and their share of a run with default --save_minutes."""
     model = models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)

@@ -1,10 +1,10 @@
-"""Compares a training step and an evaluation to the plain network's, which is written the original's way (plain.py).
+"""Measures a training step and an evaluation beside the plain network, which is written the original's way (plain.py).
 
 Prints a JSON line for each network and batch. The two networks run in separate processes, which take turns step by
 step: if the machine slows down, it slows both. An evaluation is one batch of many, so that our weights are prepared
-once, outside the timing. `gflops` is the arithmetic of a step of the plain network per second of our step. It is
-counted as three times that of an evaluation. `peak_share` is `gflops` divided by the speed of a product of two
-4096 x 4096 matrices.
+once, outside the timing. `gflops` is the arithmetic of a plain step, counted as three times that of a plain
+evaluation, per second of our step. `peak_share` is `gflops` divided by the speed of a product of two 4096 x 4096
+matrices.
 
     python -m benchmarks.training                                    # F 32, 64, 256; batch 8
     python -m benchmarks.training --nr_filters=64 --batch_size=8     # one; --bfloat16, --recompute, --model, ...
@@ -88,7 +88,7 @@ def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
 
 
 def _in_turns(measured):
-    """Calls the functions in turns. Each returns the seconds it took; the result has a list of them for every turn."""
+    """Calls the functions in turns; each returns its seconds. The result is a list of these seconds for every turn."""
     turns = []
     while len(turns) < STEPS or sum(map(sum, turns)) < SECONDS:
         turns.append([function() for function in measured])

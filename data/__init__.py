@@ -31,7 +31,7 @@ _OPTIONS = {"folder": ("image_size", "downsample"), "imagenet_resized": ("image_
 
 def loader(name: str) -> Callable[..., DataSet]:
     """The loader of a data set; raises UserError if no data set has this name."""
-    if name not in data_sets:  # a name from a run's flags.json: the command line checks its own
+    if name not in data_sets:  # only a name from a run's flags.json: the command line refuses others
         raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}")
     return data_sets[name]
 

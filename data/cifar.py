@@ -104,7 +104,7 @@ def _from_tfds(data_dir):
             urllib.request.urlopen(urllib.request.Request(URL, method="HEAD"), timeout=20).close()
             builder.download_and_prepare()
         splits = [_split_of_tfds(builder, name) for name in ("train", "test")]
-    except Exception as error:  # network, files, protocol buffers: each has its own types
+    except Exception as error:  # of many types: network, files, protocol buffers
         raise UserError(
             f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): put "
             f"{ARCHIVE} there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"

@@ -17,7 +17,7 @@ from pixel_snail.pictures import from_8_bits
 from pixel_snail.reports import plotting
 
 IMAGES = 10
-"""Images in a row, which shows one class. A sheet of images without labels has as many rows."""
+"""Images in a row. A row shows one class; without labels, there are at most as many rows."""
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -85,7 +85,7 @@ def in_chunks(pictures: Iterable[np.ndarray], image_shape: tuple[int, int, int])
 
 
 def rows_per_chunk(image_shape: tuple[int, ...]) -> int:
-    """The number of images in a chunk of 16 MiB: large enough for a fast disk access, small enough for memory."""
+    """The number of images in a chunk of 16 MiB: large enough for the disk, small enough for memory."""
     return max(_CHUNK_BYTES // int(np.prod(image_shape)), 1)
 
 

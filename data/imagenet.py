@@ -190,7 +190,7 @@ def _errors_of_tfds(folder):
         yield
     except UserError:
         raise
-    except Exception as error:  # files, protocol buffers, TensorFlow: each has its own types
+    except Exception as error:  # of many types: files, protocol buffers, TensorFlow
         raise UserError(f"can't read what TensorFlow Datasets prepared in {folder}: {first_line(error)}") from error
 
 

@@ -34,11 +34,9 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
     """
     if image_size not in SIZES:
         raise UserError(f"--image_size={image_size}: imagenet_resized has {', '.join(map(str, SIZES))}")
-    sources = None
-    for root in (data_dir, data_dir / "imagenet_resized"):
-        paths = find(root, image_size)
-        if paths and sources is None:
-            sources = {name: _source(files, image_size) for name, files in paths.items()}
+    roots = (data_dir, data_dir / "imagenet_resized")
+    paths = next(filter(None, (find(root, image_size) for root in roots)), None)
+    sources = paths and {name: _source(files, image_size) for name, files in paths.items()}
     splits = converted.splits(data_dir / converted.FOLDER / f"imagenet_resized_{image_size}x{image_size}", sources)
     if splits is None:
         raise UserError(

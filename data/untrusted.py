@@ -1,4 +1,4 @@
-"""Reads archives and pickles from strangers. Nothing in them is executed.
+"""Reads archives and pickles that may be malicious. Nothing in them is executed.
 
 Every function raises UserError, whose single line names the file, if the file is missing, broken or of another kind.
 """
@@ -48,7 +48,7 @@ def check_checksum(path: Path, algorithm: str, expected: str) -> None:
 
 
 def unpickle(path: Path) -> dict[str, object]:
-    """The content of a pickled dictionary with names for keys; `array` takes arrays of numbers from it."""
+    """Reads a pickled dictionary: names to numbers, strings, lists, and arrays, which `array` takes out."""
     with readable(path), open(path, "rb") as file:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -63,7 +63,7 @@ def unpickle(path: Path) -> dict[str, object]:
 
 
 class _Batch(dict):
-    """A dictionary that takes only strings for keys: hashing a deeply nested tuple may take forever."""
+    """A dictionary that takes only strings as keys: hashing a deeply nested tuple may take forever."""
 
     __slots__ = ()
 
@@ -75,7 +75,7 @@ class _Batch(dict):
 
 
 class _Unpickler(pickle._Unpickler):
-    """Creates arrays of numbers and no other objects: a pickle may ask for a call of any function.
+    """Creates arrays of numbers and no other objects: a pickle may have any function called.
 
     Derived from pickle's Python implementation: the C implementation allocates memory of whatever size a file claims.
     """
@@ -194,7 +194,7 @@ def _members(archive, folder, mode):
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise UserError(f"{archive} is broken or cut off; get it anew")
-        while tar.fileobj.read(_CHUNK):  # read to the end, where gzip's checksum is
+        while tar.fileobj.read(_CHUNK):  # to the end: gzip's checksum comes last
             pass
 
 
@@ -208,7 +208,7 @@ def _unpackable(archive):
 
 
 class _Member(tarfile.TarInfo):
-    """A member that is refused above 1 MiB unless it is a file: tarfile reads long names and extended headers whole."""
+    """A member of at most 1 MiB, unless it is a file: tarfile reads long names and extended headers into memory."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):

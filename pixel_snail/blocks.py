@@ -67,7 +67,7 @@ class Streams(Layer):
         seed_u, seed_ul = dropout.split_seed(seed, 2)
         if self.resnet_u is not None:
             below = functools.partial(self.resnet_u, u, a=skip_u, h=h, seed=seed_u, cache=cache)
-            u = below() if cache is None else cache.of_row(self, below)
+            u = below() if cache is None else cache.once_a_row(self, below)
         if ul is not None:
             seen = [map_ for map_ in (u, skip_ul) if map_ is not None]
             ul = self.resnet_ul(ul, a=tf.concat(seen, -1) if seen else None, h=h, seed=seed_ul, cache=cache)
@@ -141,7 +141,7 @@ class AttentionBlock(Layer):
         content_seed, question_seed, merge_seed = dropout.split_seed(seed, 3)
         question = tf.concat([ul, position], -1)
         if cache is not None:
-            cache.when_known(self, lambda x: self.key_mixin(tf.concat([x, ul, position], -1), h=h))
+            cache.remember_later(self, lambda x: self.key_mixin(tf.concat([x, ul, position], -1), h=h))
             mixed = cache.look_up(self, lambda: self.query(question, h=h))
             return self.merge(ul, a=mixed, h=h)
         content = tf.concat([x, ul, position], -1)

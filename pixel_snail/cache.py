@@ -17,17 +17,15 @@ import keras
 import tensorflow as tf
 
 from pixel_snail import nn
-from pixel_snail.kernels.attention import softmax_correction
+from pixel_snail.kernels.attention import HIDDEN, softmax_correction
 from pixel_snail.weights import layers_in
-
-_HIDDEN = -1e30
 
 
 class Cache:
     """The cache of the layers that work at one size of map.
 
     Args:
-        parts: the layers of each size of map, from this size down; each size is half the one before.
+        layers_by_size: the layers of each size of map, from this size down; each size is half the one before.
         batch, height, width: B, H, W of the maps of this size.
         filters: F.
 
@@ -39,9 +37,9 @@ class Cache:
     """
 
     def __init__(
-        self, parts: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int
+        self, layers_by_size: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int
     ):
-        layers = [layer for part in parts[0] for layer in layers_in(part)]
+        layers = [layer for part in layers_by_size[0] for layer in layers_in(part)]
         self.convs = [layer for layer in layers if hasattr(layer, "left_and_here")]
         self.channels = [conv.input_channels for conv in self.convs]
         self.batch, self.height, self.width = batch, height, width
@@ -52,10 +50,10 @@ class Cache:
             if isinstance(layer, nn.down_shifted_conv2d)
         }
         self.inner = None
-        if len(parts) > 1:
-            self.inner = Cache(parts[1:], batch, height // 2, width // 2, filters)
-            self.kept_u = _zeros(batch, 1, width // 2, filters)
-            self.kept_ul = _zeros(width // 2, batch, filters)
+        if len(layers_by_size) > 1:
+            self.inner = Cache(layers_by_size[1:], batch, height // 2, width // 2, filters)
+            self.inner_u = _zeros(batch, 1, width // 2, filters)
+            self.inner_ul = _zeros(width // 2, batch, filters)
 
     def reset(self) -> None:
         """Empties the cache: the next row is an image's first."""
@@ -66,7 +64,7 @@ class Cache:
     def variables(self) -> list[tf.Variable]:
         """The state between rows."""
         own = [self.inputs_above, *self.rows_before.values()]
-        return own if self.inner is None else [*own, self.kept_u, self.kept_ul, *self.inner.variables]
+        return own if self.inner is None else [*own, self.inner_u, self.inner_ul, *self.inner.variables]
 
     @property
     def nbytes(self) -> int:
@@ -88,26 +86,26 @@ class Cache:
         inputs = tf.split(self.inputs_above, self.channels, -1) if self.convs else []
         for conv, row in zip(self.convs, inputs, strict=True):
             self.row_values[conv] = conv.above(row)
-        if self.inner is not None and self._inner_row_is_due:
+        if self.inner is not None and self._inner_has_row:
             self.inner.begin_row(y // 2, phase // 2)
 
     @property
-    def _inner_row_is_due(self):
+    def _inner_has_row(self):
         return self.row_phase % 2 == 0
 
     @property
-    def inner_is_due(self) -> bool:
+    def inner_is_computed_here(self) -> bool:
         """Whether the next smaller map has a new row here or, in a step, a new pixel."""
-        return self._inner_row_is_due and (self.in_row or self.column_phase % 2 == 0)
+        return self._inner_has_row and (self.in_row or self.column_phase % 2 == 0)
 
-    def of_row(self, name: object, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
+    def once_a_row(self, name: object, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
         """Computes a value once a row.
 
         Returns:
             In the pass over a row, compute(), [B, 1, W, C]; in a step, the pixel's part of that row, [B, C].
         """
         if not self.in_row:
-            return self.pieces[name]
+            return self.pixel_values[name]
         row = compute()
         self.row_values[name] = tf.transpose(row[:, 0], [1, 0, 2])
         return row
@@ -130,30 +128,30 @@ class Cache:
         if self.convs:
             loop["left"] = tf.zeros([self.batch, sum(self.sizes[: len(self.convs)])])
             loop["inputs"] = _rows(self.width, self.batch, sum(self.channels))
-        if self.inner is not None and self._inner_row_is_due:
+        if self.inner is not None and self._inner_has_row:
             loop["inner"] = self.inner.begin_steps()
-            loop["kept"] = _rows(self.width // 2, *self.kept_ul.shape[1:])
+            loop["inner_ul"] = _rows(self.width // 2, *self.inner_ul.shape[1:])
         return loop
 
     def begin_step(self, x: tf.Tensor, phase: int, loop: dict) -> None:
         """Begins the step of column x in maps of this size; phase is x modulo a power of two, as in `begin_row`."""
         self.x, self.column_phase, self.loop = x, phase, dict(loop)
-        of_convs = len(self.convs)
-        above, others = tf.split(tf.gather(self.row, x), [sum(self.sizes[:of_convs]), -1], -1)
-        values = tf.split(above + loop["left"], self.sizes[:of_convs], -1) if of_convs else []
-        values += tf.split(others, self.sizes[of_convs:], -1) if len(self.sizes) > of_convs else []
-        self.pieces = dict(zip(self.row_values, values, strict=True))
+        number_of_convs = len(self.convs)
+        above, others = tf.split(tf.gather(self.row, x), [sum(self.sizes[:number_of_convs]), -1], -1)
+        values = tf.split(above + loop["left"], self.sizes[:number_of_convs], -1) if number_of_convs else []
+        values += tf.split(others, self.sizes[number_of_convs:], -1) if len(self.sizes) > number_of_convs else []
+        self.pixel_values = dict(zip(self.row_values, values, strict=True))
         self.left, self.inputs = {}, {}
-        if self.inner is not None and self.inner_is_due:
+        if self.inner is not None and self.inner_is_computed_here:
             self.inner.begin_step(x // 2, phase // 2, loop["inner"])
 
     def look_back(self, conv: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
         """The output [B, F] of a causal convolution at this pixel; x [B, C] is its input at this pixel."""
         self.inputs[conv] = x
         self.left[conv], here = conv.left_and_here(x)
-        return self.pieces[conv] if here is None else self.pieces[conv] + here
+        return self.pixel_values[conv] if here is None else self.pixel_values[conv] + here
 
-    def keep(self, ul: tf.Tensor | None, u: tf.Tensor | None) -> None:
+    def store_inner(self, ul: tf.Tensor | None, u: tf.Tensor | None) -> None:
         """Stores the outputs of the next smaller size. They serve two rows, or 2 x 2 pixels, of this size.
 
         Args:
@@ -161,17 +159,17 @@ class Cache:
             u: in the pass over a row, [B, 1, W / 2, F].
         """
         if self.in_row:
-            self.kept_u.assign(u)
+            self.inner_u.assign(u)
         else:
-            self.kept_here = ul
-            self.loop["kept"] = self.loop["kept"].write(self.inner.x, ul)
+            self.inner_here = ul
+            self.loop["inner_ul"] = self.loop["inner_ul"].write(self.inner.x, ul)
 
-    def kept(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+    def inner_outputs(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         """(ul, u) as `keep` stored them for here: (None, u) in the pass over a row, (ul, None) in a step."""
         if self.in_row:
-            return None, tf.identity(self.kept_u)
+            return None, tf.identity(self.inner_u)
         # ul was computed in this step or the one before if the smaller map has a row here, else in the row above.
-        return (self.kept_here if self._inner_row_is_due else tf.gather(self.kept_ul, self.x // 2)), None
+        return (self.inner_here if self._inner_has_row else tf.gather(self.inner_ul, self.x // 2)), None
 
     def end_step(self) -> dict:
         """Ends the step; returns the `loop` of the next one."""
@@ -179,7 +177,7 @@ class Cache:
         if self.convs:
             loop["left"] = tf.concat([self.left[conv] for conv in self.convs], -1)
             loop["inputs"] = loop["inputs"].write(self.x, tf.concat([self.inputs[conv] for conv in self.convs], -1))
-        if self.inner is not None and self.inner_is_due:
+        if self.inner is not None and self.inner_is_computed_here:
             loop["inner"] = self.inner.end_step()
         return loop
 
@@ -187,22 +185,24 @@ class Cache:
         """Stores what the next row needs, from the `loop` that the last step returned."""
         if self.convs:
             self.inputs_above.assign(loop["inputs"].stack())
-        if self.inner is not None and self._inner_row_is_due:
+        if self.inner is not None and self._inner_has_row:
             self.inner.end_row(loop["inner"])
-            self.kept_ul.assign(loop["kept"].stack())
+            self.inner_ul.assign(loop["inner_ul"].stack())
 
 
 class ImageCache(Cache):
     """The cache of a whole network: for the layers at the image's size, the attention blocks, and the image itself.
 
     Args:
-        parts, batch, height, width, filters: as in Cache.
+        layers_by_size, batch, height, width, filters: as in Cache.
         attentions: the attention blocks.
         background: the coordinates, [1, H, W, 6], if the network uses them.
     """
 
-    def __init__(self, parts, batch, height, width, filters, attentions=(), background: tf.Tensor | None = None):
-        super().__init__(parts, batch, height, width, filters)
+    def __init__(
+        self, layers_by_size, batch, height, width, filters, attentions=(), background: tf.Tensor | None = None
+    ):
+        super().__init__(layers_by_size, batch, height, width, filters)
         self.memories = {block: _Memory(block, batch, height, width) for block in attentions}
         self.background = background
         # The two rows above, with their channel of ones, and a column of zeros on either side.
@@ -233,7 +233,7 @@ class ImageCache(Cache):
             row = tf.gather(self.background, [self.y], axis=1)
             return tf.broadcast_to(row, [self.batch, *row.shape[1:]])
 
-        return self.of_row("position", compute)
+        return self.once_a_row("position", compute)
 
     def down_shifted(self, conv: keras.layers.Layer) -> tf.Tensor:
         """A convolution of the image, its output moved down by a row: [B, 1, W, F], in a step [B, F]."""
@@ -241,7 +241,7 @@ class ImageCache(Cache):
         def compute():
             return tf.where(self.y > 0, conv(self.pixels_above[:, :, 1:-1])[:, -1:], 0)
 
-        return self.of_row(conv, compute)
+        return self.once_a_row(conv, compute)
 
     def right_shifted(self, conv: keras.layers.Layer) -> tf.Tensor:
         """A convolution of the image, its output moved right by a column, at this pixel: [B, F]."""
@@ -269,7 +269,7 @@ class ImageCache(Cache):
             memory.begin_step(x, state)
         self.waiting = {}
 
-    def when_known(self, block: keras.layers.Layer, make: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    def remember_later(self, block: keras.layers.Layer, make: Callable[[tf.Tensor], tf.Tensor]) -> None:
         """Has this pixel's key and value added to the block's memory once the pixel is drawn.
 
         Args:
@@ -281,7 +281,7 @@ class ImageCache(Cache):
         """The result of the block's attention at this pixel, [B, M]; make_query computes its query, [B, D]."""
         return self.memories[block].look_up(make_query)
 
-    def known(self, pixel: tf.Tensor) -> dict:
+    def end_step_with(self, pixel: tf.Tensor) -> dict:
         """Ends the step, with the pixel [B, 3] that was drawn; returns the `loop` of the next step."""
         for block, make in self.waiting.items():
             self.memories[block].remember(make(pixel))
@@ -326,7 +326,7 @@ class _Memory:
         self.mixed = _zeros(batch, self.columns, channels - self.key_channels)
 
     def advance(self, y):
-        rows = y // self.size  # of cells, complete
+        rows = y // self.size  # complete rows of cells
         # If the row of cells is not complete yet, no query sees it, and the next call writes it again.
         slot = tf.maximum(tf.where(y % self.size == 0, rows - 1, rows), 0) * self.columns
         self.past[:, slot : slot + self.columns].assign(self.cells)
@@ -339,7 +339,7 @@ class _Memory:
         self.past_visible = tf.range(number) < y // self.size * self.columns
 
     def begin_steps(self):
-        empty = tf.fill(self.cells.shape, 0.0 if self.is_coarse else _HIDDEN)
+        empty = tf.fill(self.cells.shape, 0.0 if self.is_coarse else HIDDEN)
         loop = {"cells": tf.where(self.is_first_row, empty, self.cells)}
         return loop | {"mixed": tf.identity(self.mixed)} if self.is_coarse else loop
 
@@ -381,7 +381,7 @@ class _Memory:
             last_columns = tf.minimum((tf.range(self.columns) + 1) * self.size, self.width) - 1
             visible = tf.concat([visible, (self.y == last_row) & (last_columns < self.x)], 0)
             logits = tf.concat([logits, tf.matmul(query, key, transpose_b=True)], -1)
-        probabilities = tf.nn.softmax(tf.where(visible, logits, _HIDDEN))
+        probabilities = tf.nn.softmax(tf.where(visible, logits, HIDDEN))
         past = self.past.shape[1]
         mixed = tf.matmul(probabilities[..., :past], self.past_mixin)
         if not self.is_coarse:

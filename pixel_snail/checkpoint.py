@@ -93,7 +93,7 @@ def newest_first(folder: str) -> list[str]:
         of_run[_run_of(index)] = max(time, of_run.get(_run_of(index), time))
 
     def age(index):
-        return of_run[_run_of(index)], str(_run_of(index)), _steps_taken(index), saved[index]
+        return of_run[_run_of(index)], str(_run_of(index)), _steps_taken_at(index), saved[index]
 
     return [str(index).removesuffix(".index") for index in sorted(indices, key=age, reverse=True)]
 
@@ -102,9 +102,9 @@ def _run_of(index):
     return index.parent.parent
 
 
-def _steps_taken(index):
+def _steps_taken_at(index):
     try:
-        return _steps_in(Reader(str(index).removesuffix(".index")))
+        return steps_taken(Reader(str(index).removesuffix(".index")))
     except UserError:  # damaged, perhaps the newest, which `find` must name; or without the state of Adam
         return math.inf
 
@@ -153,7 +153,7 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
         averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
         momentum = reader.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
-        optimizer.iterations.assign(_steps_in(reader))
+        optimizer.iterations.assign(steps_taken(reader))
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
@@ -161,7 +161,12 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
         variable.assign(value)
 
 
-def _steps_in(reader):
+def steps_taken(reader: "Reader") -> int:
+    """How many optimisation steps a checkpoint's parameters have taken.
+
+    Raises:
+        UserError: it does not say, or another program wrote it.
+    """
     name = _STEPS if _STEPS in reader.shapes else "Variable"
     (value,) = reader.read([name])
     try:

@@ -67,7 +67,7 @@ def training_batches(
     seed: int,
     epoch: int,
     seen: int = 0,
-    parts: int = 1,
+    replicas: int = 1,
     own: Sequence[int] = (0,),
 ) -> tf.data.Dataset:
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
@@ -78,15 +78,15 @@ def training_batches(
         batch_size: the global batch.
         seed, epoch: they decide the permutation.
         seen: how many images of the permutation to skip, when an interrupted epoch goes on.
-        parts: the number of all replicas. Each global batch is cut into this many parts.
-        own: the parts to read and to yield, each as a batch of B = batch_size / parts images.
+        replicas: the number of all replicas. Each global batch is divided among them.
+        own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
 
     Raises:
         UserError: the split is smaller than a batch.
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
-    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, parts, own)
+    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
@@ -94,13 +94,13 @@ def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(len(split))
 
 
-def test_batches(split: Split, batch_size: int, parts: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
+def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
     """The batches of a test: all images once, in order. Arguments and yields are those of `training_batches`.
 
     The last batch is filled up with repetitions of the last image: only the first len(split) results count.
     """
     order = np.arange(-(-len(split) // batch_size) * batch_size)
-    return _batches(split, np.minimum(order, len(split) - 1), batch_size, parts, own)
+    return _batches(split, np.minimum(order, len(split) - 1), batch_size, replicas, own)
 
 
 def check_batch_size(split: Split, batch_size: int) -> None:
@@ -112,13 +112,13 @@ def check_batch_size(split: Split, batch_size: int) -> None:
         )
 
 
-def _batches(split, order, batch_size, parts, own):
-    part_size = batch_size // parts
-    order = order.reshape(-1, parts, part_size)[:, own].reshape(-1, part_size)
+def _batches(split, order, batch_size, replicas, own):
+    size = batch_size // replicas
+    order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
     def read(indices):
         batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
-        batch["images"] = tf.ensure_shape(batch["images"], [part_size, *split.images.shape[1:]])
+        batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
         if split.labels is not None:
             batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
         return batch

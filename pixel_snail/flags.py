@@ -12,7 +12,7 @@ from absl.flags import argparse_flags
 from pixel_snail import model, nn
 from pixel_snail.errors import UserError, options_named_as_flags
 
-# An abbreviation means the same flag as in the original, even where it also fits a flag added since.
+# An abbreviation of these means the same flag as in the original, even where it also fits a flag added since.
 _ORIGINAL = """
     --help --data_dir --save_dir --data_set --save_interval --load_params --model --nr_resnet --nr_filters
     --nr_logistic_mix --resnet_nonlinearity --class_conditional --learning_rate --lr_decay --batch_size

@@ -15,34 +15,53 @@ from pixel_snail import model as models
 def describe(prefix: str) -> dict[str, object]:
     """Which network a checkpoint is of, and how far it was trained.
 
-    If several networks have the same variables and differ in their wiring only, all are named.
+    Checkpoints of this program say so. For others, it is found from the names and shapes of the tensors: networks that
+    have the same variables and differ in their wiring only are all named.
 
     Raises:
         UserError: the checkpoint can't be read, or another program wrote it.
     """
     reader = checkpoint.Reader(prefix)
-    shapes = reader.parameters()
+    shapes, told = reader.parameters(), reader.description()
+    has_steps = "Variable" in reader.shapes
+    return {
+        "checkpoint": prefix,
+        **(_network_of_shapes(shapes) if told is None else _network_of_description(told)),
+        "labels": reader.nr_labels() or "none",
+        "steps taken": checkpoint.steps_taken(reader) if has_steps else "not recorded",
+        "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
+        "averaged parameters": "yes" if any(name + checkpoint.AVERAGE in reader.shapes for name in shapes) else "no",
+        "Adam's state": "yes" if "Variable_1" in reader.shapes else "no",
+    }
+
+
+def _network_of_description(told):
+    height, width, _ = told.image_shape
+    return {
+        "model": told.model,
+        "nr_filters": told.nr_filters,
+        "nr_resnet": str(told.nr_resnet),
+        "nr_logistic_mix": told.nr_logistic_mix,
+        "resnet_nonlinearity": told.resnet_nonlinearity,
+        "images": f"{height} x {width}",
+    }
+
+
+def _network_of_shapes(shapes):
     filters = _filters(shapes)
-    guesses = {
+    matches = {
         (name, nr_resnet)
         for name in models.specs
         for nr_resnet in range(1, 33)
         if _matches(shapes, name, nr_resnet, filters)
     }
-    names = sorted({name for name, _ in guesses})
+    names = sorted({name for name, _ in matches})
     outputs_per_component = 3 if names == ["h8_noup_smallkey_ar_chs"] else 10
-    labels = shapes.get("model/conditional_weights_0/hw")
     return {
-        "checkpoint": prefix,
         "model": " or ".join(names) or "not one of ours",
         "nr_filters": filters,
-        "nr_resnet": " or ".join(str(number) for number in sorted({number for _, number in guesses})) or "unknown",
+        "nr_resnet": " or ".join(str(number) for number in sorted({number for _, number in matches})) or "unknown",
         "nr_logistic_mix": _last_width(shapes) // outputs_per_component,
-        "labels": labels[0] if labels else "none",
-        "steps taken": int(reader.read(["Variable"])[0]) - 1 if "Variable" in reader.shapes else "not recorded",
-        "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
-        "averaged parameters": "yes" if any(name + checkpoint.AVERAGE in reader.shapes for name in shapes) else "no",
-        "Adam's state": "yes" if "Variable_1" in reader.shapes else "no",
     }
 
 

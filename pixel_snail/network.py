@@ -89,11 +89,11 @@ class Network(keras.Model):
         return dataclasses.asdict(self.description)
 
     def export(self, filepath: str, format: str = "tf_saved_model", **settings) -> None:
-        """keras.Model.export, for any batch size, and with the one-hot labels [B, L] of a conditional network."""
+        """keras.Model.export, quietly, for any batch size, and with one-hot labels [B, L] for a conditional network."""
         inputs = [keras.InputSpec("float32", (None, *self.description.image_shape))]
         if self.description.nr_labels is not None:
             inputs.append(keras.InputSpec("float32", (None, self.description.nr_labels)))
-        super().export(filepath, format, **{"input_signature": inputs} | settings)
+        super().export(filepath, format, **{"input_signature": inputs, "verbose": False} | settings)
 
     @classmethod
     def from_config(cls, config: dict) -> "Network":

@@ -1,4 +1,13 @@
-"""The original's Adam and Polyak average, as a Keras optimizer."""
+"""The original's Adam and Polyak average, as a Keras optimizer.
+
+Private parts of Keras's optimizer for TensorFlow are used in this file only:
+
+- `_backend_update_step`, overridden: Keras calls it once with all gradients. If it is renamed, Keras would look for an
+  update of single variables, `update_step`, which is not there, and training would fail at once.
+- `_distribution_strategy` and `tf.__internal__.distribute.interim.maybe_merge_call`: the strategy, and the call of a
+  function once for all replicas. If they go, an update must be written with `strategy.extended.update` by hand.
+- `_learning_rate`: the schedule itself, for the rate of the last step.
+"""
 
 from collections.abc import Sequence
 
@@ -47,10 +56,8 @@ class PolyakAdam(keras.optimizers.Optimizer):
 
     Args:
         learning_rate, lr_decay: see DecayBeforeStep.
-        polyak_decay: decay.
-        beta_1, beta_2: b1 and b2.
-        epsilon: as above.
-        machines: as above; 1 leaves the sum.
+        polyak_decay, beta_1, beta_2: decay, b1 and b2.
+        epsilon, machines: as above.
 
     Attributes, after build:
         momentum, velocity, average: m, v and the average, variables [number of parameters]; see `split`.

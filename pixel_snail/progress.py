@@ -1,4 +1,4 @@
-"""Progress bars, and messages before long work that has none."""
+"""Progress bars, and messages where long work has no bar."""
 
 import sys
 

@@ -129,7 +129,7 @@ def sampler(
                 temperature,
                 lambda drawn, channel=slice(None): tf.where(row.is_given, here.given[:, channel], drawn),
             )
-            return cache.known(pixel), outputs.write(x, output)
+            return cache.end_step_with(pixel), outputs.write(x, output)
 
         def steps(x, loop, outputs):
             for i in range(network.period):

@@ -1,4 +1,4 @@
-"""What eval.py is told to draw: images to complete, kept rows and classes; errors for wrong ones."""
+"""Images to complete, rows to keep and classes, as eval.py reads them, and errors for wrong ones."""
 
 import numpy as np
 import PIL.Image

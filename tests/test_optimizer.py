@@ -44,7 +44,7 @@ def test_gradients_are_divided_by_the_machines():
         variable = keras.Variable(np.ones(3, np.float32))
         optimizer = PolyakAdam(machines=machines)
         optimizer.build([variable])
-        # Gradients far below the root of epsilon: Adam's step hardly depends on the scale of larger ones.
+        # Gradients below the root of epsilon: Adam's step hardly depends on the scale of larger ones.
         optimizer.apply([np.float32([1e-4, 2e-4, 3e-4]) * scale], [variable])
         values.append(np.asarray(variable))
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)

@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from pixel_snail.kernels import elementwise
 
-_HIDDEN = -1e30
+HIDDEN = -1e30
+"""The logit of a hidden key: its probability is 0."""
 
 
 def attend(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
@@ -21,7 +22,7 @@ def attend(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, visible: tf.Tenso
     @tf.custom_gradient
     def differentiable(key, mixin, query):
         logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-        softmax = tf.nn.softmax(logits + tf.where(visible, 0.0, _HIDDEN))
+        softmax = tf.nn.softmax(logits + tf.where(visible, 0.0, HIDDEN))
         factor = tf.cast(softmax_correction(softmax, sees_any), mixin.dtype)
         probabilities = tf.cast(softmax, mixin.dtype)
         mixed = factor * tf.matmul(probabilities, mixin)

@@ -89,7 +89,7 @@ def why_not_comparable(
     Args:
         data_set: its --data_set name.
         images: how many test images were evaluated.
-        causal: whether the network is causal: otherwise its figure is not a likelihood.
+        causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was told the labels.
         unverified: why these may not be the published images, see dataset.DataSet.
     """

@@ -73,14 +73,16 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="bits/dim")
-    every_step = np.concatenate(steps)
+    every_step = np.concatenate([*steps, []])
     axes.plot(np.arange(1, len(every_step) + 1), every_step, color="0.8", lw=0.8, label="training, each step")
     ends = np.cumsum([len(epoch) for epoch in steps])
     middles = ends - np.array([len(epoch) for epoch in steps]) / 2
-    axes.plot(middles, [np.mean(epoch) for epoch in steps], "o-", ms=4, label="training, mean of each epoch")
+    means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # of an epoch, every update may be refused
+    axes.plot(middles, means, "o-", ms=4, label="training, mean of each epoch")
     axes.plot(ends, test, "o-", ms=4, label="test, averaged parameters")
     # The first steps are far above the rest: with them in view, the curve would look flat.
-    axes.set_ylim(min(every_step.min(), *test) - 0.1, max(np.percentile(every_step, 90), test[-1]) + 0.5)
+    shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
+    axes.set_ylim(min(shown.min(), *test) - 0.1, max(shown.max(), test[-1]) + 0.5)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)

@@ -28,7 +28,7 @@ def result(
         source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
         averaged: whether the parameters are the Polyak averages.
-        causal: whether the network is causal: otherwise its figure is not a likelihood.
+        causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was told the labels.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)

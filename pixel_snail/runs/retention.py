@@ -47,12 +47,13 @@ class Checkpoints:
         return saved
 
     def _remove_old(self):
-        whole = {}
+        histories = {}
         for prefix in checkpoint.newest_first(self._folder.path):
             with contextlib.suppress(UserError):  # a damaged checkpoint does not count, and stays
-                whole[prefix] = history.read(prefix)
-        tested = {prefix: so_far.test[-1] for prefix, so_far in whole.items() if so_far.test and so_far.is_tested}
+                histories[prefix] = history.read(prefix)
+        # The original's checkpoints have no history.
+        tested = {prefix: told.test[-1] for prefix, told in histories.items() if told and told.test and told.is_tested}
         best = min(tested, key=tested.get, default=None)
-        for prefix in list(whole)[self._keep :] if self._keep else []:
+        for prefix in list(histories)[self._keep :] if self._keep else []:
             if prefix != best:
                 files.remove_folder(os.path.dirname(prefix))

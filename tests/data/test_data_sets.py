@@ -275,7 +275,7 @@ def test_without_cifar_and_without_a_network_one_line_says_what_to_get(published
     assert "\n" not in str(error.value)
 
 
-# ImageNet as the paper has it
+# ImageNet of 2016, the paper's
 
 
 IMAGENET_TRAIN, IMAGENET_TEST = random_images(23, 4), random_images(11, 5)
@@ -470,7 +470,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
     assert line.startswith("error: ")
     assert "can't write" in line
     assert "File too large" in line
-    data_set = data.load("imagenet", tmp_path)  # here, there is room
+    data_set = data.load("imagenet", tmp_path)  # without the limit
     np.testing.assert_array_equal(data_set.train.images[:], IMAGENET_TRAIN)
 
 

@@ -111,7 +111,7 @@ sys.addaudithook(watch)
 def harmless(folder):
     """Accepts a UserError of one line from its block, and checks that the block does no harm.
 
-    Harm: it raises anything else, runs a program, writes outside the folder, or asks for much memory (64 MiB or more).
+    Harm is any other exception, a program run, a write outside the folder, or 64 MiB of memory taken or asked for.
     """
     global watched
     watched = folder.resolve()
@@ -474,7 +474,7 @@ def test_a_damaged_archive_is_refused_or_unpacks_to_the_same(tmp_path):
 
 @st.composite
 def members(draw):
-    """A member of a tar as an attacker might write it by hand."""
+    """A strategy: a member of a tar as an attacker might write it by hand."""
     parts = st.lists(st.sampled_from(["..", ".", "", "a", "b", "\n", "x" * 200]), min_size=1, max_size=4)
     info = tarfile.TarInfo(draw(parts.map("/".join)))
     info.type = draw(st.sampled_from([*tarfile.SUPPORTED_TYPES, b"9"]))

@@ -19,7 +19,7 @@ from pixel_snail import checkpoint
 from pixel_snail.runs import history
 
 COMMAND = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import numpy as np
 import pixel_snail
@@ -31,7 +31,7 @@ from pixel_snail import model
 from pixel_snail.dataset import DataSet, Split
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
-cluster.WAIT_SECONDS = 20
+cluster.WAIT_SECONDS = int(os.environ.get("WAIT_SECONDS", 60))
 model.specs["h1"] = ONE_BLOCK
 images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
 data.data_sets["tiny"] = lambda data_dir: DataSet(Split(images[:19]), Split(images[19:]))
@@ -227,7 +227,8 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_comma
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-def test_a_worker_that_does_not_start_is_named(start, tmp_path):
+def test_a_worker_that_does_not_start_is_named(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("WAIT_SECONDS", "8")
     flags = [*TRAINING, f"-o{tmp_path}/runs"]
     chief, worker = start("train", flags, flags)
     worker.kill()
@@ -244,7 +245,7 @@ def test_ctrl_c_ends_a_worker_that_waits_for_the_others_at_once(start, tmp_path)
     while "waiting for the others" not in chief.err.read_text():
         assert chief.poll() is None
         time.sleep(0.1)
-    time.sleep(1)  # it prints this before it waits; until then, Ctrl-C would give "interrupted"
+    time.sleep(1)  # it waits only after this message; until then, Ctrl-C gives "interrupted"
     chief.send_signal(signal.SIGINT)
     assert chief.wait(10) == -signal.SIGINT  # long before WAIT_SECONDS are over
     assert "Traceback" not in chief.err.read_text()

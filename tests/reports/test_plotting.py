@@ -22,6 +22,12 @@ def test_a_learning_curve_is_a_picture(tmp_path):
     assert np.asarray(PIL.Image.open(tmp_path / "curve.png")).std() > 0
 
 
+def test_a_learning_curve_without_a_single_accepted_step_is_a_picture_too(tmp_path):
+    for steps in ([[]], [[], [4.0]]):
+        plotting.save_learning_curve(steps, [6.5] * len(steps), tmp_path / "curve.png")
+        assert np.asarray(PIL.Image.open(tmp_path / "curve.png")).std() > 0
+
+
 def test_bit_maps_are_a_picture_of_any_number_of_images(tmp_path, rng):
     for number in (2, 5, 16):
         images = rng.integers(0, 256, [number, 8, 6, 3], np.uint8)

@@ -47,7 +47,7 @@ def train(tmp_path, capfd):
 
 
 def before_call(monkeypatch, module, maker, number, action):
-    """Patches module.maker: the function it returns calls action() before its own call `number`, counted from 1."""
+    """Patches module.maker: the function that it returns calls action() before its call number `number`, from 1."""
     make = getattr(module, maker)
     calls = []
 
@@ -121,9 +121,9 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
 
 
 def test_a_killed_run_that_is_started_again_ends_bit_by_bit_as_one_that_was_not(tmp_path):
-    figures = reliability.kills_survived(tmp_path, kills=5, epochs=12)
+    figures = reliability.kills_survived(tmp_path, kills=3, epochs=9)
     assert figures["bit_equal"]
-    assert figures["steps"] == 120
+    assert figures["steps"] == 90
 
 
 @pytest.mark.soak

@@ -1,0 +1,28 @@
+"""Small networks for tests that do not compare with the original's numbers."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail import model as models
+from pixel_snail.network import Network
+from pixel_snail.weights import data_dependent_initialisation
+
+
+def shallow(name: str):
+    """The specification of a name with as few blocks as have every kind that its own blocks have."""
+    spec = models.specs[name]
+    if name == "pxpp":
+        return spec
+    return functools.partial(spec, attn_rep=len(spec.keywords.get("hier", (1,))))
+
+
+def build_shallow(name: str, shape, rng: np.random.Generator, nr_labels: int | None = None, **settings) -> Network:
+    """A shallow network whose features are all of order 1."""
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2} | settings
+    network = shallow(name)(**settings).build_for(name, shape, nr_labels)
+    h = None if nr_labels is None else tf.one_hot([0, 1, 2], nr_labels)
+    with data_dependent_initialisation():
+        network(tf.cast(rng.uniform(-1, 1, [3, *shape]), tf.float32), h=h)
+    return network
