@@ -25,23 +25,25 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--nr_samples",
         type=command_line.non_negative_int,
         default=0,
-        help="images to draw, or completions of each, without it 4",
+        help="how many images to draw; with --complete, completions of each image, without it 4",
     )
     add(
         "--classes",
         type=class_list,
-        help="of a conditional network: which to draw, as 0,3,5; without it all, a row each",
+        help="classes to draw, such as 0,3,5, a row each, without it all; with --complete, the images' classes",
     )
-    add("--complete", metavar="IMAGES", help="a picture or .npy of images to draw again below --keep_rows")
+    add("--complete", metavar="IMAGES", help="a picture or .npy file of images whose lower rows are drawn again")
     add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
     add("--skip_test", action="store_true", help="only draw; needs no data set")
-    add("-o", "--save_dir", help="where the pictures go")
+    add("-o", "--save_dir", help="the folder for pictures")
     flags = parser.parse_args(argv)
     if (flags.nr_samples or flags.complete) and not flags.save_dir:
         parser.error("--nr_samples and --complete need --save_dir, the folder for the samples")
     if flags.skip_test and not (flags.nr_samples or flags.complete):
         parser.error("--skip_test leaves nothing to do without --nr_samples or --complete")
+    if flags.skip_test and flags.json:
+        parser.error("--json is the result of the test, which --skip_test leaves out")
     if flags.keep_rows and not flags.complete:
         parser.error("--keep_rows is for --complete")
     return flags

@@ -19,26 +19,87 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_run_flags(parser)
     command_line.add_step_flags(parser)
     add = parser.add_argument
-    add("--paper", choices=comparisons.runs, help="all flags of the paper's run on it; flags given beside it win")
-    add("-o", "--save_dir", default="./data/save", help="the run's folder is made in it")
-    add("-t", "--save_interval", type=command_line.positive_int, default=10, help="epochs between checkpoints")
-    add("--save_minutes", type=command_line.non_negative_float, default=15, help="most minutes between them; 0: any")
-    add("--keep", type=command_line.non_negative_int, default=3, help="newest checkpoints, beside the best; 0: all")
-    add("-r", "--load_params", metavar="PREFIX", help="a checkpoint to go on from, or a run's folder")
+    add(
+        "--paper",
+        choices=comparisons.paper_flags,
+        help="the paper's flags for this data set; flags that you also give win",
+    )
+    add("-o", "--save_dir", default="./data/save", help="the folder in which the run's folder is made")
+    add(
+        "-t",
+        "--save_interval",
+        type=command_line.positive_int,
+        default=10,
+        help="a checkpoint after each epoch that is a multiple of it",
+    )
+    add(
+        "--save_minutes",
+        type=command_line.non_negative_float,
+        default=15,
+        help="at most this many minutes between checkpoints; 0: no limit",
+    )
+    add(
+        "--keep",
+        type=command_line.non_negative_int,
+        default=3,
+        help="how many of the newest checkpoints stay, besides the best; 0: all",
+    )
+    add(
+        "-r",
+        "--load_params",
+        metavar="PREFIX",
+        help="start from this checkpoint: its prefix, one of its files, or a folder",
+    )
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")
-    add("--skip_nonfinite", type=command_line.non_negative_int, default=0, help="batches that may be passed over")
-    add("-l", "--learning_rate", type=command_line.positive_float, default=1e-3, help="of the first step")
-    add("-e", "--lr_decay", type=command_line.positive_float, default=0.999998, help="multiplies the rate at each step")
-    add("-a", "--init_batch_size", type=command_line.positive_int, default=8, help="of the initialisation")
+    add(
+        "--skip_nonfinite",
+        type=command_line.non_negative_int,
+        default=0,
+        help="batches with a non-finite loss or gradient to pass over",
+    )
+    add(
+        "-l",
+        "--learning_rate",
+        type=command_line.positive_float,
+        default=1e-3,
+        help="the learning rate before any decay",
+    )
+    add(
+        "-e",
+        "--lr_decay",
+        type=command_line.positive_float,
+        default=0.999998,
+        help="factor of the rate, applied before every step",
+    )
+    add(
+        "-a",
+        "--init_batch_size",
+        type=command_line.positive_int,
+        default=8,
+        help="images of the data-dependent initialisation",
+    )
     add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
-    add("-x", "--max_epochs", type=command_line.positive_int, default=5000, help="of the whole run")
-    add("--max_minutes", type=command_line.positive_float, help="stop training, then test and save, after so long")
-    add("--sample_interval", type=command_line.non_negative_int, default=1, help="epochs between samples; 0: none")
-    add("--polyak_decay", type=command_line.probability, default=0.9995, help="of the parameters' running average")
-    add("--average_machines", action="store_true", help="average gradients over machines, as the original; else: sum")
+    add("-x", "--max_epochs", type=command_line.positive_int, default=5000, help="epochs of the whole run")
+    add(
+        "--max_minutes",
+        type=command_line.positive_float,
+        help="stop training after this many minutes, then test and save",
+    )
+    add(
+        "--sample_interval",
+        type=command_line.non_negative_int,
+        default=1,
+        help="samples after each epoch that is a multiple of it; 0: none",
+    )
+    add("--polyak_decay", type=command_line.probability, default=0.9995, help="decay of the parameters' Polyak average")
+    add(
+        "--average_machines",
+        action="store_true",
+        help="average gradients over machines, as the original does, instead of summing them",
+    )
     flags = parser.parse_args(argv)
     if flags.paper:
-        parser.set_defaults(**comparisons.runs[flags.paper])
+        parser.set_defaults(**comparisons.paper_flags[flags.paper])
         flags = parser.parse_args(argv)
     return flags
 

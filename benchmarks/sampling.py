@@ -49,7 +49,7 @@ def measure(flags: argparse.Namespace) -> dict:
         model(x[:2])
     weights = fold(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
-    draw = sampling.sampler(model, batch)
+    draw = sampling.batch_drawer(model, batch)
     first = timed(lambda: draw(weights, *uniforms))
     seconds = timed(lambda: draw(weights, *uniforms))
     peak = peak_gb()  # the peak of sampling: evaluating a large batch takes more

@@ -2,7 +2,7 @@
 
     import pixel_snail
 
-    model = pixel_snail.load("data/save/demo")    # a run's folder, or a checkpoint
+    model = pixel_snail.load("data/save/demo")    # a folder with runs, or a checkpoint
     model.bits_per_dim(images)                    # uint8 [N, H, W, 3] -> float64 [N]
     model.sample(16)                              # uint8 [16, H, W, 3]
     model.network                                 # the keras.Model

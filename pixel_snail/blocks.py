@@ -28,7 +28,7 @@ class Stem(Layer):
 
     def call(self, x, cache=None):
         if cache is None:
-            x_pad = padded(x)
+            x_pad = with_ones_channel(x)
             u = nn.down_shift(self.up(x_pad)) if self.up else None
             return nn.down_shift(self.above(x_pad)) + nn.right_shift(self.left(x_pad)), u
         u = cache.down_shifted(self.up) if self.up else None
@@ -45,7 +45,7 @@ class ShiftStem(Layer):
 
     def call(self, x, cache=None):
         if cache is None:
-            return self.shift_nin(padded(x)), None
+            return self.shift_nin(with_ones_channel(x)), None
         return (None if cache.in_row else self.shift_nin(cache.around())[:, 1, 1]), None
 
 
@@ -242,6 +242,6 @@ def background(x: tf.Tensor) -> tf.Tensor:
     )
 
 
-def padded(x: tf.Tensor) -> tf.Tensor:
+def with_ones_channel(x: tf.Tensor) -> tf.Tensor:
     """x with a fourth channel of ones, so that layers can tell the image from the zeros around it."""
     return tf.concat([x, tf.ones_like(x[..., :1])], -1)

@@ -118,7 +118,7 @@ class Cache:
 
     # The steps
 
-    def begin_steps(self) -> dict:
+    def end_row_pass(self) -> dict:
         """Ends the pass over the row; returns the `loop` of the first step."""
         self.in_row = False
         # The convolutions' values come first: the contributions of the pixel on the left are added to them.
@@ -129,7 +129,7 @@ class Cache:
             loop["left"] = tf.zeros([self.batch, sum(self.sizes[: len(self.convs)])])
             loop["inputs"] = _rows(self.width, self.batch, sum(self.channels))
         if self.inner is not None and self._inner_has_row:
-            loop["inner"] = self.inner.begin_steps()
+            loop["inner"] = self.inner.end_row_pass()
             loop["inner_ul"] = _rows(self.width // 2, *self.inner_ul.shape[1:])
         return loop
 
@@ -256,11 +256,11 @@ class ImageCache(Cache):
         here = tf.pad(self.loop["pixel"][:, None], [[0, 0], [0, 2], [0, 0]])
         return tf.stack([above, here], 1)
 
-    def begin_steps(self) -> dict:
-        loop = super().begin_steps()
+    def end_row_pass(self) -> dict:
+        loop = super().end_row_pass()
         loop["pixel"] = tf.zeros([self.batch, 4])
         loop["pixels"] = _rows(self.width, self.batch, 4)
-        loop["memories"] = [memory.begin_steps() for memory in self.memories.values()]
+        loop["memories"] = [memory.end_row_pass() for memory in self.memories.values()]
         return loop
 
     def begin_step(self, x: tf.Tensor, phase: int, loop: dict) -> None:
@@ -338,7 +338,7 @@ class _Memory:
         number = self.past.shape[1]
         self.past_visible = tf.range(number) < y // self.size * self.columns
 
-    def begin_steps(self):
+    def end_row_pass(self):
         empty = tf.fill(self.cells.shape, 0.0 if self.is_coarse else HIDDEN)
         loop = {"cells": tf.where(self.is_first_row, empty, self.cells)}
         return loop | {"mixed": tf.identity(self.mixed)} if self.is_coarse else loop

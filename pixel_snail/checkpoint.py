@@ -1,4 +1,4 @@
-"""Checkpoints in the original's format: what its Saver wrote is read here, and what is written here it reads.
+"""Checkpoints in the original's format: reads what its Saver wrote, and writes the tensors that its Saver reads.
 
 A TensorFlow checkpoint of named tensors:
 
@@ -33,10 +33,11 @@ from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 
 AVERAGE = "/ExponentialMovingAverage"
-PROGRESS = "pixel_snail/"
-NETWORK = PROGRESS + "network/"
-_STEPS = PROGRESS + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
+OWN_PREFIX = "pixel_snail/"
+NETWORK = OWN_PREFIX + "network/"
+_STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
+_NOT_OURS = "not written by this program or the original"
 _ENDINGS = (".index", ".data-00000-of-00001")
 
 
@@ -67,7 +68,7 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
     """
     folder, name = os.path.split(prefix)
     tensors = _state(network, optimizer) | _description(network)
-    tensors |= {PROGRESS + name: tf.convert_to_tensor(value) for name, value in progress.items()}
+    tensors |= {OWN_PREFIX + name: tf.convert_to_tensor(value) for name, value in progress.items()}
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with files.replacing(folder) as aside:
         os.mkdir(aside)
@@ -172,7 +173,7 @@ def steps_taken(reader: "Reader") -> int:
     try:
         return int(value) - (name == "Variable")
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"the checkpoint {reader.prefix} is of another program: {name} is no count of steps") from error
+        raise UserError(f"the checkpoint {reader.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
 
 
 def read_progress(prefix: str) -> dict[str, np.ndarray]:
@@ -182,8 +183,8 @@ def read_progress(prefix: str) -> dict[str, np.ndarray]:
         UserError: it can't be read.
     """
     reader = Reader(prefix)
-    names = [name for name in reader.shapes if name.startswith(PROGRESS) and not name.startswith(NETWORK)]
-    return {name[len(PROGRESS) :]: value for name, value in zip(names, reader.read(names), strict=True)}
+    names = [name for name in reader.shapes if name.startswith(OWN_PREFIX) and not name.startswith(NETWORK)]
+    return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, reader.read(names), strict=True)}
 
 
 def _state(network, optimizer):
@@ -228,7 +229,9 @@ class Reader:
         if missing:
             raw = option("raw", in_python="averaged=False")
             hint = f"; {raw} takes the parameters themselves" if missing[0].endswith(AVERAGE) else ""
-            raise UserError(f"the checkpoint {self.prefix} lacks {len(missing)} tensors, {missing[0]} first{hint}")
+            raise UserError(
+                f"the checkpoint {self.prefix} lacks {len(missing)} tensors, the first of which is {missing[0]}{hint}"
+            )
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
@@ -240,7 +243,7 @@ class Reader:
         for name, value, shape in zip(names, values, shapes, strict=True):
             if value.dtype != np.float32 or value.shape != shape:
                 raise UserError(
-                    f"the checkpoint {self.prefix} is of another program: {name} is {value.dtype} of shape "
+                    f"the checkpoint {self.prefix} was {_NOT_OURS}: {name} is {value.dtype} of shape "
                     f"{list(value.shape)}, not float32 {_described(shape)}"
                 )
         return values
@@ -274,7 +277,7 @@ class Reader:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"the checkpoint {self.prefix} does not tell which network it is of: it is of another program"
+                f"the checkpoint {self.prefix} does not tell which network it is of: it was not written by this program"
             ) from error
         return Description(**values)
 
@@ -291,7 +294,7 @@ class Reader:
         """
         parameters = {name: shape for name, shape in self.shapes.items() if _PARAMETER.fullmatch(name)}
         if not parameters:
-            raise UserError(f"the checkpoint {self.prefix} is of another program: it has no variable model/conv2d_0/V")
+            raise UserError(f"the checkpoint {self.prefix} was {_NOT_OURS}: it has no variable model/conv2d_0/V")
         return parameters
 
     def check_network(self, expected: dict[str, tuple[int, ...]], network: Description) -> None:

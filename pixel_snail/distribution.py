@@ -104,7 +104,7 @@ class Distribution:
     ) -> Iterator[np.ndarray]:
         """Minus the log-likelihood in nats of every value, batch by batch, for sets whose results exceed memory.
 
-        Arguments and errors as in log_prob; but that the network leaks is not warned of.
+        Arguments and errors as in log_prob. It does not warn about a network that leaks.
 
         Yields:
             float32 [b, H, W, 3], of the next b images: each channel's, given the channels and pixels before it.
@@ -212,8 +212,9 @@ class Distribution:
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
             warnings.warn(models.leak_warning(self.spec), stacklevel=3)
-        nats = list(self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose))
-        return steps.nats_per_channel(nats) if nats else np.zeros([0, 3])
+        images = self._checked_images(images)
+        batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
+        return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
 
     def _checked_images(self, images):
         if isinstance(images, (tf.Tensor, tf.Variable, list, tuple)):
@@ -263,7 +264,7 @@ def load(
     keywords of the same names; their defaults are train.py's.
 
     Args:
-        path: a run's folder (its newest whole checkpoint is taken), a checkpoint's prefix, or one of its files.
+        path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
         image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
         nr_labels: the number of classes; by default as many as the checkpoint has.
@@ -356,5 +357,5 @@ def _check_size(reader, settings):
             raise UserError(
                 f"the checkpoint {reader.prefix} is of another network: {option(name)}={settings[name]} is too much "
                 f"for its {len(parameters)} tensors, at most {widest} wide; "
-                f"python -m pixel_snail.inspection {reader.prefix} tells of which it is"
+                f"python -m pixel_snail.inspection {reader.prefix} prints the checkpoint's network"
             )

@@ -25,7 +25,7 @@ _SHOWN = 8
 """How many of the easiest and of the hardest images a picture shows."""
 
 _IMAGE_SIZE = 32
-"""The side of images drawn from a checkpoint that does not tell it, without --image_size."""
+"""The side of drawn images if neither the checkpoint nor --image_size gives it."""
 
 
 def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
@@ -49,7 +49,7 @@ def _evaluate(flags, load_data, cluster):
         if flags.save_dir:
             files.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params)
-    same_flags.complete_flags(flags, prefix)
+    same_flags.fill_in_flags(flags, prefix)
     if flags.model in models.leaking:
         if flags.nr_samples or flags.complete:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
@@ -59,7 +59,7 @@ def _evaluate(flags, load_data, cluster):
     cluster.check_flags(flags)
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     image_shape, nr_labels = _images_and_classes(flags, prefix, data_set)
-    # What may be wrong with the flags of drawing is found before anything is computed.
+    # Mistakes in the flags of drawing are reported before anything is computed.
     draw = _what_to_draw(flags, image_shape, nr_labels) if cluster.is_chief else None
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     model = distribution.load(
@@ -213,7 +213,7 @@ def classes_to_draw(
 
     Args:
         classes: --classes; by default all.
-        number: of samples, at least: rows are filled.
+        number: the least number of samples; it is rounded up so that all rows are full.
         nr_labels: L; None: the network is not conditional, and neither result applies.
 
     Raises:

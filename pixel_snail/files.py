@@ -11,7 +11,7 @@ from pathlib import Path
 from pixel_snail.errors import UserError
 
 WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
-"""Before the name of a file or folder: it is being written; its replacement is not there yet; it is being removed."""
+"""Prefixes of names: being written; the old version, kept until its replacement exists; being removed."""
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def write(path: str | Path, save: Callable[[str], object]) -> None:
 
 
 def remove_folder(folder: str | Path) -> None:
-    """Removes a folder; never a part of it stays under its name.
+    """Removes a folder. It is renamed first, so that its name never stands for a partly removed folder.
 
     Raises:
         OSError: no permission.
@@ -75,7 +75,7 @@ def remove_leftovers(folder: str | Path) -> None:
     """Removes from a folder whatever a crash left half written, half removed or replaced."""
     for start in (WRITING, REMOVED, REPLACED):
         for leftover in Path(folder).glob(f"{start}*"):
-            # What was to be replaced counts until its replacement is there.
+            # An old version is kept until its replacement exists.
             if start != REPLACED or leftover.with_name(leftover.name.removeprefix(start)).exists():
                 _remove(leftover)
 
@@ -109,7 +109,7 @@ def check_file_writable(path: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]:
-    """Holds the lock of a file or folder; it ends with the process, too, however that ends.
+    """Holds an exclusive lock on a file or folder. The system also releases it if the process ends in any way.
 
     Args:
         when_taken: called if another process holds the lock, and may raise; afterwards the lock is waited for.

@@ -69,7 +69,7 @@ def add_data_flags(parser: Parser, data_sets: Mapping[str, object], defaults: bo
         default=default["data_set"],
         help=_names(data_sets),
     )
-    add("--image_size", type=positive_int, help="of --data_set=folder or imagenet_resized; without it, 32")
+    add("--image_size", type=positive_int, help="side of the images of folder and imagenet_resized; without it, 32")
     add(
         "--downsample",
         action="store_true",
@@ -108,22 +108,33 @@ def add_model_flags(parser: Parser, defaults: bool = True) -> None:
 
 def add_run_flags(parser: Parser) -> None:
     """Adds the other flags that train.py and eval.py share: of the replicas, batches and seed."""
-    parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images a replica and step")
+    parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images of each replica in each step")
     parser.add_argument(
         "-g", "--nr_gpu", type=positive_int, help="replicas; without it, all GPUs, or one logical CPU device"
     )
     parser.add_argument(
         "--sample_batch", type=positive_int, default=32, help="images drawn at a time on a GPU; on a CPU, 8"
     )
-    parser.add_argument("-s", "--seed", type=seed, default=42, help="of initialisation, order, dropout and samples")
+    parser.add_argument(
+        "-s", "--seed", type=seed, default=42, help="of initial parameters, order of the images, dropout and samples"
+    )
 
 
 def add_step_flags(parser: Parser) -> None:
     """Adds the flags that make a training step faster or save memory. Only --bfloat16 changes the results."""
     add = parser.add_argument
     add("--bfloat16", action="store_true", help="compute the network in bfloat16; what is learned stays in float32")
-    add("--recompute", action="store_true", help="keep less for the gradients and compute it anew: less memory")
-    add("--grad_accum", type=positive_int, default=1, help="parts that a replica's batch is computed in: less memory")
+    add(
+        "--recompute",
+        action="store_true",
+        help="keep only activations between blocks, compute the others again: less memory",
+    )
+    add(
+        "--grad_accum",
+        type=positive_int,
+        default=1,
+        help="divide each replica's batch into this many parts: less memory",
+    )
 
 
 def is_possible(name: str, value: object) -> bool:

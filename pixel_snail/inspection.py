@@ -1,4 +1,4 @@
-"""What a checkpoint holds, inferred from the names and shapes of its tensors.
+"""What a checkpoint holds: read from its description or, for the original's, inferred from its tensors.
 
 `python -m pixel_snail.inspection PREFIX` prints it.
 """
@@ -70,7 +70,9 @@ def _matches(shapes, name, nr_resnet, filters):
     found = collections.Counter(variable.split("/")[1].rsplit("_", 1)[0] for variable in shapes if variable[-1] == "V")
     if name == "pxpp":
         return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
-    row = models.specs[name].keywords
+    row = getattr(models.specs[name], "keywords", {})
+    if "attn_rep" not in row:  # a specification of somebody's own, of another kind
+        return False
     number_of_blocks, up = row["attn_rep"], row.get("up", False)
     plain_content = row.get("content") is blocks.PlainPointwise
     dense_of_attention = 7 if plain_content else 9

@@ -42,7 +42,7 @@ class Network(keras.Model):
     Attributes:
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
-        period: after so many rows or columns, the smaller maps of the network have a row or column again.
+        period: how many rows (and columns) of the image belong to one row (column) of the smallest map.
     """
 
     size_multiple = 1

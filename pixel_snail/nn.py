@@ -205,9 +205,10 @@ class deconv2d(WeightNormalised):
 
 
 class down_shifted_deconv2d(deconv2d):
-    """deconv2d that undoes the size of a strided down_shifted_conv2d: the last fh - 1 rows and both sides are cut off.
+    """deconv2d that restores the size of a strided down_shifted_conv2d's input: the last fh - 1 rows and both sides are
+    cut off.
 
-    With a cache, x is the row of the smaller map, [B, 1, W, C], in which the cache's row lies.
+    With a cache, x is the row of the smaller map, [B, 1, W, C], that covers the current row.
     """
 
     def __init__(self, num_filters: int, filter_size=(2, 3), strides=(1, 1), init_scale: float = 1.0):
@@ -228,10 +229,10 @@ class down_shifted_deconv2d(deconv2d):
 
 
 class down_right_shifted_deconv2d(deconv2d):
-    """deconv2d that undoes the size of a strided down_right_shifted_conv2d: the last fh - 1 rows and fw - 1 columns are
-    cut off.
+    """deconv2d that restores the size of a strided down_right_shifted_conv2d's input: the last fh - 1 rows and fw - 1
+    columns are cut off.
 
-    With a cache, x is the features [B, C] of the smaller map's pixel in which the cache's pixel lies.
+    With a cache, x is the features [B, C] of the smaller map's pixel that covers the current pixel.
     """
 
     def __init__(self, num_filters: int, filter_size=(2, 2), strides=(1, 1), init_scale: float = 1.0):

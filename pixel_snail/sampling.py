@@ -23,10 +23,8 @@ of one size, each image is the same, bit by bit, however many are drawn. Larger 
 F 256.
 """
 
-Draw = Callable[..., np.ndarray]
 
-
-def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -> Draw:
+def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -> Callable[..., np.ndarray]:
     """A function that draws any number of images with a causal network, a batch at a time.
 
     Args:
@@ -45,7 +43,7 @@ def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -
     description = network.description
     batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
     check_memory(network, batch)
-    draw_batch = sampler(network, batch, temperature)
+    draw_batch = batch_drawer(network, batch, temperature)
 
     def draw(weights, number, seed, classes=None, given=None, keep_rows=0, verbose=1):
         images = []
@@ -65,7 +63,7 @@ def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -
             images.append(drawn[: last - first])
         images = np.concatenate(images)
         if not np.isfinite(images).all():
-            raise UserError("samples are not finite: the checkpoint's parameters are not, or far from any trained ones")
+            raise UserError("samples are not finite: the checkpoint's parameters are damaged or untrained")
         return images
 
     return draw
@@ -94,7 +92,7 @@ class _Row(NamedTuple):
     is_given: tf.Tensor
 
 
-def sampler(
+def batch_drawer(
     network: Network, batch: int, temperature: float = 1.0, jit: bool = True
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws a batch of images with a causal network; each pixel's features are computed once.
@@ -139,7 +137,7 @@ def sampler(
         with folded(dict(zip(layers, weights, strict=True))):
             cache.begin_row(y, phase)
             network(None, h=h, cache=cache)
-            loop = tf.constant(0), cache.begin_steps(), tf.TensorArray(tf.float32, width)
+            loop = tf.constant(0), cache.end_row_pass(), tf.TensorArray(tf.float32, width)
             _, loop, outputs = tf.while_loop(lambda x, loop, outputs: x < width, steps, loop)
             return cache.end_row(loop), tf.transpose(outputs.stack(), [1, 0, 2])
 

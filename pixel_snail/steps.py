@@ -169,8 +169,7 @@ def nats_in_batches(
         nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
         if not np.isfinite(nats).all():
             raise UserError(
-                "the likelihood of test images is not finite: the checkpoint's parameters are not, or far from any "
-                "that training gives"
+                "the likelihood of test images is not finite: the checkpoint's parameters are damaged or untrained"
             )
         seen += len(nats)
         yield nats

@@ -49,7 +49,7 @@ def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], D
 
 def _train(flags, load_data, cluster):
     if flags.paper and cluster.is_chief:
-        run = {name: getattr(flags, name) for name in comparisons.runs[flags.paper]}
+        run = {name: getattr(flags, name) for name in comparisons.paper_flags[flags.paper]}
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     if flags.batch_size % flags.grad_accum:
         raise UserError(
@@ -72,14 +72,14 @@ def _train(flags, load_data, cluster):
         so_far.end_epoch()
     cluster.check_agreement(
         data_set.sizes()
-        | {"the checkpoint's epoch": so_far.epoch, "the number of images that it has behind it": so_far.images}
+        | {"the checkpoint's epoch": so_far.epoch, "the number of its images already used in that epoch": so_far.images}
     )
     if so_far.epoch >= flags.max_epochs:
-        behind = f"{prefix} has {so_far.epoch} epochs behind it"
+        behind = f"{prefix} has already done {so_far.epoch} epochs"
         if not run_folder:
             raise UserError(f"{behind}: raise --max_epochs={flags.max_epochs}")
         if cluster.is_chief:
-            print(f"{behind}, as --max_epochs={flags.max_epochs} asks: nothing is left to do")
+            print(f"{behind}, and --max_epochs is {flags.max_epochs}: nothing is left to do")
         return
     with strategy.scope():
         network, optimizer = _network_and_optimizer(flags, cluster, data_set, prefix, so_far)
@@ -100,12 +100,12 @@ def _train(flags, load_data, cluster):
             folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
             if not told:
                 folder.log(
-                    "it has the parameters, their averages, Adam's state and, by its steps, the learning rate; epochs "
-                    "and figures start afresh"
+                    "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no "
+                    "epoch and no figures: epochs count from 0"
                 )
             folder.log(f"going on in epoch {so_far.epoch}, after {so_far.images} of its images")
         elif flags.resume:
-            folder.log(f"no run of these flags with a checkpoint below {flags.save_dir}: this is its beginning")
+            folder.log(f"no earlier run with these flags and a checkpoint in {flags.save_dir}: a new run begins")
         _Run(
             flags=flags,
             strategy=strategy,
@@ -141,8 +141,8 @@ def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
     else:
         (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
         steps.initialise(network, batch, flags.seed)
-        # Another kind of machine may have rounded otherwise.
-        cluster.copy_the_chiefs(network.trainable_variables)
+        # Workers on other processors may have rounded differently.
+        cluster.broadcast_from_chief(network.trainable_variables)
         optimizer.build(network.trainable_variables)
     return network, optimizer
 
@@ -341,7 +341,7 @@ class _Run:
         if self.cluster.is_chief:
             curve = self.folder.path / "learning_curve.png"
             draw = partial(plotting.save_learning_curve, self.history.steps, self.history.test)
-            self.folder.attempt(str(curve), lambda: files.write(curve, draw))
+            self.folder.attempt(f"write {curve}", lambda: files.write(curve, draw))
 
     def _summarise(self, scalars, step):
         def write():
@@ -349,7 +349,7 @@ class _Run:
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value, step=step)
 
-        self.folder.attempt("TensorBoard's summaries", write, again_after=60)
+        self.folder.attempt("write TensorBoard's summaries", write, again_after=60)
 
     def _save(self):
         """Has the chief take a checkpoint, of which all workers then know."""
@@ -365,7 +365,7 @@ class _Run:
         classes = np.arange(self.global_batch) % (self.data_set.nr_labels or 1)
         images = self.draw(weights, self.global_batch, self.flags.seed, classes)
         save = partial(plotting.save_samples, images, self.folder.path, self.flags.data_set)
-        self.folder.attempt("the samples", save)
+        self.folder.attempt("write the samples", save)
 
     def _stopped(self):
         """Saves, and tells how to go on."""

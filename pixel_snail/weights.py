@@ -26,14 +26,14 @@ _traced_functions = contextvars.ContextVar("traced_functions")
 
 
 class Affine(NamedTuple):
-    """Of a weight-normalised layer: the normalised weights W, in the shape of its V, and the bias [F]."""
+    """The weights of a weight-normalised layer: W in the shape of V, and the bias [F]."""
 
     w: tf.Tensor
     b: tf.Tensor
 
 
 class TransformedFilter(NamedTuple):
-    """Of a convolution of whole maps by Winograd's algorithm: also the filter's transform."""
+    """The weights of a convolution that runs Winograd's algorithm on whole maps: also the filter's transform."""
 
     w: tf.Tensor
     b: tf.Tensor
@@ -41,7 +41,7 @@ class TransformedFilter(NamedTuple):
 
 
 class PixelFilter(NamedTuple):
-    """Of a causal 2x2 convolution computed pixel by pixel: also the filter's pieces, cut out once.
+    """The weights of a causal 2x2 convolution that is computed pixel by pixel: also the pieces of its filter.
 
     `above` is the upper row [2 C, F]; `left` [C, F] is applied to the pixel on the left, `here` [C, F] to the pixel.
     """
@@ -54,7 +54,7 @@ class PixelFilter(NamedTuple):
 
 
 class LabelWeights(NamedTuple):
-    """Of conditional_weights: hw [L, F], which is not normalised."""
+    """The weights hw [L, F] of conditional_weights; they are not normalised."""
 
     hw: tf.Tensor
 
@@ -118,7 +118,7 @@ def for_maps(weights: Weights, bfloat16: bool = False) -> Weights:
 
 
 def for_pixels(weights: Weights) -> Weights:
-    """Cuts each filter into the pieces that a call with a cache applies, so that no step does it again."""
+    """Adds the pieces of each filter that calls with a cache apply: they are cut out once and not in every step."""
     return {layer: layer.for_pixels(of_layer) for layer, of_layer in weights.items()}
 
 

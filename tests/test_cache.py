@@ -28,7 +28,7 @@ def walk(cache, step, begin_row=lambda y: None):
     for y in range(cache.height):
         cache.begin_row(tf.constant(y), y)
         begin_row(y)
-        loop = cache.begin_steps()
+        loop = cache.end_row_pass()
         row = []
         for x in range(cache.width):
             cache.begin_step(tf.constant(x), x, loop)
@@ -103,7 +103,7 @@ def test_attention_pixel_by_pixel(hier, downsample, height, width, rng):
     for y in range(height):
         memory.advance(tf.constant(y))
         memory.begin_row(tf.constant(y))
-        loop, row = memory.begin_steps(), []
+        loop, row = memory.end_row_pass(), []
         for x in range(width):
             memory.begin_step(tf.constant(x), loop)
             row.append(memory.look_up(lambda y=y, x=x: query[:, y, x]))

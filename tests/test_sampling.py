@@ -21,7 +21,7 @@ def test_samples_from_given_uniforms_are_the_originals(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)
     checkpoint.load(golden_numbers.checkpoint(name), model, averaged=True)
-    draw = sampling.sampler(model, len(golden["sample/x"]))
+    draw = sampling.batch_drawer(model, len(golden["sample/x"]))
     images, _ = draw(weights(model), golden["sample/u_mix"], golden["sample/u_logistic"])
     assert images.shape == golden["sample/x"].shape
     # Pixels are predicted from drawn pixels, so that rounding errors grow from pixel to pixel.
@@ -35,7 +35,7 @@ def step_by_step_error(model, shape, rng, h=None):
     expected = tf.concat(expected, -1) if isinstance(expected, tuple) else expected
     nr_mix = expected.shape[-1] // (9 if expected.shape[-1] % 10 else 10)
     uniforms = sampling.uniforms(0, 0, 2, shape, nr_mix)
-    draw = sampling.sampler(model, 2, jit=False)
+    draw = sampling.batch_drawer(model, 2, jit=False)
     kept, outputs = draw(weights(model), *uniforms, h=h, given=images, keep_rows=shape[0])
     np.testing.assert_array_equal(kept, images)
     return golden_numbers.error(outputs, expected)
@@ -71,7 +71,7 @@ def test_samples_are_those_of_the_naive_loop(name, rng):
     shape = (6, 5, 3)
     model = build_shallow(name, shape, rng)
     uniforms = sampling.uniforms(1, 0, 2, shape, 2)
-    images, _ = sampling.sampler(model, 2)(weights(model), *uniforms)
+    images, _ = sampling.batch_drawer(model, 2)(weights(model), *uniforms)
     naive = naive_sampler(lambda x, h: model(x, h=h))(*uniforms)
     assert np.abs(images - naive).max() < 1e-2
     assert images.std() > 0.1
@@ -80,7 +80,7 @@ def test_samples_are_those_of_the_naive_loop(name, rng):
 def test_a_second_image_does_not_remember_the_first(rng):
     shape = (8, 8, 3)
     model = build_shallow("h8_noup_124444mix", shape, rng)
-    draw = sampling.sampler(model, 2, jit=False)
+    draw = sampling.batch_drawer(model, 2, jit=False)
     first, second = (sampling.uniforms(seed, 0, 2, shape, 2) for seed in (1, 2))
     expected, _ = draw(weights(model), *second)
     draw(weights(model), *first)
@@ -91,10 +91,10 @@ def test_a_second_image_does_not_remember_the_first(rng):
 def test_temperature_0_draws_no_noise(rng):
     shape = (4, 4, 3)
     model = build_shallow("h8_noup_smallkey", shape, rng)
-    draw = sampling.sampler(model, 2, temperature=0.0, jit=False)
+    draw = sampling.batch_drawer(model, 2, temperature=0.0, jit=False)
     images = [draw(weights(model), *sampling.uniforms(seed, 0, 2, shape, 2))[0] for seed in (1, 2)]
     np.testing.assert_array_equal(images[0], images[1])
-    warm, _ = sampling.sampler(model, 2, temperature=0.5, jit=False)(
+    warm, _ = sampling.batch_drawer(model, 2, temperature=0.5, jit=False)(
         weights(model), *sampling.uniforms(1, 0, 2, shape, 2)
     )
     assert np.abs(warm - images[0]).max() > 1e-2

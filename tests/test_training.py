@@ -181,7 +181,9 @@ TINY_NETWORK = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
 @pytest.fixture
 def tiny(monkeypatch, one_block):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
-    monkeypatch.setitem(comparisons.benchmarks, "tiny", comparisons.Benchmark(5, 9.0, (("Another, 2016", 7.5),)))
+    monkeypatch.setitem(
+        comparisons.paper_test_sets, "tiny", comparisons.PaperTestSet(5, 9.0, (("Another, 2016", 7.5),))
+    )
     odd = Split(np.zeros([11, 7, 7, 3], np.uint8))
     monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
@@ -369,4 +371,4 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
 def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
-    assert "has 1 epochs behind it: raise --max_epochs=1" in capsys.readouterr().err
+    assert "has already done 1 epochs: raise --max_epochs=1" in capsys.readouterr().err

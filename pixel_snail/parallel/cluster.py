@@ -75,7 +75,7 @@ class Cluster:
             )
         return gathered.numpy() if self._places is None else gathered.numpy()[self._places]
 
-    def copy_the_chiefs(self, variables: Iterable[keras.Variable]) -> None:
+    def broadcast_from_chief(self, variables: Iterable[keras.Variable]) -> None:
         """Copies the values of the chief's variables to every worker's."""
         for variable in variables if self.size > 1 else ():
             value = tf.convert_to_tensor(variable)
@@ -86,7 +86,7 @@ class Cluster:
                 value = tf.raw_ops.CollectiveBcastRecvV2(T=value.dtype, shape=value.shape, **self._operation())
             variable.assign(value)
 
-    def meet(self, replicas: int) -> None:
+    def wait_for_all(self, replicas: int) -> None:
         """Waits for all workers. Raises UserError on each if one has another number of replicas than the chief."""
         # TensorFlow gathers in an order of its own, in which the tenth worker may come before the second.
         self._places = np.argsort(self.gather(self.index, timeout=WAIT_SECONDS))

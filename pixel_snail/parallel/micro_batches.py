@@ -20,7 +20,11 @@ _AT_ONCE = 8
 
 
 def share_cores() -> None:
-    """Gives each operation as many cores as a micro-batch has, unless TensorFlow has started or the user has said."""
+    """Limits the threads of an operation, because micro-batches already occupy the cores.
+
+    One thread on up to 15 cores, else an eighth of the cores. Does nothing if TF_NUM_INTRAOP_THREADS is set or
+    TensorFlow has started.
+    """
     if "TF_NUM_INTRAOP_THREADS" not in os.environ:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(max(1, devices.number_of_cores() // _AT_ONCE))

@@ -58,7 +58,7 @@ def batches(
     """Batches for the replicas of this worker.
 
     Args:
-        dataset: a function of the number of all replicas and of the numbers of this worker's.
+        dataset: a function of the number of all replicas and of the numbers of this worker's replicas.
     """
     replicas = strategy.num_replicas_in_sync
     own = range(replicas)[cluster.index * replicas // cluster.size :][: replicas // cluster.size]

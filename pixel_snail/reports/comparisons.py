@@ -15,7 +15,7 @@ _SPARSE_TRANSFORMER = "Sparse Transformer, Child et al. 2019, arXiv 1904.10509"
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmark:
+class PaperTestSet:
     """A test set of the paper.
 
     Args:
@@ -29,8 +29,8 @@ class Benchmark:
     others: tuple[tuple[str, float], ...]
 
 
-benchmarks = {
-    "cifar": Benchmark(
+paper_test_sets = {
+    "cifar": PaperTestSet(
         images=10_000,
         bits_per_dim=2.85,
         others=(
@@ -41,7 +41,7 @@ benchmarks = {
             (_SPARSE_TRANSFORMER, 2.80),
         ),
     ),
-    "imagenet": Benchmark(
+    "imagenet": PaperTestSet(
         images=49_999,
         bits_per_dim=3.80,
         others=(
@@ -50,7 +50,7 @@ benchmarks = {
             (_IMAGE_TRANSFORMER, 3.77),
         ),
     ),
-    "imagenet64": Benchmark(
+    "imagenet64": PaperTestSet(
         images=49_999,
         bits_per_dim=3.52,
         others=(
@@ -74,7 +74,7 @@ _CIFAR_RUN = {
     "batch_size": 8,
     "learning_rate": 1e-3,
 }
-runs = {
+paper_flags = {
     "cifar": _CIFAR_RUN,
     "imagenet": _CIFAR_RUN | {"data_set": "imagenet", "nr_logistic_mix": 32, "dropout_p": 0.0, "polyak_decay": 0.9997},
 }
@@ -95,24 +95,24 @@ def why_not_comparable(
     """
     if not causal:
         return "the network predicts pixels from themselves"
-    if data_set not in benchmarks:
+    if data_set not in paper_test_sets:
         return unverified or "they are of other images"
     if class_conditional:
         return "the network is told the images' labels, the paper's is not"
-    if images != benchmarks[data_set].images:
-        return f"the published test set has {benchmarks[data_set].images:,} images"
+    if images != paper_test_sets[data_set].images:
+        return f"the published test set has {paper_test_sets[data_set].images:,} images"
     return unverified
 
 
 def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:
     """Rows of a table, (name, bits/dim, remark): the paper's figure, the difference from it, other papers' figures."""
-    benchmark = benchmarks[data_set]
-    difference = bits_per_dim - benchmark.bits_per_dim
+    test_set = paper_test_sets[data_set]
+    difference = bits_per_dim - test_set.bits_per_dim
     close = abs(difference) <= 2 * stderr
     return [
-        (ORIGINAL, benchmark.bits_per_dim, "the paper"),
+        (ORIGINAL, test_set.bits_per_dim, "the paper"),
         ("difference from the paper", difference, f"{'within' if close else 'beyond'} twice the standard error"),
-        *((name, bits, "") for name, bits in benchmark.others),
+        *((name, bits, "") for name, bits in test_set.others),
     ]
 
 

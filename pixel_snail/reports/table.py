@@ -32,7 +32,7 @@ def result(
         class_conditional: whether the network was told the labels.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
-    published = comparisons.benchmarks.get(data_set)
+    published = comparisons.paper_test_sets.get(data_set)
     figures = {
         "data_set": data_set,
         "source": source,

@@ -1,4 +1,4 @@
-"""The folder of a training run: its flags, its log, and what can't be written to it."""
+"""The folder of a training run: its flags, its log, and warnings about failed writes."""
 
 import argparse
 import contextlib
@@ -57,21 +57,21 @@ class RunFolder:
             with open(self.path / "print.log", "a") as file:
                 file.write(f"{text}\n")
 
-        self.attempt("to standard output", lambda: print(text, flush=True))
-        self.attempt(str(self.path / "print.log"), append)
+        self.attempt("write to standard output", lambda: print(text, flush=True))
+        self.attempt(f"write {self.path / 'print.log'}", append)
 
     def attempt(self, what: str, write: Callable[[], object], again_after: float = 0) -> bool:
         """Calls write() and returns whether it succeeded. A failure is reported on stderr, and training goes on.
 
         Args:
-            what: is written, for the report.
+            what: the action in words, for the warning: "remove old checkpoints".
             again_after: seconds before a failure to write the same thing is reported again.
         """
         try:
             write()
             return True
         except (OSError, UserError, tf.errors.OpError) as error:
-            self.failure = f"can't write {what}: {getattr(error, 'strerror', None) or first_line(error)}"
+            self.failure = f"can't {what}: {getattr(error, 'strerror', None) or first_line(error)}"
         if time.monotonic() >= self._reported.get(what, -math.inf) + again_after:
             self._reported[what] = time.monotonic()
             print(f"warning: {self.failure}; training goes on", file=sys.stderr, flush=True)

@@ -89,6 +89,6 @@ def read(prefix: str) -> History | None:
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the checkpoint {prefix} does not tell how far its run is: it is of another program"
+            f"the checkpoint {prefix} does not tell how far its run is: it was not written by this program"
         ) from error
     return History(epoch, images, steps, test.tolist(), refused)

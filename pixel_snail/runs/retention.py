@@ -39,11 +39,13 @@ class Checkpoints:
         A failure is reported, and the earlier checkpoints stay as they were.
         """
         prefix = str(self._folder.path / progress.name / self._file)
-        saved = self._folder.attempt(prefix, lambda: checkpoint.save(prefix, network, optimizer, progress.tensors()))
+        saved = self._folder.attempt(
+            f"write {prefix}", lambda: checkpoint.save(prefix, network, optimizer, progress.tensors())
+        )
         self._last_attempt = time.monotonic()
         if saved:
             self.newest = prefix
-            self._folder.attempt("without the old checkpoints", self._remove_old)
+            self._folder.attempt("remove old checkpoints", self._remove_old)
         return saved
 
     def _remove_old(self):

@@ -32,7 +32,7 @@ def newest_run(flags: argparse.Namespace) -> tuple[Path, str] | None:
     return None
 
 
-def complete_flags(flags: argparse.Namespace, prefix: str) -> None:
+def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:
     """Gives flags of the network and the data set that are None their values in a checkpoint's run, or their defaults.
 
     The network is read from the checkpoint or, if that does not tell, from `flags.json` in the run's folder, above the

@@ -650,7 +650,7 @@ def completed(tmp_path):
 
     def completed():
         flags = argparse.Namespace(**dict.fromkeys(NETWORK | DATA))
-        same_flags.complete_flags(flags, str(prefix))
+        same_flags.fill_in_flags(flags, str(prefix))
         return vars(flags)
 
     return completed

@@ -82,7 +82,7 @@ def names(folder):
     [
         (steps, "train_step", 8, "1_6", 8),
         (steps, "test_step", 1, "0_10", 5),
-        (sampling, "sampler", 2, "1", 10),
+        (sampling, "batch_drawer", 2, "1", 10),
     ],
     ids=["in a step", "in a test", "in sampling"],
 )
@@ -143,7 +143,7 @@ def test_an_originals_checkpoint_goes_on_and_what_it_does_not_tell_is_said(train
     code, out, _ = train(f"-r{original}", "--model=h6_shift", "-x1", "--sample_interval=0")
     assert code == 0
     assert f"restored {original}: 3 steps taken" in out
-    assert "Adam's state and, by its steps, the learning rate; epochs and figures start afresh" in out
+    assert "Adam's state and, by its steps, the learning rate, but no epoch and no figures: epochs count from 0" in out
     assert "going on in epoch 0, after 0 of its images" in out
     assert f"lr {1e-3 * 0.9 ** (3 + STEPS_AN_EPOCH):.6f}"[:-1] in out
 
@@ -151,7 +151,7 @@ def test_an_originals_checkpoint_goes_on_and_what_it_does_not_tell_is_said(train
 def test_other_flags_are_another_run(train, tmp_path):
     assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
     _, out, _ = train("-x1", "--resume", "--sample_interval=0", "--seed=3")
-    assert "no run of these flags with a checkpoint" in out
+    assert "no earlier run with these flags and a checkpoint" in out
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
@@ -303,7 +303,7 @@ def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
         told = history.History(1, 2, [[3.0, 2.5]], [2.25]).tensors() | {name: value}
         tf.raw_ops.SaveV2(
             prefix=prefix,
-            tensor_names=[checkpoint.PROGRESS + name for name in told],
+            tensor_names=[checkpoint.OWN_PREFIX + name for name in told],
             shape_and_slices=[""] * len(told),
             tensors=list(told.values()),
         )
