@@ -179,7 +179,7 @@ class Distribution:
         """Draws images as the original does: float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits.
 
         Args:
-            given: images [number, H, W, 3] in [-1, 1], of which the upper `keep_rows` rows are kept.
+            given: images [number, H, W, 3] in [-1, 1]; the upper `keep_rows` rows of each are kept.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
             number, labels, seed, temperature, verbose: as in sample.
 
