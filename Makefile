@@ -16,7 +16,6 @@ demo: .venv/installed
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
 	$(BIN)/python eval.py --load_params=$(DEMO) --json=$(DEMO)/result.json --nr_samples=16 --save_dir=$(DEMO)
 	@echo "learning curve: $$(ls -td $(DEMO)/pixelsnail_photos_*/ | head -1)learning_curve.png"
-	@echo "samples:        $(DEMO)/photos_samples.png"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
@@ -31,9 +30,10 @@ lint: .venv/installed-dev
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --requirement requirements.txt
+	@echo "installing the packages of requirements.txt into .venv: about a minute"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
-	$(BIN)/python -m pip install --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	@touch $@

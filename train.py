@@ -1,4 +1,4 @@
-"""Trains a PixelSNAIL: `python train.py --help` lists the flags, which are the original's."""
+"""Trains a PixelSNAIL. The flags are the original's and some more: docs/command_line.md says which."""
 
 import argparse
 import functools

@@ -1,7 +1,6 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32 pixels, in ten classes."""
 
 import os
-import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -10,7 +9,7 @@ import absl.logging
 import numpy as np
 
 from data import untrusted
-from pixel_snail import progress
+from pixel_snail import files, progress
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
 
@@ -57,8 +56,8 @@ def _unpack(archive, folder):
             untrusted.unpack(archive, Path(aside))
             if not (Path(aside) / folder.name).is_dir():
                 raise UserError(f"{archive} has no folder {folder.name}")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(Path(aside) / folder.name, folder)
+            with files.replacing(folder) as whole:
+                os.rename(Path(aside) / folder.name, whole)
     except OSError as error:
         raise UserError(f"can't unpack {archive} into {folder.parent}: {error.strerror or error}") from error
     return folder

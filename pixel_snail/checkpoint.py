@@ -131,7 +131,7 @@ def find(path: str) -> str:
     for ending in _ENDINGS:
         path = path.removesuffix(ending)
     if not os.path.exists(f"{path}.index"):
-        raise UserError(f"no checkpoint at {path}: there is no file {path}.index")
+        raise UserError(f"no checkpoint at {path}: there is neither such a folder nor a file {path}.index")
     return path
 
 

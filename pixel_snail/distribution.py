@@ -1,5 +1,6 @@
 """A trained network as a probability distribution over images: the Python interface, which the commands use too."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import tensorflow as tf
 from pixel_snail import checkpoint, logistic_mixture, sampling, steps
 from pixel_snail import model as models
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, option
+from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.pictures import from_8_bits, to_8_bits
@@ -37,7 +38,7 @@ class Distribution:
         model.network.save("model.keras")                # a Keras model like any other
 
     Args:
-        network: a network that `model.build` made.
+        network: a network of `build` or `load`, or one that Keras has loaded.
         strategy: the replicas that compute likelihoods; by default one device.
         cluster: the workers, if there are several; each must call the same methods.
 
@@ -56,7 +57,7 @@ class Distribution:
         self.spec = network.description.model
         self.image_shape = network.description.image_shape
         self.nr_labels = network.description.nr_labels
-        self.is_causal = self.spec not in models.leaking
+        self.is_causal = not network.leaks
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
         self._test_step = steps.test_step(self._strategy, network, lambda: network.trainable_variables)
@@ -111,6 +112,8 @@ class Distribution:
         """
         images = self._checked_images(images)
         split = Split(images, self._checked_labels(labels, len(images)))
+        if not is_whole(batch_size, least=1):
+            raise UserError(f"batch_size={batch_size!r} is not a whole number above 0")
         if not len(split):
             return
         yield from steps.nats_in_batches(
@@ -188,6 +191,12 @@ class Distribution:
         """
         if not self.is_causal:
             raise UserError(f"{models.leak_warning(self.spec)}, and it can't sample")
+        if not is_whole(number, least=0):
+            raise UserError(f"number={number!r} is not a whole number, 0 or more")
+        if not is_whole(seed, least=0):
+            raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"temperature={temperature!r} is not a number, 0 or more")
         labels = self._checked_labels(labels, number)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
@@ -217,12 +226,17 @@ class Distribution:
         return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
 
     def _checked_images(self, images):
-        if isinstance(images, (tf.Tensor, tf.Variable, list, tuple)):
+        expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
+        if isinstance(images, (str, os.PathLike)):
+            raise UserError(
+                f"images must be {expected}, not a path: read the picture first, with PIL.Image for example"
+            )
+        if isinstance(images, tf.Tensor) or not hasattr(images, "dtype"):
             images = np.asarray(images)
         shape, dtype = tuple(images.shape), np.dtype(images.dtype)
         if dtype != np.uint8 or shape[1:] != tuple(self.image_shape):
-            expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
-            raise UserError(f"images must be {expected}, not {dtype} {list(shape)}")
+            hint = "; images in [0, 1] become so by np.uint8(np.round(255 * images))" if dtype.kind == "f" else ""
+            raise UserError(f"images must be {expected}, not {dtype} {list(shape)}{hint}")
         return images
 
     def _checked_labels(self, labels, number):
@@ -258,7 +272,7 @@ def load(
     strategy: tf.distribute.Strategy | None = None,
     cluster: Cluster | None = None,
 ) -> Distribution:
-    """The distribution of a checkpoint.
+    """Loads a checkpoint, and returns the distribution over images that it defines.
 
     A checkpoint of this program tells which network it is of. For one of the original, give what its flags were, as
     keywords of the same names; their defaults are train.py's.
@@ -314,7 +328,7 @@ def build(
     resnet_nonlinearity: str = models.SETTINGS["resnet_nonlinearity"],
     dropout_p: float = 0.5,
 ) -> Distribution:
-    """The distribution of an untrained network. `initialise` it on images before training.
+    """The distribution of an untrained network. `initialise` it on images before you train its `network`.
 
     Args:
         model: a name in `pixel_snail.specs`.
@@ -343,7 +357,9 @@ def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> in
     """
     height = image_shape[0]
     keep_rows = height // 2 if keep_rows is None else keep_rows
-    if not 0 <= keep_rows < height:
+    if not is_whole(keep_rows, least=0):
+        raise UserError(f"{option('keep_rows')}={keep_rows!r} is not a whole number, 0 or more")
+    if keep_rows >= height:
         raise UserError(f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {height} rows")
     return keep_rows
 

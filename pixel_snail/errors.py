@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import numbers
 from collections.abc import Iterator
 
 _named_as_flags = contextvars.ContextVar("named_as_flags", default=False)
@@ -36,6 +37,11 @@ def option(name: str, in_python: str | None = None) -> str:
         in_python: the argument's name, if it is another.
     """
     return f"--{name}" if _named_as_flags.get() else in_python or name
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, `least` or more."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
 
 def first_line(error: Exception) -> str:

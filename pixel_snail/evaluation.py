@@ -1,4 +1,4 @@
-"""The command eval.py: bits/dim of a checkpoint over a whole test set, and images drawn from it."""
+"""What eval.py does: bits/dim of a checkpoint over a whole test set, and images drawn from it."""
 
 import argparse
 import json

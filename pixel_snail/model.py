@@ -24,7 +24,7 @@ from pixel_snail.blocks import (
     background,
     to_bfloat16,
 )
-from pixel_snail.errors import UserError, option
+from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.network import Network
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
@@ -89,6 +89,7 @@ class PixelSNAIL(Network):
                 "multiple of 4"
             )
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
+        self.leaks = hier_inputs and max(hier) > 1
         self.size_multiple = max(hier)
         self.kinds_of_blocks = len(hier)
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
@@ -193,6 +194,9 @@ class Specs(dict[str, Callable[..., Network]]):
     returns a Network. Add one of your own to use its name wherever a name is taken.
     """
 
+    def __repr__(self) -> str:
+        return f"Specs({', '.join(self)})"
+
 
 specs = Specs(
     {
@@ -245,8 +249,17 @@ def build(model: str, image_shape: tuple[int, int, int], nr_labels: int | None =
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; else the specification's own.
 
     Raises:
-        UserError: there is no such specification, or the network does not take images of this size.
+        UserError: there is no such specification, a setting is none, or the network does not take images of this size.
     """
-    if model not in specs:
-        raise UserError(f"{option('model')}: unknown model {model!r}; known: {', '.join(sorted(specs))}")
+    for name, value, known in (
+        ("model", model, specs),
+        ("resnet_nonlinearity", settings.get("resnet_nonlinearity", "elu"), nn.nonlinearities),
+    ):
+        if value not in known:
+            raise UserError(f"{option(name)}: unknown {name} {value!r}; known: {', '.join(sorted(known))}")
+    for name in ("nr_resnet", "nr_filters", "nr_logistic_mix"):
+        if not is_whole(settings.get(name, 1), least=1):
+            raise UserError(f"{option(name)}={settings[name]!r} is not a whole number above 0")
+    if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
+        raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
     return specs[model](**settings).build_for(model, image_shape, nr_labels)

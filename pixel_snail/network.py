@@ -42,9 +42,11 @@ class Network(keras.Model):
     Attributes:
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
+        leaks: whether predictions depend on the predicted pixel, so that bits/dim is not a likelihood.
         period: how many rows (and columns) of the image belong to one row (column) of the smallest map.
     """
 
+    leaks = False
     size_multiple = 1
     period = 1
 

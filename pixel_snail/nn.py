@@ -402,7 +402,8 @@ def causal_attention(
         mixin: the values, [B, H, W, M].
         query: [B, H, W, D].
         downsample: d; keys and values are max-pooled d x d (SAME). A pooled key is visible once all its pixels are.
-        causal_unit: positions come in units of so many pixels, in raster order; a query sees only earlier units.
+        causal_unit: u; pixels are counted in units of u in raster order, and a query sees only keys of earlier units.
+            With u = W, a query sees the rows above its own.
 
     Returns:
         [B, H, W, M].

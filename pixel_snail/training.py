@@ -1,4 +1,4 @@
-"""The command train.py: epochs of steps under a tf.distribute strategy, with tests, checkpoints and samples."""
+"""What train.py does: epochs of steps under a tf.distribute strategy, with tests, checkpoints and samples."""
 
 import argparse
 import contextlib
@@ -94,6 +94,8 @@ def _train(flags, load_data, cluster):
         folder.log(f"replicas: {strategy.num_replicas_in_sync}")
         if cluster.size > 1:
             folder.log(f"workers: {', '.join(cluster.addresses)}")
+        elif flags.average_machines:
+            folder.log("--average_machines changes nothing on one machine")
         if flags.model in models.leaking:
             folder.log(models.leak_warning(flags.model))
         if prefix:
@@ -188,7 +190,7 @@ class _Run:
         )
         self.test_step = steps.test_step(self.strategy, self.network, self.optimizer.averages)
         self.draw = None
-        if flags.sample_interval and flags.model not in models.leaking:
+        if flags.sample_interval and not self.network.leaks:
             self.draw = sampling.drawer(self.network, flags.sample_batch)
         if cluster.is_chief:
             self.summaries = tf.summary.create_file_writer(str(self.folder.path / "tensorboard"))

@@ -18,6 +18,7 @@ def test_parameters_have_the_originals_names_shapes_and_order(name):
     golden = golden_numbers.load(name)
     model = golden_numbers.build(name)
     assert checkpoint.variable_names(model) == list(golden["variable_order"])
+    assert model.leaks == (name in models.leaking)
     for variable_name, variable in golden_numbers.variables(model).items():
         assert tuple(variable.shape) == golden[f"init/var/{variable_name}"].shape, variable_name
 

@@ -96,7 +96,7 @@ def why_not_comparable(
     if not causal:
         return "the network predicts pixels from themselves"
     if data_set not in paper_test_sets:
-        return unverified or "they are of other images"
+        return unverified or "no published figure is of these images"
     if class_conditional:
         return "the network is told the images' labels, the paper's is not"
     if images != paper_test_sets[data_set].images:

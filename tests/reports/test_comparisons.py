@@ -20,7 +20,7 @@ def test_the_whole_verified_test_set_is_compared():
         ({"causal": False}, "from themselves"),
         ({"class_conditional": True}, "labels"),
         ({"data_set": "imagenet_resized", "images": 50_000, "unverified": "of 2017"}, "of 2017"),
-        ({"data_set": "photos"}, "other images"),
+        ({"data_set": "photos"}, "no published figure is of these images"),
         ({"data_set": "imagenet", "images": 50_000}, "49,999"),
     ],
 )
