@@ -76,13 +76,7 @@ class PixelSNAIL(Network):
         conv: type[keras.layers.Layer] = nn.down_right_shifted_conv2d,
         output: type[keras.layers.Layer] = Output,
     ):
-        super().__init__(
-            nr_resnet=nr_resnet,
-            nr_filters=nr_filters,
-            nr_logistic_mix=nr_logistic_mix,
-            resnet_nonlinearity=resnet_nonlinearity,
-            dropout_p=dropout_p,
-        )
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
         if conv is nn.causal_shift_nin and nr_filters % 4:
             raise UserError(
                 f"{option('nr_filters')}={nr_filters}: causal_shift_nin splits channels into four parts, so it needs a "

@@ -37,7 +37,7 @@ class Network(keras.Model):
     parameters are predicted from the pixels before it in raster order.
 
     Args:
-        settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity and dropout_p.
+        nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
 
     Attributes:
         description: set by `build_for`.
@@ -50,9 +50,17 @@ class Network(keras.Model):
     size_multiple = 1
     period = 1
 
-    def __init__(self, **settings):
+    def __init__(
+        self, nr_resnet: int, nr_filters: int, nr_logistic_mix: int, resnet_nonlinearity: str, dropout_p: float
+    ):
         super().__init__()
-        self.settings = settings
+        self.settings = {
+            "nr_resnet": nr_resnet,
+            "nr_filters": nr_filters,
+            "nr_logistic_mix": nr_logistic_mix,
+            "resnet_nonlinearity": resnet_nonlinearity,
+            "dropout_p": dropout_p,
+        }
         self.description: Description | None = None
 
     def build_for(self, model: str, image_shape: tuple[int, int, int], nr_labels: int | None) -> "Network":

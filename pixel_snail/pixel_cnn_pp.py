@@ -29,13 +29,7 @@ class PixelCNNpp(Network):
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
     ):
-        super().__init__(
-            nr_resnet=nr_resnet,
-            nr_filters=nr_filters,
-            nr_logistic_mix=nr_logistic_mix,
-            resnet_nonlinearity=resnet_nonlinearity,
-            dropout_p=dropout_p,
-        )
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         conv = nn.down_right_shifted_conv2d
 
