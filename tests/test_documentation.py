@@ -82,6 +82,15 @@ def place(tmp_path_factory):
         yield place
 
 
+@pytest.fixture(autouse=True)
+def specs_as_before():
+    """A page adds a specification."""
+    before = dict(models.specs)
+    yield
+    for name in models.specs.keys() - before.keys():
+        del models.specs[name]
+
+
 @pytest.fixture(scope="module")
 def done():
     """The commands that have already run."""
