@@ -82,7 +82,10 @@ def _evaluate(flags, load_data, cluster):
 def _images_and_classes(flags, prefix, data_set):
     """The shape of the images, and the number of classes of a conditional network."""
     reader = checkpoint.Reader(prefix)
-    nr_labels = reader.nr_labels() if flags.class_conditional else None
+    nr_labels = reader.nr_labels()
+    if flags.class_conditional != bool(nr_labels):
+        is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
+        raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")
     if data_set is None:
         told = reader.description()
         side = flags.image_size or _IMAGE_SIZE

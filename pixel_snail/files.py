@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and locks on them."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -36,6 +37,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.rename(path, replaced)
         os.replace(aside, path)
     except BaseException:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
         _remove(aside)
         raise
     _sync(path.parent)
@@ -131,6 +134,9 @@ def _sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems can't sync folders
+            raise
     finally:
         os.close(descriptor)
 

@@ -264,3 +264,17 @@ def test_a_checkpoint_of_another_number_of_classes_names_it(one_block, tmp_path)
     assert pixel_snail.load(prefix).nr_labels == 3
     with pytest.raises(ValueError, match="the number of classes is 3 there and 5 here"):
         pixel_snail.load(prefix, nr_labels=5)
+
+
+@pytest.mark.parametrize("labels, flags, advice", [(3, [], "is conditional on classes: add"), (None, ["-c"], "drop")])
+def test_a_checkpoint_that_does_not_describe_itself_needs_the_right_class_conditional(
+    labels, flags, advice, one_block, tmp_path, capfd
+):
+    network = models.build("h1", SHAPE, labels, **SIZES)
+    names = checkpoint.variable_names(network)
+    prefix = str(tmp_path / "params_cifar.ckpt")
+    tensors = [variable.value for variable in network.trainable_variables]
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    argv = [f"-r{prefix}", "--model=h1", "-q1", "-n4", "-m2", "--raw", "--skip_test", "--nr_samples=1", f"-o{tmp_path}"]
+    assert exit_code(eval_command, [*argv, *flags]) == 2
+    assert f"{advice} --class_conditional\n" in capfd.readouterr().err
