@@ -1,14 +1,8 @@
-"""A data set (two splits of images) and its batches, as tf.data.Dataset.
-
-Images may be memory-mapped: only the images of a batch are read, when the batch is needed. So a data set may be larger
-than memory.
-"""
+"""A data set: two splits of images, perhaps with labels, and what a user should know of them."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail.errors import UserError
 
@@ -32,12 +26,31 @@ class DataSet:
         source: what the images were read from, in words.
         unverified: why the test images may not be the published ones; None if they were verified, or if the data set
             has no published test images.
+        class_names: the names of the classes, in the order of their labels; None if there are no labels or no names.
+        notes: what a user should know of how the images were read: sentences, such as which pictures were left out.
+
+    Raises:
+        UserError: a label is not that of a class. The classes are those of class_names; without names, they count up to
+            the largest label of the training images.
     """
 
     train: Split
     test: Split
     source: str = ""
     unverified: str | None = None
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name, split in (("training", self.train), ("test", self.test)):
+            if split.labels is None or self.nr_labels is None:
+                continue
+            outside = np.flatnonzero((split.labels < 0) | (split.labels >= self.nr_labels))
+            if len(outside):
+                raise UserError(
+                    f"{name} image {outside[0]} has the label {split.labels[outside[0]]}, but the classes of the "
+                    f"training images are 0 to {self.nr_labels - 1}"
+                )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -47,7 +60,9 @@ class DataSet:
     @property
     def nr_labels(self) -> int | None:
         """L, the number of classes; labels count from 0. None if the images have no labels."""
-        return None if self.train.labels is None else int(self.train.labels.max()) + 1
+        if self.train.labels is None:
+            return None
+        return len(self.class_names) if self.class_names else int(self.train.labels.max()) + 1
 
     def sizes(self) -> dict[str, object]:
         """Sizes that workers compare, to make sure that all have the same data set."""
@@ -58,74 +73,5 @@ class DataSet:
         }
 
     def without_labels(self) -> "DataSet":
-        return dataclasses.replace(self, train=Split(self.train.images), test=Split(self.test.images))
-
-
-def training_batches(
-    split: Split,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    seen: int = 0,
-    replicas: int = 1,
-    own: Sequence[int] = (0,),
-) -> tf.data.Dataset:
-    """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
-
-    Yields {"images": uint8 [B, H, W, 3]} and, if the split has labels, "labels": int32 [B].
-
-    Args:
-        batch_size: the global batch.
-        seed, epoch: they decide the permutation.
-        seen: how many images of the permutation to skip, when an interrupted epoch goes on.
-        replicas: the number of all replicas. Each global batch is divided among them.
-        own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
-
-    Raises:
-        UserError: the split is smaller than a batch.
-    """
-    check_batch_size(split, batch_size)
-    order = epoch_order(split, seed, epoch)[seen:]
-    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
-
-
-def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of a split's images in an epoch of training, integers [N]."""
-    return np.random.default_rng([seed, epoch]).permutation(len(split))
-
-
-def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
-    """The batches of a test: all images once, in order. Arguments and yields are those of `training_batches`.
-
-    The last batch is filled up with repetitions of the last image: only the first len(split) results count.
-    """
-    order = np.arange(-(-len(split) // batch_size) * batch_size)
-    return _batches(split, np.minimum(order, len(split) - 1), batch_size, replicas, own)
-
-
-def check_batch_size(split: Split, batch_size: int) -> None:
-    """Raises UserError if a training batch is larger than the split."""
-    if batch_size > len(split):
-        raise UserError(
-            f"a batch of {batch_size} images (over all replicas) is larger than the training set, which has "
-            f"{len(split)}: lower --batch_size, --init_batch_size or --nr_gpu"
-        )
-
-
-def _batches(split, order, batch_size, replicas, own):
-    size = batch_size // replicas
-    order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
-
-    def read(indices):
-        batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
-        batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
-        if split.labels is not None:
-            batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
-        return batch
-
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # There is nothing to tune, and leaving a pipeline would wait up to a minute for the thread that tunes it.
-    options.autotune.enabled = False
-    batches = tf.data.Dataset.from_tensor_slices(order).map(read)
-    return batches.prefetch(2).with_options(options)
+        train, test = Split(self.train.images), Split(self.test.images)
+        return dataclasses.replace(self, train=train, test=test, class_names=None)

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from pixel_snail import logistic_mixture, progress
-from pixel_snail.dataset import Split, test_batches
+from pixel_snail.batches import test_batches
+from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam

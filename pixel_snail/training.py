@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from pixel_snail import checkpoint, files, logistic_mixture, progress, sampling, signals, steps
 from pixel_snail import model as models
-from pixel_snail.dataset import DataSet, check_batch_size, epoch_order, training_batches
+from pixel_snail.batches import check_batch_size, epoch_order, training_batches
+from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam

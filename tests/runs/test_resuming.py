@@ -14,7 +14,7 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, dataset, logistic_mixture, sampling, signals, steps
+from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
@@ -210,9 +210,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_
     code, _, err = train("-x2", "--save_minutes=1e-6", "--keep=0", "--sample_interval=0")
     assert code == 2
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
-    place = list(dataset.epoch_order(Split(np.zeros(10)), 42, 0)).index(7)
+    place = list(batches.epoch_order(Split(np.zeros(10)), 42, 0)).index(7)
     step = place // 2
-    indices = dataset.epoch_order(Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
+    indices = batches.epoch_order(Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
     assert f"the loss is inf in step {step} of epoch 0, of the training images {indices[0]}, {indices[1]}:" in line
     newest = checkpoint.find(str(tmp_path))
     assert f"--load_params={newest}" in line

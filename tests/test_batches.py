@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data import photos
-from pixel_snail import dataset
+from pixel_snail.batches import test_batches as batches_of_test
+from pixel_snail.batches import training_batches
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 
@@ -57,7 +58,7 @@ def numbered_split(images, labels=True):
 
 
 def test_an_epoch_of_training_is_a_permutation_without_its_remainder():
-    epochs = [list(dataset.training_batches(numbered_split(50), 8, seed=1, epoch=epoch)) for epoch in (0, 1, 1)]
+    epochs = [list(training_batches(numbered_split(50), 8, seed=1, epoch=epoch)) for epoch in (0, 1, 1)]
     orders = [np.concatenate([batch["images"][:, 0, 0, 0] for batch in batches]) for batches in epochs]
     for batches, order in zip(epochs, orders, strict=True):
         assert order.shape == (48,)
@@ -69,34 +70,34 @@ def test_an_epoch_of_training_is_a_permutation_without_its_remainder():
 
 def test_an_epoch_goes_on_after_the_images_that_were_seen():
     whole, rest = (
-        np.concatenate([batch["labels"] for batch in dataset.training_batches(numbered_split(50), 8, 1, 3, seen)])
+        np.concatenate([batch["labels"] for batch in training_batches(numbered_split(50), 8, 1, 3, seen)])
         for seen in (0, 16)
     )
     np.testing.assert_array_equal(rest, whole[16:])
 
 
 def test_test_batches_are_all_images_once_in_order():
-    batches = list(dataset.test_batches(numbered_split(21), 8))
+    batches = list(batches_of_test(numbered_split(21), 8))
     order = np.concatenate([batch["images"][:, 0, 0, 0] for batch in batches])
     np.testing.assert_array_equal(order, [*range(21), 20, 20, 20])
     assert all(batch["images"].shape == (8, 1, 1, 3) for batch in batches)
 
 
 def test_batches_without_labels_have_none():
-    (batch,) = dataset.test_batches(numbered_split(3, labels=False), 3)
+    (batch,) = batches_of_test(numbered_split(3, labels=False), 3)
     assert set(batch) == {"images"}
 
 
 def test_images_may_be_memory_mapped(tmp_path):
     np.save(tmp_path / "images.npy", np.arange(40 * 4 * 4 * 3, dtype=np.uint8).reshape(40, 4, 4, 3))
     split = Split(np.load(tmp_path / "images.npy", mmap_mode="r"))
-    images = np.concatenate([batch["images"] for batch in dataset.test_batches(split, 8)])
+    images = np.concatenate([batch["images"] for batch in batches_of_test(split, 8)])
     np.testing.assert_array_equal(images, split.images)
 
 
 def test_a_batch_larger_than_the_data_set_is_refused():
     with pytest.raises(UserError, match=r"a batch of 8 images .* which has 7"):
-        dataset.training_batches(numbered_split(7), 8, seed=0, epoch=0)
+        training_batches(numbered_split(7), 8, seed=0, epoch=0)
 
 
 def test_missing_photographs_are_a_clear_error(monkeypatch):

@@ -1,0 +1,83 @@
+"""The batches of a split, as tf.data.Dataset.
+
+Images may be memory-mapped: only the images of a batch are read, when the batch is needed. So a split may be larger
+than memory.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pixel_snail.dataset import Split
+from pixel_snail.errors import UserError
+
+
+def training_batches(
+    split: Split,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    seen: int = 0,
+    replicas: int = 1,
+    own: Sequence[int] = (0,),
+) -> tf.data.Dataset:
+    """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
+
+    Yields {"images": uint8 [B, H, W, 3]} and, if the split has labels, "labels": int32 [B].
+
+    Args:
+        batch_size: the global batch.
+        seed, epoch: they decide the permutation.
+        seen: how many images of the permutation to skip, when an interrupted epoch goes on.
+        replicas: the number of all replicas. Each global batch is divided among them.
+        own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
+
+    Raises:
+        UserError: the split is smaller than a batch.
+    """
+    check_batch_size(split, batch_size)
+    order = epoch_order(split, seed, epoch)[seen:]
+    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
+
+
+def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of a split's images in an epoch of training, integers [N]."""
+    return np.random.default_rng([seed, epoch]).permutation(len(split))
+
+
+def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence[int] = (0,)) -> tf.data.Dataset:
+    """The batches of a test: all images once, in order. Arguments and yields are those of `training_batches`.
+
+    The last batch is filled up with repetitions of the last image: only the first len(split) results count.
+    """
+    order = np.arange(-(-len(split) // batch_size) * batch_size)
+    return _batches(split, np.minimum(order, len(split) - 1), batch_size, replicas, own)
+
+
+def check_batch_size(split: Split, batch_size: int) -> None:
+    """Raises UserError if a training batch is larger than the split."""
+    if batch_size > len(split):
+        raise UserError(
+            f"a batch of {batch_size} images (over all replicas) is larger than the training set, which has "
+            f"{len(split)}: lower --batch_size, --init_batch_size or --nr_gpu"
+        )
+
+
+def _batches(split, order, batch_size, replicas, own):
+    size = batch_size // replicas
+    order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
+
+    def read(indices):
+        batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
+        batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
+        if split.labels is not None:
+            batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
+        return batch
+
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # There is nothing to tune, and leaving a pipeline would wait up to a minute for the thread that tunes it.
+    options.autotune.enabled = False
+    batches = tf.data.Dataset.from_tensor_slices(order).map(read)
+    return batches.prefetch(2).with_options(options)
