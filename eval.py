@@ -1,12 +1,10 @@
 """Evaluates a checkpoint on the whole test set, in bits/dim, and draws samples from it."""
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
 import data
-from pixel_snail import evaluation
 from pixel_snail import flags as command_line
 
 
@@ -18,9 +16,16 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_model_flags(parser, defaults=False)
     command_line.add_run_flags(parser)
     add = parser.add_argument
-    add("-r", "--load_params", metavar="PREFIX", required=True, help="the checkpoint, or a folder: its newest one")
+    add(
+        "-r",
+        "--load_params",
+        metavar="PREFIX",
+        type=command_line.path,
+        required=True,
+        help="the checkpoint, or a folder: its newest one",
+    )
     add("--raw", action="store_true", help="use the parameters themselves, not their running average")
-    add("--json", metavar="PATH", help="write the result there")
+    add("--json", metavar="PATH", type=command_line.path, help="write the result there")
     add(
         "--nr_samples",
         type=command_line.non_negative_int,
@@ -32,11 +37,16 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=class_list,
         help="classes to draw, such as 0,3,5, a row each, without it all; with --complete, the images' classes",
     )
-    add("--complete", metavar="IMAGES", help="a picture or .npy file of images whose lower rows are drawn again")
+    add(
+        "--complete",
+        metavar="IMAGES",
+        type=command_line.path,
+        help="a picture or .npy file of images whose lower rows are drawn again",
+    )
     add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
     add("--skip_test", action="store_true", help="only draw; needs no data set")
-    add("-o", "--save_dir", help="the folder for pictures")
+    add("-o", "--save_dir", type=command_line.path, help="the folder for pictures")
     flags = parser.parse_args(argv)
     if (flags.nr_samples or flags.complete) and not flags.save_dir:
         parser.error("--nr_samples and --complete need --save_dir, the folder for the samples")
@@ -56,7 +66,13 @@ def class_list(text: str) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Evaluates and draws as the flags say, and exits."""
-    command_line.run(functools.partial(evaluation.evaluate, load_data=data.from_flags), parse_flags(argv))
+
+    def evaluate(flags):
+        from pixel_snail import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
+
+        evaluation.evaluate(flags, load_data=data.from_flags)
+
+    command_line.run(parse_flags, evaluate, argv)
 
 
 if __name__ == "__main__":

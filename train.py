@@ -1,13 +1,11 @@
 """Trains a PixelSNAIL. The flags are the original's and some more: docs/command_line.md says which."""
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
 import data
 from pixel_snail import flags as command_line
-from pixel_snail import training
 from pixel_snail.reports import comparisons
 
 
@@ -24,7 +22,13 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=comparisons.paper_flags,
         help="the paper's flags for this data set; flags that you also give win",
     )
-    add("-o", "--save_dir", default="./data/save", help="the folder in which the run's folder is made")
+    add(
+        "-o",
+        "--save_dir",
+        type=command_line.path,
+        default="./data/save",
+        help="the folder in which the run's folder is made",
+    )
     add(
         "-t",
         "--save_interval",
@@ -48,6 +52,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "-r",
         "--load_params",
         metavar="PREFIX",
+        type=command_line.path,
         help="start from this checkpoint: its prefix, one of its files, or a folder",
     )
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")
@@ -106,7 +111,13 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Trains as the flags say, and exits."""
-    command_line.run(functools.partial(training.train, load_data=data.from_flags), parse_flags(argv))
+
+    def train(flags):
+        from pixel_snail import training  # with TensorFlow, which takes seconds: mistakes in the flags are told before
+
+        training.train(flags, load_data=data.from_flags)
+
+    command_line.run(parse_flags, train, argv)
 
 
 if __name__ == "__main__":

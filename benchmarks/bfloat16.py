@@ -18,14 +18,13 @@ import itertools
 import json
 import statistics
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import data
 from benchmarks.measuring import network
 from pixel_snail import flags as command_line
 from pixel_snail import logistic_mixture, progress, steps
+from pixel_snail.backend import keras, tf
 from pixel_snail.batches import training_batches
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import replicas

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixel_snail.network import Network
+from pixel_snail.settings import NETWORK_DEFAULTS
 
 
 def in_a_process(function: Callable, *arguments) -> object:
@@ -28,7 +29,7 @@ def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
     from pixel_snail import model
 
     size = getattr(flags, "image_size", 32)
-    settings = {name: getattr(flags, name) for name in model.SETTINGS}
+    settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
     return model.build(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
 
 

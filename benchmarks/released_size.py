@@ -10,12 +10,12 @@ import os
 import tempfile
 
 import numpy as np
-import tensorflow as tf
 
 from benchmarks.measuring import peak_gb, timed
 from data import photos
 from pixel_snail import checkpoint, steps
 from pixel_snail import model as models
+from pixel_snail.backend import tf
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
 

@@ -34,10 +34,10 @@ def main() -> None:
 
 def measure(flags: argparse.Namespace) -> dict:
     import numpy as np
-    import tensorflow as tf
 
     from benchmarks.plain import naive_sampler
     from pixel_snail import logistic_mixture, sampling, steps
+    from pixel_snail.backend import tf
     from pixel_snail.weights import data_dependent_initialisation, fold
 
     shape = (flags.image_size, flags.image_size, 3)

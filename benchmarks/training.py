@@ -102,7 +102,7 @@ def _new_process(**settings):
 
 def _peak_gflops(bfloat16):
     """The speed of a product of two 4096 x 4096 matrices on all cores, in GFLOP/s."""
-    import tensorflow as tf
+    from pixel_snail.backend import tf
 
     matrix = tf.random.normal([4096, 4096], dtype=tf.bfloat16 if bfloat16 else tf.float32)
     multiply = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
@@ -135,10 +135,10 @@ def _call(name):
 
 def _make(flags, plain):
     import numpy as np
-    import tensorflow as tf
 
     from benchmarks import plain as plain_network
     from pixel_snail import steps
+    from pixel_snail.backend import tf
     from pixel_snail.optimizer import PolyakAdam
     from pixel_snail.parallel import replicas
 

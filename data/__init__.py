@@ -1,5 +1,8 @@
 """The registry of data sets: the names that --data_set takes, and a loader for each."""
 
+from pixel_snail import packages  # noqa: F401
+
+# isort: split
 import argparse
 import functools
 from collections.abc import Callable

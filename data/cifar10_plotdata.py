@@ -24,7 +24,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses argv, by default the program's arguments. A mistake prints a line on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__.splitlines()[0], prog="python -m data.cifar10_plotdata")
     command_line.add_data_flags(parser, data.data_sets)
-    parser.add_argument("-o", "--save_dir", default=".", help="where the picture goes")
+    parser.add_argument("-o", "--save_dir", type=command_line.path, default=".", help="where the picture goes")
     return parser.parse_args(argv)
 
 
@@ -57,4 +57,4 @@ def rows(split: Split) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command_line.run(plot, parse_flags())
+    command_line.run(parse_flags, plot)

@@ -8,15 +8,27 @@
     model.network                                 # the keras.Model
 
 `specs` has the specifications of the 17 networks by name, `build` makes an untrained one. Mistakes raise UserError, a
-ValueError whose message says what to do.
+ValueError whose message says what to do. TensorFlow is imported when one of these names is first used.
 """
 
-from pixel_snail import backend
+import importlib
 
-backend.import_tensorflow()
-
-from pixel_snail.distribution import Distribution, build, load  # noqa: E402
-from pixel_snail.errors import UserError  # noqa: E402
-from pixel_snail.model import specs  # noqa: E402
+_MODULES = {
+    "Distribution": "pixel_snail.distribution",
+    "UserError": "pixel_snail.errors",
+    "build": "pixel_snail.distribution",
+    "load": "pixel_snail.distribution",
+    "specs": "pixel_snail.model",
+}
 
 __all__ = ["Distribution", "UserError", "build", "load", "specs"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,4 +1,8 @@
-"""Imports TensorFlow and Keras the way this package needs them: quietly, and Keras on TensorFlow."""
+"""Imports TensorFlow and Keras the way this package needs them: quietly, and Keras on TensorFlow.
+
+Every module takes `tf` and `keras` from here. Modules that need neither, such as those of the command line, start
+without the seconds that the import takes.
+"""
 
 import contextlib
 import os
@@ -7,45 +11,34 @@ import tempfile
 from collections.abc import Iterator
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up notices, and Keras with the TensorFlow backend.
-
-    The notices are shown all the same if the import fails. Environment variables are as before afterwards.
-
-    Raises:
-        ImportError: Keras already runs on another backend.
-    """
-    log_level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL=log_level), _quiet_stderr():
-        import keras
-        import tensorflow  # noqa: F401
-    if keras.backend.backend() != "tensorflow":
-        raise ImportError(
-            f"pixel_snail needs Keras on TensorFlow, but Keras already runs on {keras.backend.backend()}: import "
-            "pixel_snail before keras, or set KERAS_BACKEND=tensorflow"
-        )
-
-
 @contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(**variables: str | None) -> Iterator[None]:
+    """Sets environment variables, or removes those that are None; afterwards all are as before."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
     try:
+        _set(variables)
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables):
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Holds back what is written to stderr, by C++ code too, and shows it only if the block raises."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
+    try:
+        stderr, notices = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    except OSError:  # stderr is closed, or there is no folder for temporary files
+        yield
+        return
+    with notices:
         os.dup2(notices.fileno(), 2)
         try:
             yield
@@ -56,3 +49,33 @@ def _quiet_stderr() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _import_matplotlib() -> None:
+    """Imports Matplotlib, which Keras does too, even where MPLBACKEND names a backend that is not installed.
+
+    A notebook hands such a name to the programs that it starts. Our pictures need no backend.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    with _environment(MPLBACKEND=None):
+        import matplotlib
+    if backend := os.environ.get("MPLBACKEND"):
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
+
+if sys.stderr is not None:
+    sys.stderr.flush()
+log_level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+with _environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL=log_level), _quiet_stderr():
+    _import_matplotlib()
+    import keras
+    import tensorflow as tf
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"pixel_snail needs Keras on TensorFlow, but Keras already runs on {keras.backend.backend()}: set "
+        "KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
+__all__ = ["keras", "tf"]

@@ -7,8 +7,8 @@ than memory.
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
+from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 

@@ -9,10 +9,8 @@ Every layer here is called in the same way on whole maps and, with a `cache` (se
 import functools
 from collections.abc import Callable
 
-import keras
-import tensorflow as tf
-
 from pixel_snail import nn
+from pixel_snail.backend import keras, tf
 from pixel_snail.kernels import dropout
 from pixel_snail.weights import Layer
 

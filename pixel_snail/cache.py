@@ -13,10 +13,8 @@ tf.while_loop carries from step to step. In this module a row is [W, B, C]: a pi
 
 from collections.abc import Callable, Sequence
 
-import keras
-import tensorflow as tf
-
 from pixel_snail import nn
+from pixel_snail.backend import keras, tf
 from pixel_snail.kernels.attention import HIDDEN, softmax_correction
 from pixel_snail.weights import layers_in
 

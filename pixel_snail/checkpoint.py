@@ -23,11 +23,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail import files
+from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, first_line, option
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten

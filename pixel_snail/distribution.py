@@ -6,15 +6,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail import checkpoint, logistic_mixture, sampling, steps
 from pixel_snail import model as models
+from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.pictures import from_8_bits, to_8_bits
+from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import fold
 
 Images = np.ndarray | tf.Tensor
@@ -299,7 +300,7 @@ def load(
         "resnet_nonlinearity": resnet_nonlinearity,
     }
     settings = {
-        name: value if value is not None else models.SETTINGS[name] if told is None else getattr(told, name)
+        name: value if value is not None else NETWORK_DEFAULTS[name] if told is None else getattr(told, name)
         for name, value in given.items()
     }
     if image_shape is None and told is None:
@@ -318,14 +319,14 @@ def load(
 
 
 def build(
-    model: str = models.SETTINGS["model"],
+    model: str = NETWORK_DEFAULTS["model"],
     *,
     image_shape: Sequence[int],
     nr_labels: int | None = None,
-    nr_resnet: int = models.SETTINGS["nr_resnet"],
-    nr_filters: int = models.SETTINGS["nr_filters"],
-    nr_logistic_mix: int = models.SETTINGS["nr_logistic_mix"],
-    resnet_nonlinearity: str = models.SETTINGS["resnet_nonlinearity"],
+    nr_resnet: int = NETWORK_DEFAULTS["nr_resnet"],
+    nr_filters: int = NETWORK_DEFAULTS["nr_filters"],
+    nr_logistic_mix: int = NETWORK_DEFAULTS["nr_logistic_mix"],
+    resnet_nonlinearity: str = NETWORK_DEFAULTS["resnet_nonlinearity"],
     dropout_p: float = 0.5,
 ) -> Distribution:
     """The distribution of an untrained network. `initialise` it on images before you train its `network`.

@@ -17,6 +17,7 @@ from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import replicas
 from pixel_snail.reports import comparisons, plotting, table
 from pixel_snail.runs import same_flags
+from pixel_snail.settings import NETWORK_DEFAULTS
 
 COMPLETIONS = 4
 """How many completions each image gets, unless --nr_samples says."""
@@ -64,7 +65,7 @@ def _evaluate(flags, load_data, cluster):
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     model = distribution.load(
         prefix,
-        **{name: getattr(flags, name) for name in models.SETTINGS},
+        **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=image_shape,
         nr_labels=nr_labels,
         averaged=not flags.raw,

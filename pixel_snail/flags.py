@@ -2,14 +2,16 @@
 
 import argparse
 import contextlib
+import difflib
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from absl.flags import argparse_flags
 
-from pixel_snail import model, nn
+from pixel_snail import settings, streams
 from pixel_snail.errors import UserError, options_named_as_flags
 
 # An abbreviation of these means the same flag as in the original, even where it also fits a flag added since.
@@ -36,10 +38,22 @@ class Parser(argparse_flags.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         args = sys.argv[1:] if args is None else args
-        return super().parse_args([_completed(argument) for argument in args], namespace)
+        flags, unknown = self.parse_known_args([_completed(argument) for argument in args], namespace)
+        if unknown:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0].partition('=')[0], known)}"
+            )
+        return flags
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {UserError(message)}\n")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the known name that is nearest to it, if one is near."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _completed(argument):
@@ -52,16 +66,16 @@ DATA_DEFAULTS = {"data_dir": "./data", "data_set": "cifar", "image_size": None, 
 """The flags that decide the data set, and their defaults."""
 
 
-def add_data_flags(parser: Parser, data_sets: Mapping[str, object], defaults: bool = True) -> None:
+def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = True) -> None:
     """Adds the flags of DATA_DEFAULTS.
 
     Args:
-        data_sets: the data sets, by their --data_set names.
+        data_sets: the names that --data_set takes.
         defaults: whether a flag that is not given gets its default; otherwise it gets None.
     """
     default = DATA_DEFAULTS if defaults else dict.fromkeys(DATA_DEFAULTS)
     add = parser.add_argument
-    add("-i", "--data_dir", default=default["data_dir"], help="where the data sets lie")
+    add("-i", "--data_dir", type=path, default=default["data_dir"], help="where the data sets lie")
     add(
         "-d",
         "--data_set",
@@ -78,7 +92,7 @@ def add_data_flags(parser: Parser, data_sets: Mapping[str, object], defaults: bo
     )
 
 
-MODEL_DEFAULTS = model.SETTINGS | {"class_conditional": False}
+MODEL_DEFAULTS = settings.NETWORK_DEFAULTS | {"class_conditional": False}
 """The flags that decide the network, and their defaults."""
 
 
@@ -86,16 +100,16 @@ def add_model_flags(parser: Parser, defaults: bool = True) -> None:
     """Adds the flags of MODEL_DEFAULTS; `defaults` as in add_data_flags."""
     default = MODEL_DEFAULTS if defaults else dict.fromkeys(MODEL_DEFAULTS)
     add = parser.add_argument
-    add("--model", type=_known("model", model.specs), default=default["model"], help=_names(model.specs))
+    add("--model", type=_known("model", settings.MODELS), default=default["model"], help=_names(settings.MODELS))
     add("-q", "--nr_resnet", type=positive_int, default=default["nr_resnet"], help="residual steps in each block")
     add("-n", "--nr_filters", type=positive_int, default=default["nr_filters"], help="channels of the feature maps")
     add("-m", "--nr_logistic_mix", type=positive_int, default=default["nr_logistic_mix"], help="mixture components")
     add(
         "-z",
         "--resnet_nonlinearity",
-        type=_known("resnet_nonlinearity", nn.nonlinearities),
+        type=_known("resnet_nonlinearity", settings.NONLINEARITIES),
         default=default["resnet_nonlinearity"],
-        help=_names(nn.nonlinearities),
+        help=_names(settings.NONLINEARITIES),
     )
     add(
         "-c",
@@ -139,7 +153,7 @@ def add_step_flags(parser: Parser) -> None:
 
 def is_possible(name: str, value: object) -> bool:
     """Whether a flag in DATA_DEFAULTS or MODEL_DEFAULTS can have this value."""
-    registries = {"model": model.specs, "resnet_nonlinearity": nn.nonlinearities}
+    registries = {"model": settings.MODELS, "resnet_nonlinearity": settings.NONLINEARITIES}
     default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
     if name in registries:
         return isinstance(value, str) and value in registries[name]
@@ -169,12 +183,33 @@ non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
-def run(main: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> NoReturn:
-    """Calls main(flags) and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C."""
+def path(text: str) -> str:
+    """The argparse type of a path: `~` is expanded, which shells don't do after `--flag=`."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return os.path.expanduser(text)
+
+
+def run(
+    parse_flags: Callable[[Sequence[str] | None], argparse.Namespace],
+    work: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C.
+
+    Args:
+        parse_flags: a command's function of argv. It exits with 2 for a mistake.
+        work: what the command does with its flags.
+        argv: the arguments, by default the program's.
+    """
+    streams.prepare()
     try:
+        flags = parse_flags(argv)
         with options_named_as_flags():
-            main(flags)
+            work(flags)
     except UserError as error:
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -183,14 +218,16 @@ def run(main: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -
     sys.exit(0)
 
 
-def _known(kind, registry):
+def _known(kind, known):
     def name(text):
-        if text not in registry:
-            raise argparse.ArgumentTypeError(f"unknown {kind} {text!r}; known: {', '.join(sorted(registry))}")
+        if text not in known:
+            raise argparse.ArgumentTypeError(
+                f"unknown {kind} {text!r}; known: {_names(known)}{did_you_mean(text, known)}"
+            )
         return text
 
     return name
 
 
-def _names(registry):
-    return ", ".join(sorted(registry))
+def _names(known):
+    return ", ".join(sorted(known))

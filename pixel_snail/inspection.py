@@ -3,7 +3,12 @@
 `python -m pixel_snail.inspection PREFIX` prints it.
 """
 
+from pixel_snail import packages  # noqa: F401
+
+# isort: split
+import argparse
 import collections
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -113,7 +118,14 @@ def show(path: str) -> None:
         print(f"{name:20} {value:,}" if name == "parameters" else f"{name:20} {value}")
 
 
-if __name__ == "__main__":
+def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses argv, by default the program's arguments. A mistake prints a line on stderr and exits with code 2."""
     parser = command_line.Parser(prog="python -m pixel_snail.inspection", description="Prints what a checkpoint holds.")
-    parser.add_argument("path", metavar="PREFIX", help="the checkpoint, or a folder: its newest one")
-    command_line.run(lambda flags: show(flags.path), parser.parse_args())
+    parser.add_argument(
+        "path", metavar="PREFIX", type=command_line.path, help="the checkpoint, or a folder: its newest one"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command_line.run(parse_flags, lambda flags: show(flags.path))

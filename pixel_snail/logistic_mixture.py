@@ -10,7 +10,8 @@ network with channel-wise outputs, [B, H, W, 3 K] each.
 """
 
 import numpy as np
-import tensorflow as tf
+
+from pixel_snail.backend import tf
 
 MIN_LOG_SCALE = -7.0
 

@@ -7,10 +7,8 @@ resnet_nonlinearity and dropout_p. All but pxpp are PixelSNAIL with some argumen
 import functools
 from collections.abc import Callable, Sequence
 
-import keras
-import tensorflow as tf
-
 from pixel_snail import nn
+from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import (
     AttentionBlock,
     Block,
@@ -221,16 +219,6 @@ leaking = frozenset({"h6_hier4", "h6_1mixhier2", "h6_noup_hier2"})
 def leak_warning(name: str) -> str:
     """The warning for users of a leaking network."""
     return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
-
-
-SETTINGS = {
-    "model": "h12_noup_smallkey",
-    "nr_resnet": 4,
-    "nr_filters": 256,
-    "nr_logistic_mix": 10,
-    "resnet_nonlinearity": "elu",
-}
-"""The options that decide a network's structure, with their defaults: the original's command line's."""
 
 
 def build(model: str, image_shape: tuple[int, int, int], nr_labels: int | None = None, **settings) -> Network:

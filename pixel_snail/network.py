@@ -2,9 +2,7 @@
 
 import dataclasses
 
-import keras
-import tensorflow as tf
-
+from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
 
 

@@ -11,10 +11,9 @@ Causal layers can also be called with a `cache` (see cache.py): then they comput
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from pixel_snail.backend import keras, tf
 from pixel_snail.kernels import attention, convolution, dropout, elementwise
 from pixel_snail.weights import LabelWeights, Layer, PixelFilter, TransformedFilter, WeightNormalised
 

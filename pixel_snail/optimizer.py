@@ -11,10 +11,9 @@ Private parts of Keras's optimizer for TensorFlow are used in this file only:
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from pixel_snail.backend import keras, tf
 from pixel_snail.kernels.xla import compiled
 
 

@@ -2,10 +2,8 @@
 
 import functools
 
-import keras
-import tensorflow as tf
-
 from pixel_snail import nn
+from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import Output, Resample, Stem, Streams, to_bfloat16
 from pixel_snail.kernels import dropout
 from pixel_snail.network import Network

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail import logistic_mixture, progress
+from pixel_snail.backend import tf
 from pixel_snail.batches import test_batches
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError

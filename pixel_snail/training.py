@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from pixel_snail import checkpoint, files, logistic_mixture, progress, sampling, signals, steps
 from pixel_snail import model as models
+from pixel_snail.backend import keras, tf
 from pixel_snail.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
@@ -28,6 +27,7 @@ from pixel_snail.runs import history, same_flags
 from pixel_snail.runs.folder import RunFolder
 from pixel_snail.runs.history import History
 from pixel_snail.runs.retention import Checkpoints
+from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import fold
 
 
@@ -129,7 +129,7 @@ def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
     """The network and its optimizer: initialised from data, or as in a checkpoint."""
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     network = models.build(
-        **{name: getattr(flags, name) for name in models.SETTINGS},
+        **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=data_set.image_shape,
         nr_labels=data_set.nr_labels,
         dropout_p=flags.dropout_p,

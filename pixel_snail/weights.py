@@ -15,9 +15,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
-import keras
-import tensorflow as tf
-
+from pixel_snail.backend import keras, tf
 from pixel_snail.kernels import elementwise
 
 _initialising = contextvars.ContextVar("initialising", default=False)

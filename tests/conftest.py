@@ -1,13 +1,14 @@
 """Shared fixtures, and logical CPU devices for tests with several replicas, set up before TensorFlow starts."""
 
-import ctypes  # noqa: I001 - pixel_snail sets up TensorFlow's environment and must be imported first
+import ctypes
 import gc
 import os
 from pathlib import Path
 
-import pixel_snail  # noqa: F401
+from pixel_snail.backend import tf  # first: it sets up TensorFlow's environment
+
+# isort: split
 import pytest
-import tensorflow as tf
 from tensorflow.python.framework import ops
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only slow each other down

@@ -3,9 +3,11 @@
 import functools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from pixel_snail import model as models
+from pixel_snail import settings
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
@@ -16,6 +18,12 @@ def shallow(name: str):
     if name == "pxpp":
         return spec
     return functools.partial(spec, attn_rep=len(spec.keywords.get("hier", (1,))))
+
+
+def add_spec(patch: pytest.MonkeyPatch, name: str, spec) -> None:
+    """Adds a specification, whose name --model then takes."""
+    patch.setitem(models.specs, name, spec)
+    patch.setattr(settings, "MODELS", (*settings.MODELS, name))
 
 
 def build_shallow(name: str, shape, rng: np.random.Generator, nr_labels: int | None = None, **settings) -> Network:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import shallow
+from networks import add_spec, shallow
 
 import data
 import eval as eval_command
@@ -32,12 +32,12 @@ def images_of(number, shape=SHAPE, seed=0):
 @pytest.fixture(scope="module")
 def one_block():
     """A network of one block over classes: for what does not depend on the network."""
-    models.specs["h1"] = ONE_BLOCK
-    keras.utils.set_random_seed(0)
-    model = pixel_snail.build("h1", image_shape=SHAPE, nr_labels=3, **SIZES)
-    model.initialise(images_of(6), np.arange(6) % 3)
-    yield model
-    del models.specs["h1"]
+    with pytest.MonkeyPatch.context() as patch:
+        add_spec(patch, "h1", ONE_BLOCK)
+        keras.utils.set_random_seed(0)
+        model = pixel_snail.build("h1", image_shape=SHAPE, nr_labels=3, **SIZES)
+        model.initialise(images_of(6), np.arange(6) % 3)
+        yield model
 
 
 def exit_code(command, argv):
@@ -51,7 +51,7 @@ def run(tmp_path_factory):
     """The folder of a run of train.py, and its test images."""
     folder, images = tmp_path_factory.mktemp("run"), images_of(16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.specs, "h1", ONE_BLOCK)
+        add_spec(patch, "h1", ONE_BLOCK)
         patch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(images[:11]), Split(images[11:])))
         network = ["--model=h1", "-q1", "-n4", "-m2", "-z", "concat_elu"]
         argv = [*network, "--data_set=tiny", "-b2", "-x1", f"-o{folder}", "--sample_interval=0"]

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+from networks import add_spec
 
 import data
 import eval as eval_command
@@ -58,7 +59,7 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setitem(models.specs, "h1", ONE_BLOCK)
+        add_spec(patch, "h1", ONE_BLOCK)
 
         def tiny(size=32):
             images = rng.integers(0, 256, [16, size, size, 3], np.uint8)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import build_shallow, shallow
+from networks import add_spec, build_shallow, shallow
 
 import data
 import eval as eval_command
@@ -60,7 +60,7 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
 @pytest.fixture
 def one_block(monkeypatch):
     """A function that builds a network of one block with fixed parameters, for tests that any network serves."""
-    monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
 
     def build(dropout_p=0.0):
         keras.utils.set_random_seed(0)

@@ -1,7 +1,6 @@
 """Attention of some queries over some keys, with a gradient that keeps only the probabilities."""
 
-import tensorflow as tf
-
+from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
 
 HIDDEN = -1e30

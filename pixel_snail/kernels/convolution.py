@@ -16,8 +16,7 @@ filters use Winograd's algorithm in bfloat16 as well, and other filters are appl
 copies of the map. Only strided filters compute in float32 there.
 """
 
-import tensorflow as tf
-
+from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
 from pixel_snail.kernels.xla import compiled, of_words, words
 from pixel_snail.parallel import devices

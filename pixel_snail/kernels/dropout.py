@@ -6,7 +6,8 @@ has the same masks however it is divided into micro-batches and replicas.
 """
 
 import numpy as np
-import tensorflow as tf
+
+from pixel_snail.backend import tf
 
 _PHILOX = tf.random.Algorithm.PHILOX.value
 _PHILOX_BLOCK_BYTES = 16

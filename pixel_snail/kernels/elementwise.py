@@ -7,8 +7,7 @@ anyway, and no map in between.
 
 from collections.abc import Sequence
 
-import tensorflow as tf
-
+from pixel_snail.backend import tf
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.xla import compiled
 

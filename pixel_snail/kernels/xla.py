@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-import tensorflow as tf
+from pixel_snail.backend import tf
 
 SMALL = 2**15
 """Up to this number of elements, compiling a function takes longer than all its calls would save."""

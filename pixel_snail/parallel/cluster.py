@@ -15,10 +15,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
 
 WAIT_SECONDS = 300

@@ -4,7 +4,7 @@ import functools
 import os
 from pathlib import Path
 
-import tensorflow as tf
+from pixel_snail.backend import tf
 
 
 def number_of_gpus() -> int:

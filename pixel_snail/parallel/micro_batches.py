@@ -8,8 +8,7 @@ which are small enough to stay in its caches.
 import os
 from collections.abc import Callable
 
-import tensorflow as tf
-
+from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
 _IMAGES = 2

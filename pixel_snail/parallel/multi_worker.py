@@ -15,7 +15,9 @@ import re
 import socket
 import sys
 
-import tensorflow as tf
+from pixel_snail.backend import tf
+
+# isort: split
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import tensorflow as tf
-
+from pixel_snail.backend import tf
 from pixel_snail.errors import UserError
 from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import devices, micro_batches, multi_worker

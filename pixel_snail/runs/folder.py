@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow as tf
-
 from pixel_snail import files
+from pixel_snail.backend import tf
 from pixel_snail.errors import UserError, first_line
 from pixel_snail.parallel.cluster import Cluster
 

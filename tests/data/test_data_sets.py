@@ -456,7 +456,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
         import data
         from pixel_snail import flags
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-        flags.run(lambda _: data.load("imagenet", Path({str(tmp_path)!r})), None)
+        flags.run(lambda _: None, lambda _: data.load("imagenet", Path({str(tmp_path)!r})))
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

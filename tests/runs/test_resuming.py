@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import add_spec
 
 import data
 import golden_numbers
@@ -15,7 +16,6 @@ import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps
-from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.cluster import Cluster
@@ -28,7 +28,7 @@ STEPS_AN_EPOCH = 5
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(models.specs, "h1", ONE_BLOCK)
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
     images = np.random.default_rng(0).integers(0, 256, [14, 8, 8, 3], np.uint8)
     images[7] = 255  # `bad_image` makes the loss of this image infinite
     monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(images[:10]), Split(images[10:])))
