@@ -34,8 +34,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--classes",
-        type=class_list,
-        help="classes to draw, such as 0,3,5, a row each, without it all; with --complete, the images' classes",
+        type=lambda text: text.split(","),
+        help="classes to draw, such as 0,3,5 or cat,dog, a row each, without it all; with --complete, the images'",
     )
     add(
         "--complete",
@@ -44,6 +44,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="a picture or .npy file of images whose lower rows are drawn again",
     )
     add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
+    add(
+        "--resize",
+        action="store_true",
+        help="with --complete: resize a picture of another size, instead of taking its middle or cutting it as a grid",
+    )
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
     add("--skip_test", action="store_true", help="only draw; needs no data set")
     add("-o", "--save_dir", type=command_line.path, help="the folder for pictures")
@@ -54,14 +59,10 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--skip_test leaves nothing to do without --nr_samples or --complete")
     if flags.skip_test and flags.json:
         parser.error("--json is the result of the test, which --skip_test leaves out")
-    if flags.keep_rows and not flags.complete:
-        parser.error("--keep_rows is for --complete")
+    for name in ("keep_rows", "resize"):
+        if getattr(flags, name) and not flags.complete:
+            parser.error(f"--{name} is for --complete")
     return flags
-
-
-def class_list(text: str) -> list[int]:
-    """The type of --classes."""
-    return [command_line.non_negative_int(number) for number in text.split(",")]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -57,6 +57,9 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")
     add(
+        "--new_run", action="store_true", help="with --resume: begin a new run where there are only runs of other flags"
+    )
+    add(
         "--skip_nonfinite",
         type=command_line.non_negative_int,
         default=0,

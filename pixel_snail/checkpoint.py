@@ -19,7 +19,10 @@ import dataclasses
 import math
 import os
 import re
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -37,7 +40,8 @@ NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 _NOT_OURS = "not written by this program or the original"
-_ENDINGS = (".index", ".data-00000-of-00001")
+_FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
+_NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
 
 
 def variable_names(network: keras.Model) -> list[str]:
@@ -73,7 +77,7 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
         os.mkdir(aside)
         try:
             tf.raw_ops.SaveV2(
-                prefix=os.path.join(aside, name),
+                prefix=os.fsencode(os.path.abspath(aside / name)),
                 tensor_names=list(tensors),
                 shape_and_slices=[""] * len(tensors),
                 tensors=list(tensors.values()),
@@ -84,9 +88,7 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
 
 def newest_first(folder: str) -> list[str]:
     """The prefixes of all checkpoints below a folder: of the run that was saved last first, in each by steps taken."""
-    indices = [
-        index for index in Path(folder).rglob("*.ckpt.index") if not files.is_leftover(index.relative_to(folder))
-    ]
+    indices = [index for index in Path(folder).rglob("*.index") if not files.is_leftover(index.relative_to(folder))]
     saved = {index: index.stat().st_mtime for index in indices}
     of_run = {}
     for index, time in saved.items():
@@ -110,8 +112,12 @@ def _steps_taken_at(index):
 
 
 def find(path: str) -> str:
-    """The prefix of a checkpoint, given as its prefix, as one of its files, or as a folder: the newest whole checkpoint
-    below it. Damaged newer ones are named on stderr.
+    """The prefix of a checkpoint.
+
+    Args:
+        path: its prefix; one of its files, of which the original's Saver also wrote `PREFIX.meta`; the text file
+            `checkpoint`, in which Savers note their newest one; or a folder: the newest whole checkpoint below it.
+            Damaged newer ones are named on stderr.
 
     Raises:
         UserError: there is none.
@@ -119,19 +125,56 @@ def find(path: str) -> str:
     if os.path.isdir(path):
         candidates = newest_first(path)
         if not candidates:
-            raise UserError(f"no checkpoint (*.ckpt.index) below the folder {path}")
+            raise UserError(f"no checkpoint (a file *.index) below the folder {path}")
         for prefix in candidates:
             try:
                 Reader(prefix).check()
                 return prefix
             except UserError as error:
                 print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-        raise UserError(f"all {len(candidates)} checkpoints below the folder {path} are damaged")
-    for ending in _ENDINGS:
-        path = path.removesuffix(ending)
+        raise UserError(f"none of the {len(candidates)} checkpoints below the folder {path} can be read")
+    if os.path.exists(f"{path}.index"):
+        return path
+    if of_file := _FILE_OF_CHECKPOINT.fullmatch(path):
+        path = of_file[1]
+    elif os.path.basename(path) == "checkpoint" and os.path.isfile(path):
+        path = _noted_in(path)
     if not os.path.exists(f"{path}.index"):
-        raise UserError(f"no checkpoint at {path}: there is neither such a folder nor a file {path}.index")
+        raise UserError(f"no such folder or checkpoint: {path} (a checkpoint has a file {path}.index)")
     return path
+
+
+def summary(prefix: str, path: str | None = None) -> str:
+    """A checkpoint in one line: its network, if it tells, and its steps.
+
+    Args:
+        path: what `find` found the checkpoint by. If that is a folder with several runs, the line says so.
+    """
+    reader = Reader(prefix)
+    told = reader.description()
+    parts = [f"{told.model}, {told.nr_filters} filters"] if told else []
+    if _STEPS in reader.shapes or "Variable" in reader.shapes:
+        parts.append(f"{steps_taken(reader):,} steps taken")
+    line = f"{prefix}: {', '.join(parts)}"
+    if path is None or not os.path.isdir(path):
+        return line
+    candidates = newest_first(path)
+    runs = {_run_of(Path(candidate)) for candidate in candidates}
+    others = f"; the newest of {len(candidates)} checkpoints of {len(runs)} runs below {path}"
+    return line + others if len(runs) > 1 else line
+
+
+def _noted_in(file):
+    """The prefix that a Saver's text file notes: relative to the file's folder, into which it may have been moved."""
+    try:
+        noted = _NEWEST.search(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't read {file}: {first_line(error)}") from error
+    if not noted:
+        raise UserError(f"{file} does not say which checkpoint is the newest: give its prefix")
+    prefix = os.path.join(os.path.dirname(file), noted[1])
+    moved = os.path.join(os.path.dirname(file), os.path.basename(noted[1]))
+    return prefix if os.path.exists(f"{prefix}.index") else moved
 
 
 def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
@@ -202,9 +245,13 @@ def _state(network, optimizer):
 
 
 def _description(network):
-    """The tensors that say which network it is. 0 classes: the network is not conditional on labels."""
+    """The tensors that say which network it is. 0 classes: the network is not conditional on labels.
+
+    No names: the classes have none.
+    """
     values = dataclasses.asdict(network.description)
     values["nr_labels"] = values["nr_labels"] or 0
+    values["class_names"] = tf.constant(list(values["class_names"] or ()), tf.string)
     return {NETWORK + name: tf.convert_to_tensor(value) for name, value in values.items()}
 
 
@@ -217,7 +264,14 @@ class Reader:
     def __init__(self, prefix: str):
         self.prefix = prefix
         try:
-            self._reader = tf.train.load_checkpoint(prefix)
+            with open(f"{prefix}.index", "rb"):
+                pass
+        except OSError as error:
+            raise UserError(f"can't read {prefix}.index: {error.strerror or error}") from error
+        try:
+            folder = tempfile.mkdtemp(prefix="pixel_snail_")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._reader = tf.train.load_checkpoint(_linked(prefix, folder))
             self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
         except Exception as error:
             raise UserError(f"can't read the checkpoint {prefix}, which may be damaged: {first_line(error)}") from error
@@ -258,7 +312,13 @@ class Reader:
         Raises:
             UserError: what it says makes no sense.
         """
-        fields = {field.name: field for field in dataclasses.fields(Description)}
+        # Earlier versions kept no names of classes.
+        names = NETWORK + "class_names"
+        fields = [
+            field.name
+            for field in dataclasses.fields(Description)
+            if field.name != "class_names" or names in self.shapes
+        ]
         if not any(NETWORK + name in self.shapes for name in fields):
             return None
         values = dict(zip(fields, self.read([NETWORK + name for name in fields]), strict=True))
@@ -267,12 +327,15 @@ class Reader:
                 "image_shape": tuple(int(size) for size in values.pop("image_shape")),
                 "nr_labels": int(values.pop("nr_labels")) or None,
                 "dropout_p": float(values.pop("dropout_p")),
+                "class_names": tuple(name.decode() for name in values.pop("class_names", ())) or None,
                 **{name: int(values.pop(name)) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")},
                 **{name: value.decode() for name, value in values.items()},
             }
             height, width, channels = values["image_shape"]
             sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
             if min(sizes) < 1 or channels != 3 or (values["nr_labels"] or 1) < 1:
+                raise ValueError
+            if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
@@ -309,7 +372,7 @@ class Reader:
             differing = [
                 f"{_option_of(name)} is {there[name]} there and {here[name]} here"
                 for name in there
-                if there[name] != here[name] and name not in ("image_shape", "dropout_p")
+                if there[name] != here[name] and name not in ("image_shape", "dropout_p", "class_names")
             ]
             if differing:
                 raise UserError(f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}")
@@ -321,6 +384,20 @@ class Reader:
             f"the checkpoint {self.prefix} is of another network: {name} is {_described(found.get(name))} there and "
             f"{_described(expected.get(name))} here; the difference is probably {_likely_option(found, expected)}"
         )
+
+
+def _linked(prefix, folder):
+    """Links a checkpoint's files into a temporary folder, and returns their prefix there.
+
+    TensorFlow takes the prefix that it reads for a pattern, so that it can't read `lr[1e-3]/params.ckpt`, and it reads
+    no path that is not UTF-8.
+    """
+    directory, name = os.path.split(os.path.abspath(prefix))
+    for file in os.listdir(directory):
+        of_checkpoint = _FILE_OF_CHECKPOINT.fullmatch(file)
+        if of_checkpoint and of_checkpoint[1] == name:
+            os.symlink(os.path.join(directory, file), os.path.join(folder, f"linked.{of_checkpoint[2]}"))
+    return os.path.join(folder, "linked")
 
 
 def _option_of(field):

@@ -48,6 +48,7 @@ class Distribution:
         spec: the name of its specification.
         image_shape: (H, W, 3).
         nr_labels: the number of classes; None: the network is not conditional.
+        class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
     """
 
@@ -58,6 +59,7 @@ class Distribution:
         self.spec = network.description.model
         self.image_shape = network.description.image_shape
         self.nr_labels = network.description.nr_labels
+        self.class_names = network.description.class_names
         self.is_causal = not network.leaks
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
@@ -311,6 +313,7 @@ def load(
         network = models.build(
             image_shape=tuple(image_shape or told.image_shape),
             nr_labels=reader.nr_labels() if nr_labels is None else nr_labels,
+            class_names=None if told is None else told.class_names,
             dropout_p=0.0,
             **settings,
         )

@@ -83,6 +83,7 @@ class PixelSNAIL(Network):
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         self.leaks = hier_inputs and max(hier) > 1
         self.size_multiple = max(hier)
+        self.least_rows = 1 + up
         self.kinds_of_blocks = len(hier)
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
         self.blocks = [
@@ -221,13 +222,20 @@ def leak_warning(name: str) -> str:
     return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
 
 
-def build(model: str, image_shape: tuple[int, int, int], nr_labels: int | None = None, **settings) -> Network:
+def build(
+    model: str,
+    image_shape: tuple[int, int, int],
+    nr_labels: int | None = None,
+    class_names: Sequence[str] | None = None,
+    **settings,
+) -> Network:
     """The network of a specification, with its variables made but not initialised from data.
 
     Args:
         model: a name in `specs`.
         image_shape: (H, W, 3).
         nr_labels: L, if the network is to be conditional on labels.
+        class_names: the names of the L classes, if they have names.
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; else the specification's own.
 
     Raises:
@@ -244,4 +252,4 @@ def build(model: str, image_shape: tuple[int, int, int], nr_labels: int | None =
             raise UserError(f"{option(name)}={settings[name]!r} is not a whole number above 0")
     if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
-    return specs[model](**settings).build_for(model, image_shape, nr_labels)
+    return specs[model](**settings).build_for(model, image_shape, nr_labels, class_names)

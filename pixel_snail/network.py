@@ -1,6 +1,7 @@
 """What PixelSNAIL and PixelCNN++ have in common: how a network is built, described and saved by Keras."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
@@ -15,6 +16,7 @@ class Description:
         image_shape: (H, W, 3). The parameters do not depend on it.
         nr_labels: L, the number of classes; None: the network is not conditional on labels.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
+        class_names: the names of the L classes, if they have names.
     """
 
     model: str
@@ -25,6 +27,7 @@ class Description:
     nr_logistic_mix: int
     resnet_nonlinearity: str
     dropout_p: float
+    class_names: tuple[str, ...] | None = None
 
 
 class Network(keras.Model):
@@ -40,18 +43,21 @@ class Network(keras.Model):
     Attributes:
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
+        least_rows: images must have so many rows, and more than one pixel: otherwise a stream of the network sees only
+            constants, which the data-dependent initialisation divides by their standard deviation, 0.
         leaks: whether predictions depend on the predicted pixel, so that bits/dim is not a likelihood.
         period: how many rows (and columns) of the image belong to one row (column) of the smallest map.
     """
 
     leaks = False
     size_multiple = 1
+    least_rows = 1
     period = 1
 
     def __init__(
         self, nr_resnet: int, nr_filters: int, nr_logistic_mix: int, resnet_nonlinearity: str, dropout_p: float
     ):
-        super().__init__()
+        super().__init__(dtype="float32")
         self.settings = {
             "nr_resnet": nr_resnet,
             "nr_filters": nr_filters,
@@ -61,13 +67,20 @@ class Network(keras.Model):
         }
         self.description: Description | None = None
 
-    def build_for(self, model: str, image_shape: tuple[int, int, int], nr_labels: int | None) -> "Network":
+    def build_for(
+        self,
+        model: str,
+        image_shape: tuple[int, int, int],
+        nr_labels: int | None,
+        class_names: Sequence[str] | None = None,
+    ) -> "Network":
         """Makes the variables, and returns the network.
 
         Args:
             model: the specification's name.
             image_shape: (H, W, 3).
             nr_labels: L, if the network is to be conditional on labels.
+            class_names: the names of the L classes, if they have names.
 
         Raises:
             UserError: the network does not take images of this size.
@@ -78,8 +91,12 @@ class Network(keras.Model):
                 f"{option('model')}={model} takes images whose sides are multiples of {self.size_multiple}, not "
                 f"{height} x {width}"
             )
+        if height < self.least_rows or height * width < 2:
+            least = f"{self.least_rows} rows" if self.least_rows > 1 else "2 pixels"
+            raise UserError(f"{option('model')}={model} needs images of at least {least}, not {height} x {width}")
         self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
-        self.description = Description(model, tuple(image_shape), nr_labels, **self.settings)
+        class_names = tuple(class_names) if class_names else None
+        self.description = Description(model, tuple(image_shape), nr_labels, **self.settings, class_names=class_names)
         return self
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
@@ -107,4 +124,5 @@ class Network(keras.Model):
     def from_config(cls, config: dict) -> "Network":
         settings = dict(config)
         model, image_shape, nr_labels = (settings.pop(name) for name in ("model", "image_shape", "nr_labels"))
-        return cls.of_spec(model, **settings).build_for(model, tuple(image_shape), nr_labels)
+        class_names = settings.pop("class_names", None)
+        return cls.of_spec(model, **settings).build_for(model, tuple(image_shape), nr_labels, class_names)

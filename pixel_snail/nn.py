@@ -293,7 +293,7 @@ class conditional_weights(Layer):
 
     def build(self, h_shape):
         shape = [h_shape[-1], self.num_filters]
-        self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw", dtype="float32")
+        self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
 
     def call(self, h):
         return tf.matmul(h, self.weights_now().hw)

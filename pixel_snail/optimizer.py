@@ -87,7 +87,8 @@ class PolyakAdam(keras.optimizers.Optimizer):
         self._shapes = [tuple(variable.shape) for variable in variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self.momentum, self.velocity, self.average = (
-            self.add_variable([sum(self._sizes)], name=name) for name in ("momentum", "velocity", "average")
+            self.add_variable([sum(self._sizes)], dtype="float32", name=name)
+            for name in ("momentum", "velocity", "average")
         )
         self.average.assign(flatten([variable.value for variable in variables]))
         self.refused = self.add_variable([], dtype="int64", name="refused")

@@ -1,11 +1,11 @@
-"""SIGTERM and SIGINT, with which schedulers and people ask a run to stop."""
+"""SIGTERM, SIGINT and SIGHUP, by which schedulers, people and closing terminals ask a run to stop."""
 
 import contextlib
 import os
 import signal
 from collections.abc import Iterator
 
-_ASKING = (signal.SIGTERM, signal.SIGINT)
+_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -33,6 +33,8 @@ class Stopped(BaseException):
 class Signals:
     """Within it, the first signal only sets `received`, which the run checks; a second signal kills the process.
 
+    A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored.
+
     Attributes:
         received: the name of the signal; None before it comes.
     """
@@ -40,8 +42,9 @@ class Signals:
     received: str | None = None
 
     def __enter__(self) -> "Signals":
-        self._at_once = False
-        self._before = {number: signal.signal(number, self._handle) for number in _ASKING}
+        self._at_once = None
+        asking = [number for number in _ASKING if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in asking}
         return self
 
     def __exit__(self, *_) -> None:
@@ -50,24 +53,26 @@ class Signals:
 
     def _handle(self, number, frame):
         self.received = signal.Signals(number).name
-        for asking in _ASKING:
+        for asking in self._before:
             signal.signal(asking, signal.SIG_DFL)
-        # Not print: the signal may have come while something was being printed.
-        os.write(2, f"\n{self.received}: stopping; a second one ends the run at once, unsaved\n".encode())
+        then = self._at_once or "stopping; a second one ends the run at once, unsaved"
+        # Not print: the signal may have come while something was being printed. And the terminal may be closed.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{self.received}: {then}\n".encode())
         if self._at_once:
             raise Stopped
 
     @contextlib.contextmanager
-    def at_once(self, holds: bool = True) -> Iterator[None]:
+    def at_once(self, saying: str | None) -> Iterator[None]:
         """Within it, a signal raises Stopped at once, also one received before: for work that may be left half done.
 
         Args:
-            holds: False: it has no effect.
+            saying: what the run then does, for the message to the user; None: this has no effect.
         """
-        if holds and self.received:
+        if saying and self.received:
             raise Stopped
-        self._at_once = holds
+        self._at_once = saying
         try:
             yield
         finally:
-            self._at_once = False
+            self._at_once = None

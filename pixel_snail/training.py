@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,15 @@ from pixel_snail.runs.history import History
 from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import fold
+
+_DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
+"""The figures of an epoch, by the original's names, and how they are rounded."""
+
+_YOUNG = 0.05
+"""As long as the initial parameters weigh more than this in the Polyak average, a test tells both figures."""
+
+_FIRST_CURVE = 60
+"""Seconds of training until the learning curve is first drawn; it is drawn again whenever they have doubled."""
 
 
 def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
@@ -58,7 +68,7 @@ def _train(flags, load_data, cluster):
         )
     if cluster.is_chief:
         files.check_writable(flags.save_dir)
-    run_folder, prefix = (same_flags.newest_run(flags) if flags.resume else None) or (None, None)
+    run_folder, prefix, why_new = same_flags.newest_run(flags) if flags.resume else (None, None, None)
     if not run_folder and flags.load_params:
         prefix = checkpoint.find(flags.load_params)
     told = history.read(prefix) if prefix else None
@@ -99,8 +109,10 @@ def _train(flags, load_data, cluster):
             folder.log("--average_machines changes nothing on one machine")
         if flags.model in models.leaking:
             folder.log(models.leak_warning(flags.model))
+        for note in _notes(flags, data_set):
+            folder.log(note)
         if prefix:
-            folder.log(f"restored {prefix}: {optimizer.steps_taken()} steps taken")
+            folder.log(f"restored {checkpoint.summary(prefix, None if run_folder else flags.load_params)}")
             if not told:
                 folder.log(
                     "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no "
@@ -108,7 +120,7 @@ def _train(flags, load_data, cluster):
                 )
             folder.log(f"going on in epoch {so_far.epoch}, after {so_far.images} of its images")
         elif flags.resume:
-            folder.log(f"no earlier run with these flags and a checkpoint in {flags.save_dir}: a new run begins")
+            folder.log(f"{why_new}: a new run begins")
         _Run(
             flags=flags,
             strategy=strategy,
@@ -125,6 +137,15 @@ def _train(flags, load_data, cluster):
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
 
 
+def _notes(flags, data_set):
+    """What a user should know of the images before any figure is printed."""
+    published = comparisons.paper_test_sets.get(flags.data_set)
+    reason = comparisons.why_not_published(flags.data_set, len(data_set.test), data_set.unverified)
+    if published and len(data_set.train) != published.train_images:
+        reason = f"the published training set has {published.train_images:,} images"
+    return [*data_set.notes, *([f"warning: no result will be comparable with the paper's: {reason}"] if reason else [])]
+
+
 def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
     """The network and its optimizer: initialised from data, or as in a checkpoint."""
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
@@ -132,6 +153,7 @@ def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
         **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=data_set.image_shape,
         nr_labels=data_set.nr_labels,
+        class_names=data_set.class_names,
         dropout_p=flags.dropout_p,
     )
     machines = cluster.size if flags.average_machines else 1
@@ -189,22 +211,30 @@ class _Run:
             bfloat16=flags.bfloat16,
             recompute=flags.recompute,
         )
-        self.test_step = steps.test_step(self.strategy, self.network, self.optimizer.averages)
+        self.test_step, self.test_step_unaveraged = (
+            steps.test_step(self.strategy, self.network, parameters)
+            for parameters in (self.optimizer.averages, lambda: self.network.trainable_variables)
+        )
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
             self.draw = sampling.drawer(self.network, flags.sample_batch)
         if cluster.is_chief:
-            self.summaries = tf.summary.create_file_writer(str(self.folder.path / "tensorboard"))
+            self.summaries = tf.summary.create_file_writer(os.fsencode(self.folder.path.absolute() / "tensorboard"))
         else:
             self.summaries = tf.summary.create_noop_writer()
-        self.started = self.epoch_started = time.time()
+        self.epoch_started = time.time()
+        self.trains_since = None  # until the first step is compiled
+        self.next_curve = _FIRST_CURVE
         self.steps_here = 0
+        self.curve = self.folder.path / "learning_curve.png"
+        self.samples = None
         cluster.advice = self._advice()
 
     def go(self) -> None:
         try:
             while self._epoch():
                 pass
+            self._ended()
         except signals.Stopped:
             self._stopped()
 
@@ -221,7 +251,7 @@ class _Run:
         # After the checkpoint: samples of a large network take a while.
         if self.draw and self.cluster.is_chief and epoch % self.flags.sample_interval == 0:
             # If asked to stop, this worker stops where the others wait for it.
-            with contextlib.suppress(signals.Stopped), self.asked.at_once():
+            with contextlib.suppress(signals.Stopped), self.asked.at_once("stopping without new samples"):
                 self._sample()
         return not is_last
 
@@ -242,7 +272,8 @@ class _Run:
             for batch in batches:
                 # Before the first step there is nothing to save: a signal ends the run at once. But with several
                 # workers, none leaves the others alone in a step.
-                with self.asked.at_once(self.steps_here == 0 and self.cluster.size == 1):
+                is_first = self.steps_here == 0 and self.cluster.size == 1
+                with self.asked.at_once("ending: no step is done yet, nothing is to be saved" if is_first else None):
                     bits = self._step(batch)
                 if bits is not None:
                     rate = self.optimizer.last_learning_rate()
@@ -251,6 +282,9 @@ class _Run:
                     in_time = bar.n + 1 + steps_a_second * max(0, self._seconds_left())
                     bar.total = round(min(total, in_time))
                 bar.update()
+                if time.time() - self.trains_since > self.next_curve:
+                    self.next_curve *= 2
+                    self._draw_curve()
                 if self._decide():
                     break
 
@@ -261,6 +295,7 @@ class _Run:
             UserError: it was refused, and more updates are than --skip_nonfinite allows.
         """
         loss = float(self.step(batch))
+        self.trains_since = self.trains_since or time.time()
         refused = self.optimizer.updates_refused()
         if refused > self.history.refused:
             self._report_refusal(loss, refused)
@@ -310,7 +345,9 @@ class _Run:
 
     def _seconds_left(self):
         minutes = self.flags.max_minutes
-        return math.inf if minutes is None else self.started + 60 * minutes - time.time()
+        if minutes is None or self.trains_since is None:
+            return math.inf
+        return self.trains_since + 60 * minutes - time.time()
 
     def _out_of_time(self):
         # By the chief's clock, so that all workers stop after the same step.
@@ -318,18 +355,8 @@ class _Run:
 
     def _test(self):
         """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""
-        batches = steps.nats_in_batches(
-            self.test_step(),
-            self.strategy,
-            self.data_set.test,
-            self.flags.batch_size,
-            leave=False,
-            cluster=self.cluster,
-            before_each=self._stop_if_asked,
-        )
-        nats = steps.nats_per_channel(batches).sum(1)
         of_epoch = self.history.untested_steps
-        self.history.add_test(float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean()))
+        self.history.add_test(self._test_bpd(self.test_step))
         now = time.time()
         scalars = {
             "epoch": self.history.epoch,
@@ -339,12 +366,35 @@ class _Run:
             "test_bpd": self.history.test[-1],
         }
         self.epoch_started = now
-        self.folder.log("\n".join(f"{name} {value}" for name, value in scalars.items()))
+        self.folder.log("\n".join(f"{name} {value:{_DIGITS[name]}}" for name, value in scalars.items()))
+        initial = self.flags.polyak_decay ** self.optimizer.steps_taken()
+        if initial > _YOUNG:
+            raw = self._test_bpd(self.test_step_unaveraged)
+            self.folder.log(
+                f"test_bpd is of the averaged parameters, in which the initial ones still weigh {initial:.1%}; of the "
+                f"parameters themselves it is {raw:{_DIGITS['test_bpd']}}"
+            )
         self._summarise(scalars, self.optimizer.steps_taken())
-        if self.cluster.is_chief:
-            curve = self.folder.path / "learning_curve.png"
+        self._draw_curve()
+
+    def _test_bpd(self, test_step):
+        """Bits/dim of the whole test set."""
+        batches = steps.nats_in_batches(
+            test_step(),
+            self.strategy,
+            self.data_set.test,
+            self.flags.batch_size,
+            leave=False,
+            cluster=self.cluster,
+            before_each=self._stop_if_asked,
+        )
+        nats = steps.nats_per_channel(batches).sum(1)
+        return float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean())
+
+    def _draw_curve(self):
+        if self.cluster.is_chief and (any(self.history.steps) or self.history.test):
             draw = partial(plotting.save_learning_curve, self.history.steps, self.history.test)
-            self.folder.attempt(f"write {curve}", lambda: files.write(curve, draw))
+            self.folder.attempt(f"write {self.curve}", lambda: files.write(self.curve, draw))
 
     def _summarise(self, scalars, step):
         def write():
@@ -365,10 +415,30 @@ class _Run:
 
     def _sample(self):
         weights = fold(self.network, self.optimizer.averages())
-        classes = np.arange(self.global_batch) % (self.data_set.nr_labels or 1)
+        nr_labels = self.data_set.nr_labels
+        classes = np.arange(self.global_batch) % nr_labels if nr_labels else None
         images = self.draw(weights, self.global_batch, self.flags.seed, classes)
-        save = partial(plotting.save_samples, images, self.folder.path, self.flags.data_set)
+
+        def save():
+            names = self.data_set.class_names
+            self.samples = plotting.save_samples(images, self.folder.path, self.flags.data_set, classes, names)
+
         self.folder.attempt("write the samples", save)
+
+    def _ended(self):
+        """Tells why the run ended, and where its results are."""
+        epochs = self.history.epoch
+        why = f"--max_epochs={epochs} is reached"
+        if epochs < self.flags.max_epochs:
+            why = f"--max_minutes={self.flags.max_minutes:g} are over, in epoch {epochs}"
+        self.folder.log(f"ended after {self.optimizer.steps_taken():,} steps: {why}")
+        for what, path in (
+            ("checkpoint", self.checkpoints.newest),
+            ("samples", self.samples),
+            ("learning curve", self.curve),
+        ):
+            if path:
+                self.folder.log(f"{what}: {path}")
 
     def _stopped(self):
         """Saves, and tells how to go on."""

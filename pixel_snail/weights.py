@@ -128,10 +128,13 @@ def layers_in(layer: keras.layers.Layer) -> list["Layer"]:
 
 
 class Layer(keras.layers.Layer):
-    """The base of all layers here: a Keras layer that takes its inputs as they are, in float32 or bfloat16."""
+    """The base of all layers here: a Keras layer that takes its inputs as they are, in float32 or bfloat16.
+
+    Its variables are in float32, whatever keras.json or a global dtype policy says.
+    """
 
     def __init__(self, name: str | None = None):
-        super().__init__(name=name, autocast=False)
+        super().__init__(name=name, autocast=False, dtype="float32")
         # A layer without variables of its own counts as built. Otherwise Keras would call it symbolically before its
         # first call, and all layers inside it again: most of the time that building a network takes.
         self.built = type(self).build is keras.layers.Layer.build
@@ -205,9 +208,9 @@ class WeightNormalised(Layer):
 
     def build(self, x_shape):
         shape = self.direction_shape(x_shape[-1])
-        self.V = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="V", dtype="float32")
-        self.g = self.add_weight([self.num_filters], "ones", name="g", dtype="float32")
-        self.b = self.add_weight([self.num_filters], "zeros", name="b", dtype="float32")
+        self.V = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="V")
+        self.g = self.add_weight([self.num_filters], "ones", name="g")
+        self.b = self.add_weight([self.num_filters], "zeros", name="b")
 
     def call(self, x):
         if _initialising.get():

@@ -101,7 +101,7 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     (line,) = capfd.readouterr().err.splitlines()
     assert newest in line
     flip_a_bit(run / "8" / f"params_cifar.ckpt{ENDINGS[0]}")
-    with pytest.raises(UserError, match=r"all 2 checkpoints below .* are damaged"):
+    with pytest.raises(UserError, match=r"none of the 2 checkpoints below .* can be read"):
         checkpoint.find(str(tmp_path))
 
 

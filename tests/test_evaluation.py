@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pixel_snail import distribution, evaluation
+from pixel_snail import distribution, drawing
 from pixel_snail.errors import UserError
 
 SHAPE = (6, 4, 3)
@@ -20,7 +20,8 @@ def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rn
     np.save(tmp_path / "samples.npy", expected)
     np.save(tmp_path / "one.npy", images[0])
     for name, number in (("grid.png", 6), ("one.png", 1), ("bytes.npy", 6), ("samples.npy", 6), ("one.npy", 1)):
-        actual = evaluation.images_to_complete(str(tmp_path / name), SHAPE)
+        actual, remark = drawing.images_to_complete(str(tmp_path / name), SHAPE, resize=False)
+        assert ("cut into a grid of 3 x 2 images" in remark) == (name == "grid.png")
         np.testing.assert_allclose(actual, expected[:number], atol=1e-6, err_msg=name)
         assert actual.dtype == np.float32
 
@@ -28,7 +29,8 @@ def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rn
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.png", np.zeros([7, 4, 3], np.uint8), "a.png is 4 x 7 pixels, neither an image of 4 x 6 nor a grid"),
+        ("a.png", np.zeros([5, 4, 3], np.uint8), "a.png is 4 x 5 pixels, smaller than the network's 4 x 6"),
+        ("a.npy", np.full([6, 4, 3], 0.5), "it can't be told whether black is 0 or -1"),
         ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
         ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),
         ("a.npy", np.full([6, 4, 3], 7.0), "neither 8-bit nor in"),
@@ -49,7 +51,7 @@ def test_other_files_are_refused_in_one_line(name, content, message, tmp_path):
     elif content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(UserError, match=message) as error:
-        evaluation.images_to_complete(str(path), SHAPE)
+        drawing.images_to_complete(str(path), SHAPE, resize=False)
     assert "\n" not in str(error.value)
 
 
@@ -59,15 +61,32 @@ def test_some_rows_must_be_left_to_draw():
         distribution.rows_to_keep(6, SHAPE)
 
 
+def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(tmp_path, rng):
+    picture = rng.integers(0, 256, [13, 8, 3], np.uint8)
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png")
+    images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=False)
+    np.testing.assert_allclose(images[0] * 127.5 + 127.5, picture[3:9, 2:6], atol=1e-4)
+    assert remark == "8 x 13 pixels, of which the middle 4 x 6 are taken"
+    images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=True)
+    assert images.shape == (1, *SHAPE)
+    assert remark.startswith("resized from 8 x 13 pixels to 4 x 6")
+
+
 def test_classes_of_samples_and_completions():
-    classes, columns = evaluation.classes_to_draw([2, 0], 4, nr_labels=3)
-    assert (classes.tolist(), columns) == ([2, 2, 0, 0], 2)
-    assert evaluation.classes_to_draw(None, 3, nr_labels=3)[0].tolist() == [0, 1, 2]
-    assert evaluation.classes_to_draw(None, 3, nr_labels=None) == (None, None)
-    assert evaluation.classes_to_complete([1], 2, nr_labels=3).tolist() == [1, 1]
-    assert evaluation.classes_to_complete([1, 0], 2, nr_labels=3).tolist() == [1, 0]
+    assert drawing.classes_to_draw([2, 0], 4, nr_labels=3).tolist() == [2, 2, 0, 0]
+    assert drawing.classes_to_draw(None, 3, nr_labels=3).tolist() == [0, 1, 2]
+    assert drawing.classes_to_draw(None, 3, nr_labels=None) is None
+    assert drawing.classes_to_complete([1], 2, nr_labels=3).tolist() == [1, 1]
+    assert drawing.classes_to_complete([1, 0], 2, nr_labels=3).tolist() == [1, 0]
     for classes in (None, [0, 1, 2]):
         with pytest.raises(UserError, match="needs the classes of the 2 images"):
-            evaluation.classes_to_complete(classes, 2, nr_labels=3)
+            drawing.classes_to_complete(classes, 2, nr_labels=3)
+
+
+def test_classes_are_given_by_number_or_name():
+    assert drawing.class_numbers(["2", "cat"], 3, ("cat", "dog", "owl")) == [2, 0]
+    assert drawing.class_numbers(None, None, None) is None
     with pytest.raises(UserError, match="--classes is for networks trained with --class_conditional"):
-        evaluation.classes_to_draw([1], 2, nr_labels=None)
+        drawing.class_numbers(["1"], None, None)
+    with pytest.raises(UserError, match="there is no class 3; the classes are 0 to 2"):
+        drawing.class_numbers(["3"], 3, None)

@@ -345,8 +345,8 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd, mo
         ),
         (train_command, ["-o/proc/version/runs"], "can't write to /proc/version/runs: /proc/version is not a folder"),
         (train_command, ["-o/proc/runs"], "can't write to /proc/runs: .* in /proc"),
-        (train_command, ["-r/nowhere/params_tiny.ckpt"], "no checkpoint at /nowhere/params_tiny.ckpt"),
-        (eval_command, ["-r/nowhere"], "no checkpoint at /nowhere"),
+        (train_command, ["-r/nowhere/params_tiny.ckpt"], "no such folder or checkpoint: /nowhere/params_tiny.ckpt"),
+        (eval_command, ["-r/nowhere"], "no such folder or checkpoint: /nowhere"),
         (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow runs with 4"),
     ],
 )

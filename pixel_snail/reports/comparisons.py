@@ -20,11 +20,13 @@ class PaperTestSet:
 
     Args:
         images: the number of its images.
+        train_images: the number of images of its training set.
         bits_per_dim: the paper's figure.
         others: (model and source, bits/dim) of other models with exact likelihoods, on the same images.
     """
 
     images: int
+    train_images: int
     bits_per_dim: float
     others: tuple[tuple[str, float], ...]
 
@@ -32,6 +34,7 @@ class PaperTestSet:
 paper_test_sets = {
     "cifar": PaperTestSet(
         images=10_000,
+        train_images=50_000,
         bits_per_dim=2.85,
         others=(
             (_PIXELRNN, 3.00),
@@ -43,6 +46,7 @@ paper_test_sets = {
     ),
     "imagenet": PaperTestSet(
         images=49_999,
+        train_images=1_281_149,
         bits_per_dim=3.80,
         others=(
             (_PIXELRNN, 3.86),
@@ -52,6 +56,7 @@ paper_test_sets = {
     ),
     "imagenet64": PaperTestSet(
         images=49_999,
+        train_images=1_281_149,
         bits_per_dim=3.52,
         others=(
             (_PIXELRNN, 3.63),
@@ -81,27 +86,37 @@ paper_flags = {
 """The flags of the paper's runs, by the names that --paper takes."""
 
 
+def why_not_published(data_set: str, images: int, unverified: str | None) -> str | None:
+    """Why test images may not be the published ones, in one clause; None if they are, or if none are published.
+
+    Args:
+        data_set: its --data_set name.
+        images: how many test images there are.
+        unverified: see dataset.DataSet.
+    """
+    published = paper_test_sets.get(data_set)
+    if published and images != published.images:
+        return f"the published test set has {published.images:,} images"
+    return unverified
+
+
 def why_not_comparable(
     data_set: str, images: int, causal: bool, class_conditional: bool, unverified: str | None
 ) -> str | None:
     """Why a result can't be compared with the paper's, in one clause; None if it can be.
 
     Args:
-        data_set: its --data_set name.
-        images: how many test images were evaluated.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was told the labels.
-        unverified: why these may not be the published images, see dataset.DataSet.
+        data_set, images, unverified: as in why_not_published.
     """
+    if reason := why_not_published(data_set, images, unverified):
+        return reason
     if not causal:
         return "the network predicts pixels from themselves"
     if data_set not in paper_test_sets:
-        return unverified or "no published figure is of these images"
-    if class_conditional:
-        return "the network is told the images' labels, the paper's is not"
-    if images != paper_test_sets[data_set].images:
-        return f"the published test set has {paper_test_sets[data_set].images:,} images"
-    return unverified
+        return "no published figure is of these images"
+    return "the network is told the images' labels, the paper's is not" if class_conditional else None
 
 
 def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:

@@ -1,29 +1,45 @@
 """Pictures of a run: grids of images, the learning curve, and maps of the bits that each pixel takes."""
 
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 
 from pixel_snail import files
 from pixel_snail.pictures import to_8_bits
 
 
-def save_samples(images: np.ndarray, folder: str, data_set: str, columns: int | None = None) -> str:
+def save_samples(
+    images: np.ndarray,
+    folder: str,
+    data_set: str,
+    classes: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+) -> str:
     """Writes images as `<data_set>_samples.png`, a grid, and unrounded as `.npy`; returns the path of the grid.
 
     Args:
         images: [N, H, W, 3] in [-1, 1].
-        columns: of the grid; by default as many as rows.
+        classes: the class of each image, integers [N]: each class has a row of the grid.
+        class_names: the names of all classes, which are written beside their rows.
 
     Raises:
         UserError: they can't be written.
     """
     stem = os.path.join(folder, f"{data_set}_samples")
     files.write(f"{stem}.npy", lambda path: np.save(path, images))
-    files.write(f"{stem}.png", lambda path: save_grid(images, path, columns))
+    if classes is None:
+        files.write(f"{stem}.png", lambda path: save_grid(images, path))
+    else:
+        shown = list(dict.fromkeys(classes.tolist()))
+        rows = [images[classes == one] for one in shown]
+        names = [class_names[one] for one in shown] if class_names else None
+        files.write(f"{stem}.png", lambda path: save_rows(rows, path, names))
     return f"{stem}.png"
 
 
@@ -53,23 +69,71 @@ def save_completions(truth: np.ndarray, completions: np.ndarray, keep_rows: int,
 
 
 def save_grid(images: np.ndarray, path: str, columns: int | None = None) -> None:
-    """Writes images [B, H, W, 3] in [-1, 1] as a PNG, a grid of `columns` columns, by default a square."""
-    count, height, width, channels = images.shape
-    side = columns or math.ceil(math.sqrt(count))
-    tiles = np.zeros([side * math.ceil(count / side), height, width, channels], np.uint8)
-    tiles[:count] = to_8_bits(images)
-    rows = tiles.reshape(-1, side, height, width, channels).swapaxes(1, 2)
-    PIL.Image.fromarray(rows.reshape(-1, side * width, channels)).save(path)
+    """Writes images [B, H, W, 3] in [-1, 1] as a PNG, a grid.
+
+    Args:
+        columns: by default, the grid is the full rectangle that is nearest to a square, so that no empty tile looks
+            like an image.
+    """
+    count = len(images)
+    columns = columns or min(n for n in range(1, count + 1) if count % n == 0 and n * n >= count)
+    save_rows([images[first : first + columns] for first in range(0, count, columns)], path)
 
 
+def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None = None) -> None:
+    """Writes rows of images, each [n, H, W, 3] in [-1, 1], as a PNG. Shorter rows are filled up with white.
+
+    Args:
+        names: of the rows, which are written on their left.
+    """
+    columns = max(map(len, rows))
+    height, width, channels = rows[0].shape[1:]
+    grid = np.full([len(rows), height, columns, width, channels], 255, np.uint8)
+    for row, images in zip(grid, rows, strict=True):
+        row[:, : len(images)] = to_8_bits(images).swapaxes(0, 1)
+    picture = PIL.Image.fromarray(grid.reshape(len(rows) * height, columns * width, channels))
+    if names:
+        picture = _with_names(picture, names, height)
+    picture.save(path, "PNG")
+
+
+def _with_names(picture, names, height):
+    """Adds a white margin on the left with a name for each row of the picture."""
+    import matplotlib  # for its font, which has more characters than Pillow's
+
+    size = max(6, min(14, height - 2))
+    font = PIL.ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    margin = max(math.ceil(font.getlength(name)) for name in names) + 8
+    wider = PIL.Image.new("RGB", (margin + picture.width, picture.height), "white")
+    wider.paste(picture, (margin, 0))
+    draw = PIL.ImageDraw.Draw(wider)
+    for row, name in enumerate(names):
+        draw.text((margin - 4, (row + 0.5) * height), name, fill="black", font=font, anchor="rm")
+    return wider
+
+
+def _in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
+    """Draws in Matplotlib's default style: a matplotlibrc may ask for fonts or programs that are not there."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments, **keywords):
+        import matplotlib.style  # imported where it is used: it takes a second
+
+        with matplotlib.style.context("default"):
+            draw(*arguments, **keywords)
+
+    return drawn
+
+
+@_in_matplotlibs_own_style
 def save_learning_curve(steps: list[list[float]], test: list[float], path: str) -> None:
     """Writes bits/dim over optimisation steps as a PNG.
 
     Args:
         steps: the training bits/dim of each step, in a list for each epoch.
-        test: the test bits/dim after each epoch.
+        test: the test bits/dim after each epoch; of the last epoch, it may not be there yet.
     """
-    from matplotlib.figure import Figure  # imported where it is used: it takes a second
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="bits/dim")
@@ -79,15 +143,16 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
     middles = ends - np.array([len(epoch) for epoch in steps]) / 2
     means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # of an epoch, every update may be refused
     axes.plot(middles, means, "o-", ms=4, label="training, mean of each epoch")
-    axes.plot(ends, test, "o-", ms=4, label="test, averaged parameters")
+    axes.plot(ends[: len(test)], test, "o-", ms=4, label="test, averaged parameters")
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
-    axes.set_ylim(min(shown.min(), *test) - 0.1, max(shown.max(), test[-1]) + 0.5)
+    axes.set_ylim(min([shown.min(), *test]) - 0.1, max([shown.max(), *test[-1:]]) + 0.5)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)
 
 
+@_in_matplotlibs_own_style
 def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[float], path: str) -> None:
     """Writes a PNG: images, each above a map of its bits, and a histogram of the bits/dim of all images.
 
@@ -96,9 +161,9 @@ def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[f
         maps: the bits of each of their pixels, [n, H, W], shown on one colour scale.
         bits_per_dim: of every image of the test set.
     """
+    easiest = -(-len(images) // 2)
     from matplotlib.figure import Figure
 
-    easiest = -(-len(images) // 2)
     figure = Figure(figsize=(12, 9.5), layout="constrained")
     grid, histogram = figure.subfigures(2, 1, height_ratios=[3, 1])
     axes = grid.subplots(4, easiest, squeeze=False)

@@ -53,7 +53,7 @@ class RunFolder:
             return
 
         def append():
-            with open(self.path / "print.log", "a") as file:
+            with open(self.path / "print.log", "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{text}\n")
 
         self.attempt("write to standard output", lambda: print(text, flush=True))

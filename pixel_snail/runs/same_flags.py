@@ -1,10 +1,10 @@
 """The flags of an earlier run: found again for evaluating its checkpoint, or for going on with it."""
 
 import argparse
-import contextlib
 import json
 import reprlib
 from pathlib import Path
+from typing import NamedTuple
 
 from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
@@ -12,24 +12,64 @@ from pixel_snail.errors import UserError
 
 _NOT_COMPARED = """
     data_dir save_dir max_epochs max_minutes save_interval save_minutes keep sample_interval sample_batch skip_nonfinite
-    resume
+    resume new_run
 """.split()
 """Flags that do not affect a run's course: --resume goes on with a run that had others of these."""
 
 
-def newest_run(flags: argparse.Namespace) -> tuple[Path, str] | None:
-    """The folder of the newest run of the same flags below --save_dir that has a whole checkpoint, and its prefix."""
+class Found(NamedTuple):
+    """What --resume found: the run's folder and the prefix of its checkpoint, or else why a new run begins."""
+
+    folder: Path | None
+    prefix: str | None
+    why_new: str | None = None
+
+
+def newest_run(flags: argparse.Namespace) -> Found:
+    """Finds the newest run of the same flags below --save_dir that has a checkpoint.
+
+    Raises:
+        UserError: the checkpoints of that run can't be read; or there are only runs of other flags, of which one may be
+            meant, and --new_run is not given.
+    """
+    runs = [(path, _differing(run, flags)) for path, run in _runs(flags)]
+    same = [path for path, differing in runs if not differing]
+    for path in same:
+        if checkpoint.newest_first(str(path)):
+            try:
+                return Found(path, checkpoint.find(str(path)))
+            except UserError as error:
+                raise UserError(
+                    f"--resume: the run {path} has these flags, but {error}; move the run away to begin a new one"
+                ) from error
+    if same:
+        return Found(None, None, f"{same[0]} has these flags, but it ended before its first checkpoint was whole")
+    others = [(path, differing) for path, differing in runs if checkpoint.newest_first(str(path))]
+    if others and not flags.new_run:
+        path, differing = min(others, key=lambda run: len(run[1]))
+        raise UserError(
+            f"--resume: no run in {flags.save_dir} has these flags; the nearest is {path}, which had "
+            f"{', '.join(differing)}: give the same to go on with it, or --new_run to begin a new run"
+        )
+    return Found(None, None, f"no run in {flags.save_dir} has these flags")
+
+
+def _runs(flags):
+    """The folders of the runs of the same data set, newest first, and their flags."""
     for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_*"), reverse=True):
         try:
             run = json.loads((path / "flags.json").read_text())
         except (OSError, ValueError, RecursionError):
             continue
-        ours = vars(flags)
-        if not isinstance(run, dict) or any(run.get(name) != ours[name] for name in ours if name not in _NOT_COMPARED):
-            continue
-        with contextlib.suppress(UserError):
-            return path, checkpoint.find(str(path))
-    return None
+        if isinstance(run, dict):
+            yield path, run
+
+
+def _differing(run, flags):
+    """How a run's flags differ from `flags`, one string each. A run of an earlier version may lack a flag."""
+    ours = {name: value for name, value in vars(flags).items() if name not in _NOT_COMPARED}
+    theirs = {name: run.get(name, command_line.DATA_DEFAULTS.get(name)) for name in ours}
+    return [f"--{name}={theirs[name]} (here {ours[name]})" for name in ours if theirs[name] != ours[name]]
 
 
 def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:

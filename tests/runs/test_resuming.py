@@ -106,7 +106,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
 
     code, out, _ = train(*argv)
     assert code == 0
-    assert f"restored {newest}: {steps_taken} steps taken" in out
+    assert f"restored {newest}: h1, 4 filters, {steps_taken} steps taken" in out
     assert list((tmp_path / "runs").iterdir()) == [run]
     expected, found = tensors(tmp_path / "whole"), tensors(tmp_path / "runs")
     assert found.keys() == expected.keys()
@@ -150,8 +150,13 @@ def test_an_originals_checkpoint_goes_on_and_what_it_does_not_tell_is_said(train
 
 def test_other_flags_are_another_run(train, tmp_path):
     assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
-    _, out, _ = train("-x1", "--resume", "--sample_interval=0", "--seed=3")
-    assert "no earlier run with these flags and a checkpoint" in out
+    code, _, err = train("-x1", "--resume", "--sample_interval=0", "--seed=3")
+    assert code == 2
+    assert "which had --seed=42 (here 3): give the same to go on with it, or --new_run to begin a new run" in err
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    code, out, _ = train("-x1", "--resume", "--new_run", "--sample_interval=0", "--seed=3")
+    assert code == 0
+    assert "has these flags: a new run begins" in out
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
@@ -161,10 +166,10 @@ def test_the_second_signal_ends_at_once():
         ask_to_stop()
         assert asked.received == "SIGTERM"
         assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-        with pytest.raises(signals.Stopped), asked.at_once():
+        with pytest.raises(signals.Stopped), asked.at_once("ending"):
             pass
     assert signal.getsignal(signal.SIGINT) == before
-    with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once():
+    with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
         ask_to_stop()
 
 
@@ -181,7 +186,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(train, monkeypatch, tmp_pa
     monkeypatch.setattr(
         logistic_mixture, "bits_per_dim", lambda nats, *_: np.array(next(test_bpds)) if np.ndim(nats) else 5.0
     )
-    assert train("-x5", "--keep=2", "--sample_interval=0")[0] == 0
+    assert train("-x5", "--keep=2", "--sample_interval=0", "--polyak_decay=0.5")[0] == 0
     assert names(tmp_path) == ["1", "3", "4"]
 
 
