@@ -130,11 +130,13 @@ def _rgb(image):
         if key is not None:
             grey[values == key] = 255
         return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
     if key is None:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image)
     # Pillow scales greys of 2 and 4 bits to 0 ... 255, but not the transparent one.
     levels = {"L;2": 4, "L;4": 16}.get(stored, 256)
-    rgb = np.array(image.convert("RGB"))
+    rgb = np.array(image)
     rgb[(rgb == np.array(key) % levels * (255 // (levels - 1))).all(-1)] = 255
     return rgb
 

@@ -25,7 +25,10 @@ def newest_run(flags: argparse.Namespace) -> tuple[Path, str] | None:
         except (OSError, ValueError, RecursionError):
             continue
         ours = vars(flags)
-        if not isinstance(run, dict) or any(run.get(name) != ours[name] for name in ours if name not in _NOT_COMPARED):
+        if not isinstance(run, dict):
+            continue
+        run = command_line.DATA_DEFAULTS | run  # a run of an earlier version lacks the flags added since
+        if any(run.get(name) != ours[name] for name in ours if name not in _NOT_COMPARED):
             continue
         with contextlib.suppress(UserError):
             return path, checkpoint.find(str(path))
