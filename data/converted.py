@@ -211,19 +211,17 @@ def _stem(name, identity):
 
 def _convert(folder, name, source):
     """Writes the images and labels that a split still lacks, then its record; returns the split and its record."""
-    row_bytes = math.prod(source.image_shape)
     parts = {kind: folder / f"{name}.{kind}.part" for kind in ("images", "labels")}
     journal = folder / f"{name}.journal"
     rows, labelled, bad = _written(journal, parts, source)
     with contextlib.ExitStack() as stack:
         opened = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
-        for kind, size in (("images", row_bytes), ("labels", 4 * labelled)):
+        for kind, size in (("images", math.prod(source.image_shape)), ("labels", 4 * labelled)):
             opened[kind].truncate(rows * size)
             opened[kind].seek(rows * size)
         settings = {"desc": f"converting {name}", "unit": "image", "smoothing": 0}
         bar = stack.enter_context(progress.bar(total=source.total, initial=rows + len(bad), **settings))
-        for chunk in source.chunks(rows + len(bad)):
-            images, labels = chunk.images, chunk.labels
+        for images, labels, bad_ones in source.chunks(rows + len(bad)):
             if images.dtype != np.uint8 or images.shape[1:] != source.image_shape:
                 raise UserError(f"images are {images.dtype} {images.shape[1:]}, not 8-bit {source.image_shape}")
             labelled = labels is not None
@@ -234,9 +232,9 @@ def _convert(folder, name, source):
                 file.flush()
                 os.fsync(file.fileno())
             rows += len(images)
-            bad += chunk.bad
+            bad += bad_ones
             _write_json(journal, {"identity": source.identity, "images": rows, "labels": labelled, "bad": bad})
-            bar.update(len(images) + len(chunk.bad))
+            bar.update(len(images) + len(bad_ones))
     if not rows and not bad:
         raise UserError(f"there are no images for the {name} split")
     record = {

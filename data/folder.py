@@ -204,7 +204,7 @@ def _check_bad(data_dir, names, bad, skip_bad):
         )
     for name, of_split in names.items():
         if error is None and len(bad[name]) == len(of_split):
-            error = UserError(f"none of the {len(of_split)} pictures for the {name} split in {data_dir} can be used")
+            error = UserError(f"none of the pictures for the {name} split in {data_dir} can be used")
     if error is None:
         return
     lines = [f"{name}: {reason}" for of_split in bad.values() for name, reason in of_split.items()]

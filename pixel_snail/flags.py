@@ -182,11 +182,10 @@ def is_possible(name: str, value: object) -> bool:
     default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
     if name in registries:
         return isinstance(value, str) and value in registries[name]
-    if default is None and value is not None:
-        default = {"image_size": 1, "test_folder": ""}[name]
-    if type(default) is int:
-        return type(value) is int and value > 0
-    return type(value) is type(default)
+    if value is None:
+        return default is None
+    kind = {"image_size": int, "test_folder": str}.get(name, type(default))
+    return type(value) is kind and (kind is not int or value > 0)
 
 
 def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callable[[str], float]:

@@ -160,9 +160,19 @@ def test_without_a_good_picture_a_split_is_refused(tmp_path):
     write_pictures(tmp_path, ["train/a.png", "train/b.png"])
     write_pictures(tmp_path, ["test/a.png", "test/b.png"], size=(9, 9))
     for _ in range(2):
-        with pytest.raises(UserError, match=r"none of the 2 pictures for the test split in .* can be used") as error:
+        with pytest.raises(UserError, match=r"none of the pictures for the test split in .* can be used") as error:
             load(tmp_path, skip_bad=True)
         assert error.value.__notes__[1] == "test/b.png: 9 x 9 pixels, smaller than --image_size=32"
+
+
+def test_a_record_that_lost_a_bad_picture_is_not_trusted_with_labels(tmp_path):
+    write_pictures(tmp_path, ["train/a/a.png", "train/a/b.png", "test/a/a.png"])
+    write_pictures(tmp_path, ["train/a/small.png"], size=(9, 9))
+    load(tmp_path, skip_bad=True, classes=True)
+    (path,) = tmp_path.rglob("train.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bad": []}))
+    with pytest.raises(UserError, match="is damaged: remove it, and the pictures are converted anew"):
+        load(tmp_path, skip_bad=True, classes=True)
 
 
 def test_of_many_bad_pictures_50_are_told_of_an_error_and_10_of_what_is_left_out(tmp_path):
