@@ -56,9 +56,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="start from this checkpoint: its prefix, one of its files, or a folder",
     )
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")
-    add(
-        "--new_run", action="store_true", help="with --resume: begin a new run where there are only runs of other flags"
-    )
+    add("--new_run", action="store_true", help="with --resume: begin a new run beside runs of other flags")
     add(
         "--skip_nonfinite",
         type=command_line.non_negative_int,

@@ -4,6 +4,7 @@ from pixel_snail import packages  # noqa: F401
 
 # isort: split
 import argparse
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from data import cifar, folder, imagenet, imagenet_resized, photos
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.pictures import MAX_PIXELS
 
 
 def _photos(data_dir: Path) -> DataSet:
@@ -29,7 +31,14 @@ data_sets: dict[str, Callable[..., DataSet]] = {
 """Loaders by the names that --data_set takes. A loader is called with --data_dir; it raises UserError if files are
 missing."""
 
-_OPTIONS = {"folder": ("image_size", "downsample"), "imagenet_resized": ("image_size",)}
+_DEFAULTS = {
+    "image_size": None,
+    "downsample": False,
+    "skip_bad": False,
+    "max_megapixels": MAX_PIXELS // 10**6,
+    "test_folder": None,
+}
+_OPTIONS = {"folder": tuple(_DEFAULTS), "imagenet_resized": ("image_size",)}
 
 
 def loader(name: str) -> Callable[..., DataSet]:
@@ -39,26 +48,33 @@ def loader(name: str) -> Callable[..., DataSet]:
     return data_sets[name]
 
 
-def load(name: str, data_dir: Path, image_size: int | None = None, downsample: bool = False) -> DataSet:
+def load(name: str, data_dir: Path, classes: bool = False, **options: object) -> DataSet:
     """Loads a data set.
 
     Args:
         name: as --data_set takes it.
         data_dir: the folder of the data set's files.
-        image_size, downsample: only for the data sets in _OPTIONS; see their loaders.
+        classes: whether pictures of one's own get labels, from their folders. Other data sets have their labels anyway.
+        options: image_size, downsample, skip_bad, max_megapixels or test_folder; see the loaders of the data sets in
+            _OPTIONS. Others take no option that differs from its default.
 
     Raises:
         UserError: no data set has this name, its files are missing or broken, or it does not take such an option.
     """
     load_set = loader(name)
-    given = {"image_size": image_size, "downsample": downsample}
-    given = {option: value for option, value in given.items() if value}
+    given = {option: value for option, value in options.items() if value != _DEFAULTS.get(option)}
     for option in given.keys() - _OPTIONS.get(name, ()):
-        raise UserError(f"--{option} is not for --data_set={name}, whose images have a size of their own")
-    try:
+        takers = " or ".join(taker for taker in _OPTIONS if option in _OPTIONS[taker])
+        raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
+    if name == "folder":
+        given["classes"] = classes
+    with _errors(data_dir):
         return load_set(data_dir, **given)
-    except OSError as error:  # for example, no permission to look into the folder
-        raise UserError(f"can't read {error.filename or data_dir}: {error.strerror or error}") from error
+
+
+def options(flags: argparse.Namespace) -> dict[str, object]:
+    """The options of `load` among the flags."""
+    return {name: getattr(flags, name) for name in _DEFAULTS}
 
 
 def from_flags(flags: argparse.Namespace) -> DataSet:
@@ -68,9 +84,19 @@ def from_flags(flags: argparse.Namespace) -> DataSet:
         UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or pictures in
             --save_dir would become part of the data set.
     """
+    data_dir = Path(flags.data_dir)
     if flags.data_set == "folder" and flags.save_dir:
-        folder.check_apart(Path(flags.data_dir), Path(flags.save_dir))
-    data_set = load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
+        with _errors(data_dir):
+            folder.check_apart(data_dir, Path(flags.save_dir), flags.test_folder)
+    data_set = load(flags.data_set, data_dir, classes=flags.class_conditional, **options(flags))
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     return data_set if flags.class_conditional else data_set.without_labels()
+
+
+@contextlib.contextmanager
+def _errors(data_dir):
+    try:
+        yield
+    except OSError as error:  # for example, no permission to look into the folder
+        raise UserError(f"can't read {error.filename or data_dir}: {error.strerror or error}") from error

@@ -26,6 +26,7 @@ TRAIN_MD5 = {
     "data_batch_4": "634d18415352ddfa80567beed471001a",
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
 }
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
@@ -67,7 +68,7 @@ def _from_batches(folder):
     splits = [_split(folder, batches) for batches in (TRAIN_MD5, TEST_MD5)]
     others = [name for name, md5 in (TRAIN_MD5 | TEST_MD5).items() if untrusted.checksum(folder / name, "md5") != md5]
     unverified = f"by their md5, {', '.join(others)} in {folder} are not the published files" if others else None
-    return DataSet(*splits, source=str(folder), unverified=unverified)
+    return DataSet(*splits, source=str(folder), unverified=unverified, class_names=CLASSES)
 
 
 def _split(folder, batches):
@@ -108,7 +109,7 @@ def _from_tfds(data_dir):
             f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): put "
             f"{ARCHIVE} there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
         ) from error
-    return DataSet(*splits, source=str(builder.data_path), unverified=None)
+    return DataSet(*splits, source=str(builder.data_path), class_names=CLASSES)
 
 
 def _split_of_tfds(builder, name):

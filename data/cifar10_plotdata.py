@@ -35,11 +35,13 @@ def plot(flags: argparse.Namespace) -> None:
         UserError: the data set is missing or broken, or the picture can't be written.
     """
     files.check_writable(flags.save_dir)
-    data_set = data.load(flags.data_set, Path(flags.data_dir), flags.image_size, flags.downsample)
+    data_set = data.load(flags.data_set, Path(flags.data_dir), **data.options(flags))
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
     images = from_8_bits(data_set.train.images[chosen])
     files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
+    for note in data_set.notes:
+        print(note)
     print(f"{len(data_set.train):,} training and {len(data_set.test):,} test images from {data_set.source}: {path}")
 
 

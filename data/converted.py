@@ -1,9 +1,11 @@
 """Images on disk as training reads them: raw pixels, memory-mapped, converted once from their source.
 
-The cache folder has three files for a split `train`: `train.images`, the pixels of one image after another;
-`train.labels` (int32), if the images have labels; and `train.json`, the record, which is written last. A split without
-a record, or with a record of another source, counts as not converted. An interrupted conversion leaves `.part` files
-and a journal; the next conversion goes on from them.
+The cache folder has three files for a split `train`: `train_<id>.images`, the pixels of one image after another;
+`train_<id>.labels` (int32), if the images have labels; and `train.json`, the record, which names them and is written
+last. The id is the source's: a conversion of another source never writes into files that a running program reads. The
+files of other sources are removed, but whoever has opened them still reads them. A split without a record, or with a
+record of another source, counts as not converted. An interrupted conversion leaves `.part` files and a journal; the
+next conversion goes on from them.
 """
 
 import contextlib
@@ -11,9 +13,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import mmap
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +29,20 @@ from pixel_snail.errors import UserError
 FOLDER = ".pixel_snail"
 _CHUNK_BYTES = 16 << 20
 
-Chunk = tuple[np.ndarray, np.ndarray | None]
-"""Images, uint8 [n, H, W, 3], and their labels, integers [n], or None."""
+
+class Bad(NamedTuple):
+    """An image of the source that can't be used: its name, and the reason."""
+
+    name: str
+    reason: str
+
+
+class Chunk(NamedTuple):
+    """Images, uint8 [n, H, W, 3]; their labels, integers [n], or None; and the bad images that came among them."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    bad: list[Bad] = []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +54,7 @@ class Source:
             `source` names the source for the user.
         image_shape: (H, W, 3).
         total: the number of images, for the progress bar; None if it is not known beforehand.
-        chunks: chunks(start) yields the images from number `start` on, always in the same order.
+        chunks: chunks(start) yields the images from number `start` on, always in the same order. Bad ones count.
     """
 
     identity: Mapping[str, object]
@@ -49,8 +66,15 @@ class Source:
 class MappedImages:
     """Images in a file, indexed like an array uint8 [N, H, W, 3].
 
+    The file is opened once: the images stay the same, even if another file takes its name, or it is removed. It is
+    closed when the object is freed. Forked processes may share the object; pickled, it opens the path again.
+
     Every read maps the file anew. Pages that were read count as the process's memory until their map is closed: with
     a single map, an epoch would take as much memory as the whole file.
+
+    Raises:
+        OSError: there is no such file, or no permission.
+        ValueError: it has another size.
     """
 
     dtype = np.dtype(np.uint8)
@@ -58,12 +82,20 @@ class MappedImages:
     def __init__(self, path: Path, shape: tuple[int, ...]):
         self.path = path
         self.shape = shape
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor).atexit = False  # other threads may still read then
+        if os.fstat(self._descriptor).st_size != math.prod(shape):
+            raise ValueError(f"{path} does not have the pixels of images {shape}")
+
+    def __reduce__(self):
+        return MappedImages, (self.path, self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index) -> np.ndarray:
-        return np.array(np.memmap(self.path, self.dtype, "r", shape=self.shape)[index])
+        mapped = mmap.mmap(self._descriptor, math.prod(self.shape), access=mmap.ACCESS_READ)
+        return np.array(np.frombuffer(mapped, self.dtype).reshape(self.shape)[index])
 
 
 def file_identity(path: Path) -> list[object]:
@@ -72,16 +104,17 @@ def file_identity(path: Path) -> list[object]:
     return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
-def in_chunks(pictures: Iterable[np.ndarray], image_shape: tuple[int, int, int]) -> Iterator[Chunk]:
-    """Groups pictures, uint8 [H, W, 3], into chunks without labels."""
-    rows, chunk = rows_per_chunk(image_shape), []
+def in_chunks(pictures: Iterable[np.ndarray | Bad], image_shape: tuple[int, int, int]) -> Iterator[Chunk]:
+    """Groups pictures, uint8 [H, W, 3], and bad ones into chunks without labels."""
+    rows = rows_per_chunk(image_shape)
+    images, bad = [], []
     for picture in pictures:
-        chunk.append(picture)
-        if len(chunk) == rows:
-            yield np.stack(chunk), None
-            chunk = []
-    if chunk:
-        yield np.stack(chunk), None
+        (bad if isinstance(picture, Bad) else images).append(picture)
+        if len(images) + len(bad) == rows:
+            yield Chunk(np.array(images, np.uint8).reshape(-1, *image_shape), bad=bad)
+            images, bad = [], []
+    if images or bad:
+        yield Chunk(np.array(images, np.uint8).reshape(-1, *image_shape), bad=bad)
 
 
 def rows_per_chunk(image_shape: tuple[int, ...]) -> int:
@@ -98,7 +131,8 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
-        their `image_shape`, the SHA-256 of their pixels (`sha256`) and of their labels (`labels`; None without labels).
+        their `image_shape`, the SHA-256 of their pixels (`sha256`) and of their labels (`labels`; None without labels),
+        and the `bad` images, lists [name, reason]. A split has no images only if all were bad.
 
     Raises:
         UserError: a source is broken or has no images, or the folder can't be written to.
@@ -106,15 +140,12 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
     result = {}
     for name in ("train", "test"):
         source = None if sources is None else sources[name]
-        record = _record(folder, name, source)
-        if record is None:
+        result[name] = _found(folder, name, source)
+        if result[name] is None:
             if source is None:
                 return None
             with _errors(folder), _locked(folder):
-                record = _record(folder, name, source) or _convert(folder, name, source)
-        images = MappedImages(folder / f"{name}.images", (record["images"], *record["image_shape"]))
-        labels = np.fromfile(folder / f"{name}.labels", np.int32) if record["labels"] else None
-        result[name] = Split(images, labels), record
+                result[name] = _found(folder, name, source) or _convert(folder, name, source)
     return result
 
 
@@ -128,41 +159,69 @@ def pixels_sha256(images: np.ndarray | MappedImages) -> str:
     return digest.hexdigest()
 
 
-def _record(folder, name, source):
-    """The record of a split; None if its files are not whole, or come from another source than `source` (if given)."""
-    try:
-        record = json.loads((folder / f"{name}.json").read_text())
-        shape = record["images"], *record["image_shape"]
-        whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
-        whole = whole and (folder / f"{name}.images").stat().st_size == math.prod(shape)
-        whole = whole and isinstance(record["identity"]["source"], str) and isinstance(record["sha256"], str)
-        if record["labels"] is not None:  # labels are small: their checksum is compared every time
-            whole = whole and _sha256_of_file(folder / f"{name}.labels") == record["labels"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    same = source is None or record["identity"] == _as_json(source.identity)
-    return record if whole and same else None
+def _found(folder, name, source):
+    """A split and its record; None if its files are not whole, or of another source than `source` (if given)."""
+    text, read = None, None
+    with contextlib.suppress(OSError, ValueError):  # no record, or no path
+        # Between the record and the files, another process may put a record of other files in its place.
+        while (text := (folder / f"{name}.json").read_text(errors="replace")) != read:
+            try:
+                return _opened(folder, name, source, json.loads(text))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                read = text
+    return None
 
 
-def _sha256_of_file(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _opened(folder, name, source, record):
+    """As _found, from the record; raises ValueError or another exception instead of returning None."""
+    # Conversions of earlier versions have no `files` and no `bad`.
+    stem, bad = (record["files"], record["bad"]) if "files" in record else (name, [])
+    shape = record["images"], *record["image_shape"]
+    if stem not in (name, _stem(name, record["identity"])):
+        raise ValueError("these are not its files")
+    if len(shape) != 4 or not all(type(length) is int and length >= 0 for length in shape) or not math.prod(shape[1:]):
+        raise ValueError("no images have this shape")
+    if not _are_bad(bad) or not (shape[0] or bad):
+        raise ValueError("it has no images")
+    if not isinstance(record["identity"]["source"], str) or not isinstance(record["sha256"], str):
+        raise ValueError("it is no record")
+    if source is not None and record["identity"] != _as_json(source.identity):
+        raise ValueError("it is of another source")
+    images = MappedImages(folder / f"{stem}.images", shape)
+    labels = None
+    if record["labels"] is not None:  # labels are small: their checksum is compared every time
+        content = (folder / f"{stem}.labels").read_bytes()
+        if hashlib.sha256(content).hexdigest() != record["labels"]:
+            raise ValueError("the labels are damaged")
+        labels = np.frombuffer(content, np.int32)
+    return Split(images, labels), record | {"bad": bad}
+
+
+def _are_bad(values):
+    """Whether values from a JSON file are bad images: lists [name, reason]."""
+    return isinstance(values, list) and all(
+        isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value) for value in values
+    )
+
+
+def _stem(name, identity):
+    """The name, without its ending, of the files of a split's conversion from the source of this identity."""
+    return f"{name}_{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def _convert(folder, name, source):
-    """Writes the images and labels that a split still lacks, then its record."""
-    row_bytes = math.prod(source.image_shape)
+    """Writes the images and labels that a split still lacks, then its record; returns the split and its record."""
     parts = {kind: folder / f"{name}.{kind}.part" for kind in ("images", "labels")}
     journal = folder / f"{name}.journal"
-    rows, labelled = _rows_written(journal, parts, source)
+    rows, labelled, bad = _written(journal, parts, source)
     with contextlib.ExitStack() as stack:
         opened = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
-        for kind, size in (("images", row_bytes), ("labels", 4 * labelled)):
+        for kind, size in (("images", math.prod(source.image_shape)), ("labels", 4 * labelled)):
             opened[kind].truncate(rows * size)
             opened[kind].seek(rows * size)
-        bar = stack.enter_context(
-            progress.bar(total=source.total, initial=rows, desc=f"converting {name}", unit="image", smoothing=0)
-        )
-        for images, labels in source.chunks(rows):
+        settings = {"desc": f"converting {name}", "unit": "image", "smoothing": 0}
+        bar = stack.enter_context(progress.bar(total=source.total, initial=rows + len(bad), **settings))
+        for images, labels, bad_ones in source.chunks(rows + len(bad)):
             if images.dtype != np.uint8 or images.shape[1:] != source.image_shape:
                 raise UserError(f"images are {images.dtype} {images.shape[1:]}, not 8-bit {source.image_shape}")
             labelled = labels is not None
@@ -173,37 +232,44 @@ def _convert(folder, name, source):
                 file.flush()
                 os.fsync(file.fileno())
             rows += len(images)
-            _write_json(journal, {"identity": source.identity, "images": rows, "labels": labelled})
-            bar.update(len(images))
-    if not rows:
+            bad += bad_ones
+            _write_json(journal, {"identity": source.identity, "images": rows, "labels": labelled, "bad": bad})
+            bar.update(len(images) + len(bad_ones))
+    if not rows and not bad:
         raise UserError(f"there are no images for the {name} split")
-    shape = (rows, *source.image_shape)
     record = {
         "identity": source.identity,
+        "files": _stem(name, source.identity),
         "images": rows,
         "image_shape": source.image_shape,
-        "labels": _sha256_of_file(parts["labels"]) if labelled else None,
-        "sha256": pixels_sha256(MappedImages(parts["images"], shape)),
+        "labels": hashlib.sha256(parts["labels"].read_bytes()).hexdigest() if labelled else None,
+        "sha256": pixels_sha256(MappedImages(parts["images"], (rows, *source.image_shape))),
+        "bad": bad,
     }
     for kind, path in parts.items():
-        os.replace(path, folder / f"{name}.{kind}")
+        os.replace(path, folder / f"{record['files']}.{kind}")
     _write_json(folder / f"{name}.json", record)
     journal.unlink()
-    return _as_json(record)
+    with contextlib.suppress(OSError):  # they only take space
+        for path in folder.glob(f"{name}*"):
+            if path.suffix in (".images", ".labels") and path.stem != record["files"]:
+                path.unlink()
+    return _opened(folder, name, source, _as_json(record))
 
 
-def _rows_written(journal, parts, source):
-    """The number of images that an interrupted conversion of this source has written, and whether they have labels."""
+def _written(journal, parts, source):
+    """What an interrupted conversion of this source has written: rows, whether they have labels, and bad images."""
     try:
         written = json.loads(journal.read_text())
-        rows, labelled = written["images"], written["labels"]
+        rows, labelled, bad = written["images"], written["labels"], written["bad"]
         sizes = {"images": math.prod(source.image_shape), "labels": 4 * labelled}
         there = all(path.stat().st_size >= rows * sizes[kind] for kind, path in parts.items())
-        if written["identity"] == _as_json(source.identity) and type(rows) is int and rows > 0 and there:
-            return rows, bool(labelled)
+        same = written["identity"] == _as_json(source.identity)
+        if same and type(rows) is int and rows >= 0 and _are_bad(bad) and there:
+            return rows, bool(labelled), bad
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    return 0, False
+    return 0, False, []
 
 
 def _as_json(value):

@@ -144,7 +144,7 @@ def _npz(root, size):
 def _from_npz(path, key, start) -> Iterator[converted.Chunk]:
     shape, _ = untrusted.npz_header(path, key)
     for images in untrusted.npz_rows(path, key, start, converted.rows_per_chunk(shape[1:])):
-        yield images if shape[-1] == 3 else images.transpose(0, 2, 3, 1), None
+        yield converted.Chunk(images if shape[-1] == 3 else images.transpose(0, 2, 3, 1))
 
 
 def _tfds(root, size):

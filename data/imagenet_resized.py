@@ -86,7 +86,7 @@ def _chunks(paths, size, start) -> Iterator[converted.Chunk]:
         for pixels, labels in chunks(start):
             if labels.min() < 1 or labels.max() > 1000:
                 raise UserError(f"{path} has labels from {labels.min()} to {labels.max()}, not from 1 to 1000")
-            yield pixels.reshape(-1, 3, size, size).transpose(0, 2, 3, 1), labels - 1
+            yield converted.Chunk(pixels.reshape(-1, 3, size, size).transpose(0, 2, 3, 1), labels - 1)
         start = 0
 
 

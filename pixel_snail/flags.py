@@ -13,6 +13,7 @@ from absl.flags import argparse_flags
 
 from pixel_snail import settings, streams
 from pixel_snail.errors import UserError, options_named_as_flags
+from pixel_snail.pictures import MAX_PIXELS
 
 # An abbreviation of these means the same flag as in the original, even where it also fits a flag added since.
 _ORIGINAL = """
@@ -62,7 +63,15 @@ def _completed(argument):
     return meant[0] + equals + value if len(meant) == 1 else argument
 
 
-DATA_DEFAULTS = {"data_dir": "./data", "data_set": "cifar", "image_size": None, "downsample": False}
+DATA_DEFAULTS = {
+    "data_dir": "./data",
+    "data_set": "cifar",
+    "image_size": None,
+    "downsample": False,
+    "skip_bad": False,
+    "max_megapixels": MAX_PIXELS // 10**6,
+    "test_folder": None,
+}
 """The flags that decide the data set, and their defaults."""
 
 
@@ -89,6 +98,22 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
         action="store_true",
         default=default["downsample"],
         help="with --data_set=folder: make pictures smaller before they are cropped",
+    )
+    add(
+        "--skip_bad",
+        action="store_true",
+        default=default["skip_bad"],
+        help="with --data_set=folder: leave out pictures that can't be used, and name them",
+    )
+    add(
+        "--max_megapixels",
+        type=positive_int,
+        default=default["max_megapixels"],
+        help="with --data_set=folder: the largest picture that can be used",
+    )
+    add(
+        "--test_folder",
+        help="with --data_set=folder: the folder of the test set, beside train; without it, test or val",
     )
 
 
@@ -157,9 +182,10 @@ def is_possible(name: str, value: object) -> bool:
     default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
     if name in registries:
         return isinstance(value, str) and value in registries[name]
-    if type(default) is int or (default is None and value is not None):
-        return type(value) is int and value > 0
-    return type(value) is type(default)
+    if value is None:
+        return default is None
+    kind = {"image_size": int, "test_folder": str}.get(name, type(default))
+    return type(value) is kind and (kind is not int or value > 0)
 
 
 def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callable[[str], float]:

@@ -7,16 +7,22 @@ that names the file.
 import contextlib
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 import PIL.Image
 import PIL.ImageOps
 
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, first_line, option
+
+MAX_PIXELS = 250_000_000
+"""How many pixels a picture may have, unless a caller says: enough for the 200 megapixels of a phone."""
+_FORMATS = ["PNG", "JPEG", "WEBP"]
 
 
 def to_8_bits(images: np.ndarray) -> np.ndarray:
@@ -29,27 +35,110 @@ def from_8_bits(images: np.ndarray) -> np.ndarray:
     return (images / 127.5 - 1).astype(np.float32)
 
 
-def read_picture(file: Path | BinaryIO, name: str) -> np.ndarray:
+class PictureError(UserError):
+    """A picture that can't be used, however often it is read. Its `reason` says why, without naming it."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+def read_picture(file: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PNG, JPEG or WebP picture as upright RGB, uint8 [H, W, 3].
+
+    Of 16 bits, the upper 8 are kept. What is transparent shows white behind it. An animation gives its first frame.
 
     Args:
         name: the file's name in error messages.
+        max_pixels: the limit of H W. It is compared before anything is decoded.
 
     Raises:
-        UserError: there is no such picture, or it is broken or has more than 89 million pixels, Pillow's limit.
+        PictureError: there is no such picture, or it is broken, has more pixels than the limit, or has no exact RGB.
+        UserError: it could not be read this time: the disk failed, or memory ran out.
     """
-    formats = ["PNG", "JPEG", "WEBP"]
+    try:
+        with _limit_of_pillow(max_pixels):
+            with PIL.Image.open(file, formats=_FORMATS) as image:
+                image.verify()  # the checksums of a PNG's pixels, which Pillow ignores in decoding
+            with PIL.Image.open(file, formats=_FORMATS) as image:
+                return _rgb(image)
+    except FileNotFoundError as error:
+        raise PictureError(f"there is no file {name}", "not there") from error
+    except PIL.Image.DecompressionBombError as error:
+        pixels = int(re.search(r"\d+", str(error))[0])
+        raise _refused(
+            name,
+            f"{pixels / 1e6:,.1f} megapixels large, above the limit of {max_pixels / 1e6:,g}: to read it, raise "
+            f"{option('max_megapixels', in_python='max_pixels')}",
+        ) from error
+    except _NoExactRGBError as error:
+        raise _refused(name, str(error)) from error
+    except MemoryError as error:
+        raise UserError(f"there is not enough memory to read {name}: put a smaller version in its place") from error
+    except Exception as error:  # on a broken file, Pillow raises nearly anything
+        reason = "not a PNG, JPEG or WebP picture that can be read"
+        if isinstance(error, PermissionError):
+            reason += ": no permission"
+        elif isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"can't read {name}: {error.strerror}") from error
+        elif not isinstance(error, PIL.UnidentifiedImageError):  # of such a file, Pillow only tells the path
+            reason += f": {first_line(error)}"
+        raise _refused(name, reason) from error
+
+
+def _refused(name, reason):
+    return PictureError(f"{name} is {reason}", reason)
+
+
+@contextlib.contextmanager
+def _limit_of_pillow(max_pixels):
+    """Within it, Pillow refuses pictures of more pixels, and says nothing of others."""
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = max_pixels / 2  # above it, Pillow warns; above twice as much, it refuses
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(file, formats=formats) as image:
-                image.verify()  # the checksums of a PNG's pixels, which Pillow ignores in decoding
-            with PIL.Image.open(file, formats=formats) as image:
-                return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {name}") from error
-    except Exception as error:  # on a broken file, Pillow raises nearly anything
-        raise UserError(f"{name} is not a PNG, JPEG or WebP picture that can be read: {error}") from error
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
+
+
+class _NoExactRGBError(Exception):
+    """Says what a picture is that has no exact RGB of 8 bits."""
+
+
+def _rgb(image):
+    """A picture that was opened as read_picture returns it."""
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and not image.mode.startswith("I"):
+        raise _NoExactRGBError(f"a {image.mode} picture, whose colours have no exact RGB: save it as RGB")
+    stored = image.tile[0].args if image.format == "PNG" else None
+    PIL.ImageOps.exif_transpose(image, in_place=True)  # this also decodes the picture
+    if "A" in image.mode or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return np.asarray(white)
+    key = image.info.pop("transparency", None)
+    if key is not None and stored == "RGB;16B":  # Pillow has dropped the lower 8 bits
+        raise _NoExactRGBError(
+            "a picture of 16 bits with a transparent colour, which 8 bits can't tell from others: save it with an "
+            "alpha channel"
+        )
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        grey = (values >> 8).astype(np.uint8)
+        if key is not None:
+            grey[values == key] = 255
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if key is None:
+        return np.asarray(image)
+    # Pillow scales greys of 2 and 4 bits to 0 ... 255, but not the transparent one.
+    levels = {"L;2": 4, "L;4": 16}.get(stored, 256)
+    rgb = np.array(image)
+    rgb[(rgb == np.array(key) % levels * (255 // (levels - 1))).all(-1)] = 255
+    return rgb
 
 
 def read_npy(path: Path | str) -> np.ndarray:

@@ -75,6 +75,9 @@ def place(tmp_path_factory):
         for i in range(20):
             picture = rng.integers(0, 256, [40, 50, 3], np.uint8)
             PIL.Image.fromarray(picture).save(place / "pictures" / f"{i}.png")
+            folder = place / "animals" / ("train", "val")[i % 2] / ("cat", "dog")[i % 3 % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(picture).save(folder / f"{i}.png")
         prefix = Path(golden_numbers.checkpoint("h6_shift"))
         for name in ("cifar/params_cifar", "imagenet/params_imagenet", "pxpp/params_cifar"):
             (place / "released" / name).parent.mkdir(parents=True)

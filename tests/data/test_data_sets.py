@@ -3,6 +3,7 @@
 The files are small, but have the structure of the real ones.
 """
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -22,6 +23,7 @@ import pytest
 
 import data
 from data import cifar, cifar10_plotdata, converted, folder, imagenet, imagenet_resized
+from pixel_snail import flags as command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 
@@ -169,6 +171,7 @@ def test_cifar_is_the_same_in_every_form(form, published_cifar, tmp_path):
             np.testing.assert_array_equal(split.images, images)
             np.testing.assert_array_equal(split.labels, labels)
         assert data_set.nr_labels == 10
+        assert data_set.class_names[:3] == ("airplane", "automobile", "bird")
         # Batches that were pickled again are no longer the published files.
         assert (data_set.unverified is None) == (form != "repickled")
 
@@ -693,10 +696,9 @@ def test_a_new_picture_is_seen(tmp_path):
         ([], 32, "there are no PNG, JPEG or WebP pictures for the train split"),
         (["only.png"], 32, "has only one picture, only.png"),
         (["train/a.png", "test/readme.txt"], 32, "pictures for the test split"),
-        (["a.png", "b.png"], 64, r"\.png is 36 x 40 pixels, smaller than --image_size=64"),
     ],
 )
-def test_a_folder_with_too_few_or_too_small_pictures_is_refused(names, size, message, tmp_path):
+def test_a_folder_with_too_few_pictures_is_refused(names, size, message, tmp_path):
     write_pictures(tmp_path, [name for name in names if name.endswith(".png")])
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -719,9 +721,28 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         data.load("folder", tmp_path / "nowhere")
 
 
-def test_a_size_is_refused_for_a_set_that_has_one(tmp_path):
-    with pytest.raises(UserError, match="--image_size is not for --data_set=photos"):
-        data.load("photos", tmp_path, image_size=64)
+@pytest.mark.parametrize(
+    "name, option, message",
+    [
+        (
+            "photos",
+            {"image_size": 64},
+            "--image_size is not for --data_set=photos, but for folder or imagenet",
+        ),
+        ("cifar", {"downsample": True}, "--downsample is not for --data_set=cifar, but for folder$"),
+        ("imagenet", {"skip_bad": True}, "--skip_bad is not for --data_set=imagenet, but for folder$"),
+        ("imagenet_resized", {"max_megapixels": 10}, "--max_megapixels is not for --data_set=imagenet_resized"),
+        ("imagenet64", {"test_folder": "val"}, "--test_folder is not for --data_set=imagenet64"),
+    ],
+)
+def test_an_option_is_refused_for_a_set_that_does_not_have_it(name, option, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        data.load(name, tmp_path, **option)
+
+
+def test_an_option_at_its_default_is_not_refused(tmp_path):
+    flags = command_line.DATA_DEFAULTS | {"data_set": "photos", "save_dir": None, "class_conditional": False}
+    assert len(data.from_flags(argparse.Namespace(**flags)).train) == 5638
 
 
 # The contact sheet

@@ -1,0 +1,51 @@
+"""Runs of earlier versions, whose flags.json lacks the flags added since, are still found and evaluated."""
+
+import argparse
+import json
+
+import pytest
+
+import train as train_command
+from pixel_snail import checkpoint
+from pixel_snail import flags as command_line
+from pixel_snail.runs import same_flags
+
+ADDED = ("skip_bad", "max_megapixels", "test_folder")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The folder of a run of an earlier version."""
+    monkeypatch.setattr(checkpoint, "find", lambda path: f"{path}/70/params")
+    run = tmp_path / "pixelsnail_folder_2026_01_01_00_00_00"
+    run.mkdir()
+    flags = vars(train_command.parse_flags(["--data_set=folder", f"-o{tmp_path}"]))
+    (run / "flags.json").write_text(json.dumps({name: flags[name] for name in flags if name not in ADDED}))
+    return run
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [([], True), (["--max_megapixels=250"], True), (["--max_megapixels=9"], False), (["--test_folder=val"], False)],
+)
+def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, run):
+    flags = train_command.parse_flags(["--data_set=folder", f"-o{run.parent}", *given])
+    assert same_flags.newest_run(flags) == ((run, f"{run}/70/params") if found else None)
+
+
+@pytest.mark.parametrize("given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val"}])
+def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run, monkeypatch):
+    class Described:
+        def __init__(self, prefix):
+            pass
+
+        def description(self):
+            return None
+
+    monkeypatch.setattr(checkpoint, "Reader", Described)
+    path = run / "flags.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | given))
+    flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
+    same_flags.fill_in_flags(flags, f"{run}/70/params")
+    for name in ADDED:
+        assert getattr(flags, name) == given.get(name, command_line.DATA_DEFAULTS[name])
