@@ -134,6 +134,8 @@ def run_python(words, line):
     else:
         command = {"train.py": train_command, "eval.py": eval_command}[words[0]]
         flags = TINY if command is train_command else RELEASED if "released/" in line else []
+        if "--resume" in line:  # the pages' commands share a folder; a reader runs one of them
+            flags = [*flags, "--new_run"]
         if "--nr_gpu" in line:
             flags = [*flags, "--nr_gpu=2"]  # each replica is compiled
         with pytest.raises(SystemExit) as exit_:

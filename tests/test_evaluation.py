@@ -29,7 +29,7 @@ def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rn
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.png", np.zeros([5, 4, 3], np.uint8), "a.png is 4 x 5 pixels, smaller than the network's 4 x 6"),
+        ("a.png", np.zeros([5, 4, 3], np.uint8), "a.png is 4 x 5 pixels, smaller than the network's images of 4 x 6"),
         ("a.npy", np.full([6, 4, 3], 0.5), "it can't be told whether black is 0 or -1"),
         ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
         ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),

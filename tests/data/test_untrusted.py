@@ -15,6 +15,7 @@ import shutil
 import struct
 import sys
 import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 import zlib
@@ -44,7 +45,7 @@ import data
 import eval as eval_command
 import golden_numbers
 from data import cifar, converted, imagenet_resized, untrusted
-from pixel_snail import evaluation, pictures
+from pixel_snail import drawing, evaluation, pictures
 from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import same_flags
@@ -95,13 +96,18 @@ def watch(event, arguments):
     path = arguments[WRITES[event]] if event in WRITES else None
     if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         path = arguments[0]
-    outside = isinstance(path, str | bytes | os.PathLike) and not is_inside(path)
+    outside = isinstance(path, str | bytes | os.PathLike) and not is_inside(path) and not is_link_to_read_by(path)
     if event in RUNS or outside:
         harm.append((event, arguments))
 
 
 def is_inside(path):
     return Path(os.path.realpath(os.fsdecode(path))).is_relative_to(watched)
+
+
+def is_link_to_read_by(path):
+    """Whether a path is the temporary folder of links that checkpoint.Reader makes, or lies in it."""
+    return os.fsdecode(path).startswith(os.path.join(tempfile.gettempdir(), "pixel_snail_"))
 
 
 sys.addaudithook(watch)
@@ -270,7 +276,7 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize("name", BAD_ARRAYS)
 def test_arrays_that_claim_too_much_or_are_none_are_refused(name, tmp_path):
     (tmp_path / "a.npy").write_bytes(BAD_ARRAYS[name])
-    assert refused(tmp_path, evaluation.images_to_complete, str(tmp_path / "a.npy"), (4, 4, 3))
+    assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.npy"), (4, 4, 3), False)
     write_resized(tmp_path, "npz")
     batch = tmp_path / "Imagenet32_train_npz" / "train_data_batch_1.npz"
     batch.write_bytes(npz_file(data=BAD_ARRAYS[name], labels=npy_file(header((10**12,)))))
@@ -298,7 +304,7 @@ def test_a_damaged_array_is_refused_or_still_an_array_of_images(tmp_path):
     def law(content):
         (tmp_path / "a.npy").write_bytes(content)
         with harmless(tmp_path):
-            images = evaluation.images_to_complete(str(tmp_path / "a.npy"), (4, 4, 3))
+            images, _ = drawing.images_to_complete(str(tmp_path / "a.npy"), (4, 4, 3), False)
             assert (images.dtype, images.shape[1:]) == (np.float32, (4, 4, 3))
 
     law()
@@ -367,7 +373,7 @@ def test_a_damaged_picture_is_refused_or_still_a_picture_and_a_png_the_same(kind
             if kind == "PNG":
                 np.testing.assert_array_equal(found, picture)
         with harmless(tmp_path):
-            assert evaluation.images_to_complete(str(path), (8, 8, 3)).shape[1:] == (8, 8, 3)
+            assert drawing.images_to_complete(str(path), (8, 8, 3), False)[0].shape[1:] == (8, 8, 3)
 
     law()
 
@@ -393,7 +399,7 @@ def png_of_size(width, height):
 @pytest.mark.parametrize("width, height", [(20_000, 20_000), (30_000, 30_000), (1 << 24, 16)])
 def test_a_picture_that_unpacks_to_far_more_than_it_is_is_refused(width, height, tmp_path, recwarn):
     (tmp_path / "a.png").write_bytes(png_of_size(width, height))
-    assert refused(tmp_path, evaluation.images_to_complete, str(tmp_path / "a.png"), (8, 8, 3))
+    assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.png"), (8, 8, 3), False)
     assert not recwarn.list
 
 

@@ -8,6 +8,7 @@ import pytest
 import train as train_command
 from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
+from pixel_snail.errors import UserError
 from pixel_snail.runs import same_flags
 
 ADDED = ("skip_bad", "max_megapixels", "test_folder")
@@ -17,6 +18,7 @@ ADDED = ("skip_bad", "max_megapixels", "test_folder")
 def run(tmp_path, monkeypatch):
     """The folder of a run of an earlier version."""
     monkeypatch.setattr(checkpoint, "find", lambda path: f"{path}/70/params")
+    monkeypatch.setattr(checkpoint, "newest_first", lambda path: [f"{path}/70/params"])
     run = tmp_path / "pixelsnail_folder_2026_01_01_00_00_00"
     run.mkdir()
     flags = vars(train_command.parse_flags(["--data_set=folder", f"-o{tmp_path}"]))
@@ -30,7 +32,11 @@ def run(tmp_path, monkeypatch):
 )
 def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, run):
     flags = train_command.parse_flags(["--data_set=folder", f"-o{run.parent}", *given])
-    assert same_flags.newest_run(flags) == ((run, f"{run}/70/params") if found else None)
+    if found:
+        assert same_flags.newest_run(flags)[:2] == (run, f"{run}/70/params")
+    else:
+        with pytest.raises(UserError, match=r"no run in .* has these flags; the nearest is"):
+            same_flags.newest_run(flags)
 
 
 @pytest.mark.parametrize("given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val"}])
