@@ -13,9 +13,11 @@ from pixel_snail.weights import data_dependent_initialisation
 def shallow(name: str):
     """The specification of a name with as few blocks as have every kind that its own blocks have."""
     spec = models.specs[name]
-    if name == "pxpp":
+    row = getattr(spec, "keywords", {})
+    if "attn_rep" not in row:  # PixelCNN++, or a specification of somebody's own, of another kind
         return spec
-    return functools.partial(spec, attn_rep=len(spec.keywords.get("hier", (1,))))
+    hier = row.get("hier", (1,))
+    return functools.partial(spec, attn_rep=max(map(hier.index, hier)) + 1)
 
 
 def build_shallow(name: str, shape, rng: np.random.Generator, nr_labels: int | None = None, **settings) -> Network:
