@@ -9,6 +9,9 @@ from pixel_snail import model as models
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
+CAUSAL = sorted(models.specs.keys() - models.leaking)
+"""The networks that predict each pixel from those before it: the original's 14, and any that somebody has added."""
+
 
 def shallow(name: str):
     """The specification of a name with as few blocks as have every kind that its own blocks have."""
