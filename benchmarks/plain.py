@@ -1,8 +1,9 @@
-"""The plain network: PixelSNAIL and its training written the original's way, the baseline of the benchmarks.
+"""The plain network: every network and its training written the original's way, the baseline of the benchmarks.
 
 Each layer computes its formula literally, one TensorFlow operation after another: attention over whole maps with a
-mask, weights normalised at every use, scales applied to maps, TensorFlow's own dropout. Adam and the Polyak average
-update variable by variable. The wiring is model.py's, which is the original's.
+mask, weights normalised at every use, scales applied to maps, maps shifted by concatenation, TensorFlow's own dropout.
+Adam and the Polyak average update variable by variable. The wiring is that of model.py and pixel_cnn_pp.py, which is
+the original's.
 """
 
 import contextlib
@@ -24,9 +25,14 @@ def layers() -> Iterator[None]:
         mock.patch.object(nn.conv2d, "call", _conv2d),
         mock.patch.object(nn.down_shifted_conv2d, "call", _conv2d),
         mock.patch.object(nn.down_right_shifted_conv2d, "call", _conv2d),
+        mock.patch.object(nn.deconv2d, "call", _deconv2d),
         mock.patch.object(nn.dense, "call", _dense),
         mock.patch.object(nn.gated_resnet, "call", _gated_resnet),
+        mock.patch.object(nn, "down_shift", _down_shift),
+        mock.patch.object(nn, "right_shift", _right_shift),
+        mock.patch.object(nn, "left_shift", _left_shift),
         mock.patch.object(nn, "causal_attention", causal_attention),
+        mock.patch.object(nn, "repeat_pixels", _repeat_pixels),
         mock.patch.object(dropout, "split_seed", lambda seed, number: [seed] * number),
     ):
         yield
@@ -70,11 +76,23 @@ def evaluation_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return step
 
 
-def _conv2d(self, x):
+def _conv2d(self, x, cache=None):
     w = self.g * tf.math.l2_normalize(self.V, [0, 1, 2])
     return tf.nn.bias_add(
         tf.nn.conv2d(tf.pad(x, [[0, 0], *self.margins(x.shape), [0, 0]]), w, self.strides, "VALID"), self.b
     )
+
+
+def _deconv2d(self, x):
+    w = tf.reshape(self.g, [1, 1, -1, 1]) * tf.math.l2_normalize(self.V, [0, 1, 3])
+    batch, height, width, _ = x.shape
+    shape = [
+        batch,
+        height * self.strides[0] + self.filter_size[0] - 1,
+        width * self.strides[1] + self.filter_size[1] - 1,
+        self.num_filters,
+    ]
+    return tf.nn.bias_add(tf.nn.conv2d_transpose(x, w, shape, self.strides, "VALID"), self.b)
 
 
 def _dense(self, x):
@@ -113,6 +131,22 @@ def causal_attention(key, mixin, query, downsample=1, causal_unit=1):
     weights = tf.exp(dot / np.float32(channels**0.5)) * mask
     probabilities = weights / (tf.reduce_sum(weights, -1, keepdims=True) + 1e-6)
     return tf.reshape(tf.matmul(probabilities, flat_mixin), [batch, height, width, mixin.shape[-1]])
+
+
+def _down_shift(x):
+    return tf.concat([tf.zeros_like(x[:, :1]), x[:, :-1]], 1)
+
+
+def _right_shift(x):
+    return tf.concat([tf.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
+
+
+def _left_shift(x):
+    return tf.concat([x[:, :, 1:], tf.zeros_like(x[:, :, :1])], 2)
+
+
+def _repeat_pixels(x, size):
+    return tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, size**2]), size) if size > 1 else x
 
 
 def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:

@@ -20,9 +20,11 @@ import json
 import multiprocessing
 import os
 import statistics
+from collections.abc import Callable
 
 from benchmarks.measuring import network, peak_gb, timed
 from pixel_snail import flags as command_line
+from pixel_snail.network import Network
 
 STEPS, SECONDS = 5, 20
 """Steps and evaluations are timed until at least STEPS were taken and SECONDS have passed; the median is reported."""
@@ -125,6 +127,22 @@ class _Process:
         return lambda: self._pool.submit(_call, name).result()
 
 
+def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, plain: bool) -> tuple[Callable, Callable]:
+    """What is measured: a function that takes a step on images, uint8 [B, H, W, 3], and one that evaluates them."""
+    from benchmarks import plain as plain_network
+    from pixel_snail import steps
+    from pixel_snail.optimizer import PolyakAdam
+
+    if plain:
+        return plain_network.train_step(model), plain_network.evaluation_step(model)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+    settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
+    step = steps.train_step(strategy, model, optimizer, 0, flags.grad_accum, **settings)
+    ready = functools.cache(steps.test_step(strategy, model, optimizer.averages))
+    return lambda images: step({"images": images}), lambda images: ready()({"images": images})
+
+
 _made = {}
 """The functions that `_make` has created in this process, by name."""
 
@@ -136,10 +154,8 @@ def _call(name):
 def _make(flags, plain):
     import numpy as np
 
-    from benchmarks import plain as plain_network
-    from pixel_snail import steps
+    from benchmarks.plain import evaluation_step
     from pixel_snail.backend import tf
-    from pixel_snail.optimizer import PolyakAdam
     from pixel_snail.parallel import replicas
 
     shape = (flags.image_size, flags.image_size, 3)
@@ -147,25 +163,10 @@ def _make(flags, plain):
     strategy = replicas.strategy(1, in_micro_batches=not plain)
     model = network(flags, dropout_p=0.5)
     images = tf.constant(images)
-    plain_evaluation = plain_network.evaluation_step(model)
-    if plain:
-        train, evaluate = plain_network.train_step(model), plain_evaluation
-    else:
-        optimizer = PolyakAdam()
-        optimizer.build(model.trainable_variables)
-        settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
-        step = steps.train_step(strategy, model, optimizer, 0, flags.grad_accum, **settings)
-        test = steps.test_step(strategy, model, optimizer.averages)
-        ready = functools.cache(test)
-
-        def train(images):
-            return step({"images": images})
-
-        def evaluate(images):
-            return ready()({"images": images})
+    train, evaluate = step_and_evaluation(flags, strategy, model, plain)
 
     def gflop():
-        graph = plain_evaluation.get_concrete_function(images).graph
+        graph = evaluation_step(model).get_concrete_function(images).graph
         options = tf.compat.v1.profiler.ProfileOptionBuilder(
             tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
         )

@@ -61,12 +61,12 @@ def _network_of_shapes(shapes):
         if _matches(shapes, name, nr_resnet, filters)
     }
     names = sorted({name for name, _ in matches})
-    outputs_per_component = 3 if names == ["h8_noup_smallkey_ar_chs"] else 10
+    is_channel_wise = any(_row(name).get("output") is blocks.ChannelWiseOutput for name in names)
     return {
         "model": " or ".join(names) or "not one of ours",
         "nr_filters": filters,
         "nr_resnet": " or ".join(str(number) for number in sorted({number for _, number in matches})) or "unknown",
-        "nr_logistic_mix": _last_width(shapes) // outputs_per_component,
+        "nr_logistic_mix": _last_width(shapes) // (3 if is_channel_wise else 10),
     }
 
 
@@ -75,7 +75,7 @@ def _matches(shapes, name, nr_resnet, filters):
     found = collections.Counter(variable.split("/")[1].rsplit("_", 1)[0] for variable in shapes if variable[-1] == "V")
     if name == "pxpp":
         return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
-    row = getattr(models.specs[name], "keywords", {})
+    row = _row(name)
     if "attn_rep" not in row:  # a specification of somebody's own, of another kind
         return False
     number_of_blocks, up = row["attn_rep"], row.get("up", False)
@@ -100,6 +100,11 @@ def _matches(shapes, name, nr_resnet, filters):
     content = before_attention + (0 if plain_content else 2)
     widths = [shapes[f"model/dense_{i}/V"][1] for i in (content, content + 3)]
     return widths == [key + mixin, key]
+
+
+def _row(name):
+    """The arguments that a specification binds."""
+    return getattr(models.specs[name], "keywords", {})
 
 
 def _filters(shapes):

@@ -11,13 +11,18 @@ from pixel_snail import settings
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
+CAUSAL = sorted(models.specs.keys() - models.leaking)
+"""The networks that predict each pixel from those before it: the original's 14, and any that somebody has added."""
+
 
 def shallow(name: str):
     """The specification of a name with as few blocks as have every kind that its own blocks have."""
     spec = models.specs[name]
-    if name == "pxpp":
+    row = getattr(spec, "keywords", {})
+    if "attn_rep" not in row:  # PixelCNN++, or a specification of somebody's own, of another kind
         return spec
-    return functools.partial(spec, attn_rep=len(spec.keywords.get("hier", (1,))))
+    hier = row.get("hier", (1,))
+    return functools.partial(spec, attn_rep=max(map(hier.index, hier)) + 1)
 
 
 def add_spec(patch: pytest.MonkeyPatch, name: str, spec) -> None:

@@ -1,16 +1,23 @@
-"""The descriptions of the original's checkpoints, against their known settings."""
+"""The descriptions of checkpoints, the original's and our own, against their known settings."""
+
+import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import shallow
 
 import golden_numbers
-from pixel_snail import inspection
+from pixel_snail import checkpoint, inspection
 from pixel_snail import model as models
+from pixel_snail.optimizer import PolyakAdam
+
+OF_BLOCKS = sorted(name for name, spec in models.specs.items() if "attn_rep" in getattr(spec, "keywords", {}))
+SETTINGS = {"nr_resnet": 2, "nr_filters": 4, "nr_logistic_mix": 3}
 
 
-@pytest.mark.parametrize("name", sorted(models.specs))
-def test_a_checkpoint_tells_its_network(name):
+@pytest.mark.parametrize("name", golden_numbers.NAMES)
+def test_an_originals_checkpoint_tells_its_network(name):
     description = inspection.describe(golden_numbers.checkpoint(name))
     golden = golden_numbers.load(name)
     assert name in description["model"].split(" or ")
@@ -24,11 +31,55 @@ def test_a_checkpoint_tells_its_network(name):
 
 
 def test_few_networks_share_their_variables():
-    guesses = {name: inspection.describe(golden_numbers.checkpoint(name))["model"] for name in models.specs}
-    assert guesses["pxpp"] == "pxpp"
-    assert guesses["h12_noup_smallkey"] == "h12_noup_smallkey or h12_pool2_smallkey"
-    assert guesses["h8_noup_smallkey_ar_chs"] == "h8_noup_smallkey_ar_chs"
-    assert guesses["h6_shift_small_attn"] == "h6_shift_small_attn"
+    def guesses(name):
+        guessed = inspection.describe(golden_numbers.checkpoint(name))["model"].split(" or ")
+        return [guess for guess in guessed if guess in golden_numbers.NAMES]
+
+    assert guesses("h12_noup_smallkey") == ["h12_noup_smallkey", "h12_pool2_smallkey"]
+    for name in ("pxpp", "h8_noup_smallkey_ar_chs", "h6_shift_small_attn"):
+        assert guesses(name) == [name]
+
+
+@pytest.mark.parametrize("name", sorted(models.specs))
+def test_every_networks_checkpoint_gives_its_parameters_back_and_tells_its_settings(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.specs, name, shallow(name))
+    network, other = (models.build(name, (8, 8, 3), **SETTINGS) for _ in range(2))
+    assert network.leaks == (name in models.leaking)
+    optimizer = PolyakAdam()
+    optimizer.build(network.trainable_variables)
+    prefix = str(tmp_path / "0" / "params_cifar.ckpt")
+    checkpoint.save(prefix, network, optimizer, {})
+    checkpoint.load(prefix, other)
+    for actual, expected in zip(other.trainable_variables, network.trainable_variables, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    description = inspection.describe(prefix)
+    assert (description["model"], description["nr_resnet"], description["images"]) == (name, "2", "8 x 8")
+    assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
+
+
+@pytest.mark.parametrize("name", OF_BLOCKS)
+def test_every_network_of_blocks_is_recognised_by_its_variables(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.specs, name, shallow(name))
+    assert_recognised(name, str(tmp_path / "params_cifar.ckpt"))
+
+
+def test_so_are_channel_wise_outputs_of_a_network_of_ones_own(tmp_path, monkeypatch):
+    spec = functools.partial(models.h8_noup_smallkey_ar_chs_spec, attn_rep=2)
+    monkeypatch.setitem(models.specs, "own", spec)
+    assert_recognised("own", str(tmp_path / "params_cifar.ckpt"))
+
+
+def assert_recognised(name, prefix):
+    """Writes a network's parameters without a description, as the original does, and has them described."""
+    variables = golden_numbers.variables(models.build(name, (8, 8, 3), **SETTINGS))
+    tensors = [variable.value for variable in variables.values()]
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(variables), shape_and_slices=[""] * len(variables), tensors=tensors
+    )
+    description = inspection.describe(prefix)
+    assert name in description["model"].split(" or ")
+    assert "2" in description["nr_resnet"].split(" or ")
+    assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
 
 
 def test_plain_parameters_of_an_unknown_network_are_described_as_such(tmp_path):
