@@ -182,7 +182,7 @@ TINY_NETWORK = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
 def tiny(monkeypatch, one_block):
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
     monkeypatch.setitem(
-        comparisons.paper_test_sets, "tiny", comparisons.PaperTestSet(5, 9.0, (("Another, 2016", 7.5),))
+        comparisons.paper_test_sets, "tiny", comparisons.PaperTestSet(5, 11, 9.0, (("Another, 2016", 7.5),))
     )
     odd = Split(np.zeros([11, 7, 7, 3], np.uint8))
     monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: DataSet(odd, odd))
