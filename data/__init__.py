@@ -12,7 +12,7 @@ from pathlib import Path
 from data import cifar, folder, imagenet, imagenet_resized, photos
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
-from pixel_snail.pictures import MAX_PIXELS
+from pixel_snail.flags import DATA_DEFAULTS
 
 
 def _photos(data_dir: Path) -> DataSet:
@@ -31,13 +31,7 @@ data_sets: dict[str, Callable[..., DataSet]] = {
 """Loaders by the names that --data_set takes. A loader is called with --data_dir; it raises UserError if files are
 missing."""
 
-_DEFAULTS = {
-    "image_size": None,
-    "downsample": False,
-    "skip_bad": False,
-    "max_megapixels": MAX_PIXELS // 10**6,
-    "test_folder": None,
-}
+_DEFAULTS = {name: value for name, value in DATA_DEFAULTS.items() if name not in ("data_dir", "data_set")}
 _OPTIONS = {"folder": tuple(_DEFAULTS), "imagenet_resized": ("image_size",)}
 
 

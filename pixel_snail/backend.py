@@ -33,6 +33,8 @@ def _set(variables):
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Holds back what is written to stderr, by C++ code too, and shows it only if the block raises."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
     try:
         stderr, notices = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     except OSError:  # stderr is closed, or there is no folder for temporary files
@@ -65,8 +67,6 @@ def _import_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
 
 
-if sys.stderr is not None:
-    sys.stderr.flush()
 log_level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
 with _environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL=log_level), _quiet_stderr():
     _import_matplotlib()

@@ -88,7 +88,7 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
 
 def newest_first(folder: str) -> list[str]:
     """The prefixes of all checkpoints below a folder: of the run that was saved last first, in each by steps taken."""
-    indices = [index for index in Path(folder).rglob("*.index") if not files.is_leftover(index.relative_to(folder))]
+    indices = _indices(folder)
     saved = {index: index.stat().st_mtime for index in indices}
     of_run = {}
     for index, time in saved.items():
@@ -98,6 +98,11 @@ def newest_first(folder: str) -> list[str]:
         return of_run[_run_of(index)], str(_run_of(index)), _steps_taken_at(index), saved[index]
 
     return [str(index).removesuffix(".index") for index in sorted(indices, key=age, reverse=True)]
+
+
+def _indices(folder):
+    """The .index files of all checkpoints below a folder."""
+    return [index for index in Path(folder).rglob("*.index") if not files.is_leftover(index.relative_to(folder))]
 
 
 def _run_of(index):
@@ -112,12 +117,15 @@ def _steps_taken_at(index):
 
 
 def find(path: str) -> str:
-    """The prefix of a checkpoint.
+    """The prefix of the checkpoint that a path stands for.
 
     Args:
-        path: its prefix; one of its files, of which the original's Saver also wrote `PREFIX.meta`; the text file
-            `checkpoint`, in which Savers note their newest one; or a folder: the newest whole checkpoint below it.
-            Damaged newer ones are named on stderr.
+        path: one of
+            - the prefix itself;
+            - a file of the checkpoint: `PREFIX.index`, `PREFIX.data-00000-of-00001`, or the original's `PREFIX.meta`;
+            - a text file called `checkpoint`, in which TensorFlow's Saver writes the prefix of its newest checkpoint;
+            - a folder, which stands for the newest undamaged checkpoint below it. Newer, damaged ones are named on
+              stderr.
 
     Raises:
         UserError: there is none.
@@ -148,7 +156,7 @@ def summary(prefix: str, path: str | None = None) -> str:
     """A checkpoint in one line: its network, if it tells, and its steps.
 
     Args:
-        path: what `find` found the checkpoint by. If that is a folder with several runs, the line says so.
+        path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
     """
     reader = Reader(prefix)
     told = reader.description()
@@ -158,9 +166,9 @@ def summary(prefix: str, path: str | None = None) -> str:
     line = f"{prefix}: {', '.join(parts)}"
     if path is None or not os.path.isdir(path):
         return line
-    candidates = newest_first(path)
-    runs = {_run_of(Path(candidate)) for candidate in candidates}
-    others = f"; the newest of {len(candidates)} checkpoints of {len(runs)} runs below {path}"
+    indices = _indices(path)
+    runs = set(map(_run_of, indices))
+    others = f"; the newest of {len(indices)} checkpoints of {len(runs)} runs below {path}"
     return line + others if len(runs) > 1 else line
 
 
@@ -245,9 +253,10 @@ def _state(network, optimizer):
 
 
 def _description(network):
-    """The tensors that say which network it is. 0 classes: the network is not conditional on labels.
+    """The tensors that say which network it is.
 
-    No names: the classes have none.
+    Tensors can't be None: a network that is not conditional on labels has 0 classes, and classes without names have an
+    empty list of names.
     """
     values = dataclasses.asdict(network.description)
     values["nr_labels"] = values["nr_labels"] or 0

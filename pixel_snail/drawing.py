@@ -38,9 +38,10 @@ def what_to_draw(
     settings = {"seed": flags.seed, "temperature": flags.temperature, "batch_on_gpu": flags.sample_batch}
     chosen = class_numbers(flags.classes, nr_labels, class_names)
     if flags.complete:
-        truth, remark = images_to_complete(flags.complete, image_shape, flags.resize)
-        if remark:
-            print(f"{flags.complete}: {remark}", flush=True)
+        max_pixels = flags.max_megapixels * 10**6
+        truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels)
+        if what_was_done:
+            print(f"{flags.complete}: {what_was_done}", flush=True)
         keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
         classes = classes_to_complete(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
@@ -67,21 +68,24 @@ def what_to_draw(
     return sample if flags.nr_samples else None
 
 
-def images_to_complete(path: str, image_shape: tuple[int, int, int], resize: bool) -> tuple[np.ndarray, str]:
+def images_to_complete(
+    path: str, image_shape: tuple[int, int, int], resize: bool = False, max_pixels: int = pictures.MAX_PIXELS
+) -> tuple[np.ndarray, str]:
     """The images in a file, [N, H, W, 3] in [-1, 1], and what was done to the picture, in words; "" for nothing.
 
     Args:
         path: a PNG, JPEG or WebP picture, or an .npy array [N, H, W, 3] or [H, W, 3], of 8-bit values or, as samples
             are saved, in [-1, 1].
-        image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images; of another larger
-            one, the middle is taken.
-        resize: whether a picture is resized instead, until it just covers (H, W), before the middle is taken.
+        image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images. Another larger
+            picture is cropped to its middle.
+        resize: whether a picture is one image in any case: it is resized until it just covers H x W, then cropped.
+        max_pixels: see pictures.read_picture.
 
     Raises:
         UserError: it can't be read, its images are of another size, or it can't be told what its values mean.
     """
     if Path(path).suffix != ".npy":
-        return _picture_to_complete(path, image_shape, resize)
+        return _picture_to_complete(path, image_shape, resize, max_pixels)
     images = pictures.read_npy(path)
     if images.ndim == 3:
         images = images[None]
@@ -99,31 +103,33 @@ def images_to_complete(path: str, image_shape: tuple[int, int, int], resize: boo
     return images.astype(np.float32), ""
 
 
-def _picture_to_complete(path, image_shape, resize):
+def _picture_to_complete(path, image_shape, resize, max_pixels):
     height, width, _ = image_shape
-    picture = pictures.read_picture(path, path)
+    picture = pictures.read_picture(path, path, max_pixels)
     rows, columns, _ = picture.shape
-    size = f"{columns} x {rows} pixels"
-    remark = ""
+    done = []
     if resize and (rows, columns) != (height, width):
         factor = max(height / rows, width / columns)
-        rows, columns = max(height, round(rows * factor)), max(width, round(columns * factor))
-        picture = np.asarray(PIL.Image.fromarray(picture).resize((columns, rows), PIL.Image.Resampling.LANCZOS))
-        remark = f"resized from {size} to {columns} x {rows}"
-    if rows < height or columns < width:
+        size = max(width, round(columns * factor)), max(height, round(rows * factor))
+        if size != (columns, rows):
+            picture = np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.LANCZOS))
+            done.append(f"resized from {columns} x {rows} to {size[0]} x {size[1]} pixels")
+        columns, rows = size
+    elif rows % height == 0 and columns % width == 0:
+        if (rows, columns) != (height, width):
+            grid = f"{columns // width} x {rows // height} images of {width} x {height} pixels"
+            done.append(f"cut into a grid of {grid}; --resize takes the picture as one image")
+        tiles = picture.reshape(-1, height, columns // width, width, 3).swapaxes(1, 2)
+        return pictures.from_8_bits(tiles.reshape(-1, *image_shape)), "".join(done)
+    elif rows < height or columns < width:
         raise UserError(
-            f"{path} is {size}, smaller than the network's images of {width} x {height}: --resize enlarges it"
+            f"{path} has {columns} x {rows} pixels, but the network's images have {width} x {height}: --resize "
+            "enlarges it"
         )
-    if not rows % height and not columns % width:
-        tiles = picture.reshape(-1, height, columns // width, width, 3).swapaxes(1, 2).reshape(-1, *image_shape)
-        if len(tiles) > 1:
-            remark = f"{size}, cut into a grid of {columns // width} x {rows // height} images; --resize makes it one"
-        return pictures.from_8_bits(tiles), remark
-    top, left = (rows - height) // 2, (columns - width) // 2
-    middle = picture[top : top + height, left : left + width]
     if (rows, columns) != (height, width):
-        remark = f"{remark or size}, of which the middle {width} x {height} are taken"
-    return pictures.from_8_bits(middle[None]), remark
+        done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return pictures.from_8_bits(picture[None, top : top + height, left : left + width]), ", then ".join(done)
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
@@ -143,8 +149,8 @@ def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Seque
     known = {str(number): number for number in range(nr_labels)} | {name: i for i, name in enumerate(names or ())}
     for name in classes:
         if name not in known:
-            of_names = f": {', '.join(names)}" if names else ""
-            raise UserError(f"--classes: there is no class {name}; the classes are 0 to {nr_labels - 1}{of_names}")
+            of_names = f"; the classes are {', '.join(names)}" if names else ""
+            raise UserError(f"--classes: there is no class {name}, the last is {nr_labels - 1}{of_names}")
     return [known[name] for name in classes]
 
 

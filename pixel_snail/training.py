@@ -371,8 +371,8 @@ class _Run:
         if initial > _YOUNG:
             raw = self._test_bpd(self.test_step_unaveraged)
             self.folder.log(
-                f"test_bpd is of the averaged parameters, in which the initial ones still weigh {initial:.1%}; of the "
-                f"parameters themselves it is {raw:{_DIGITS['test_bpd']}}"
+                f"the average is young: the initial parameters still weigh {initial:.1%} in it; without averaging, "
+                f"test_bpd is {raw:{_DIGITS['test_bpd']}}"
             )
         self._summarise(scalars, self.optimizer.steps_taken())
         self._draw_curve()

@@ -1,0 +1,109 @@
+"""What a program inherits (environment, keras.json, matplotlibrc) changes no number."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from networks import shallow
+
+import pixel_snail
+from pixel_snail import steps
+from pixel_snail.backend import keras, tf
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.reports import plotting
+
+ROOT = Path(__file__).parents[1]
+INHERITED = {
+    "a notebook's plots": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+    "plots that nobody knows": {"MPLBACKEND": "nothing"},
+    "a keras.json": {"KERAS_HOME": "here"},
+    "another Keras backend": {"KERAS_BACKEND": "jax"},
+    "no folder for temporary files and no home": {"TMPDIR": "/nowhere", "HOME": "/nowhere"},
+    "a matplotlibrc": {"MATPLOTLIBRC": "here/matplotlibrc"},
+}
+
+
+def figures():
+    """Numbers of every kind that a small network computes: likelihoods, a step, the average, a sample."""
+    keras.utils.set_random_seed(0)
+    model = pixel_snail.Distribution(
+        shallow("h8_noup_smallkey_ar_chs")(nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5).build_for(
+            "h8_noup_smallkey_ar_chs", (4, 4, 3), 3
+        )
+    )
+    images, labels = np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8), np.arange(4) % 3
+    model.initialise(images, labels)
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    step = steps.train_step(tf.distribute.get_strategy(), model.network, optimizer, 0)
+    loss = float(step({"images": images, "labels": labels}))
+    sample = model.sample(1, [2], verbose=0)
+    average = float(tf.reduce_sum(optimizer.average.value))
+    return [
+        *model.bits_per_dim(images, labels, verbose=0),
+        loss,
+        average,
+        optimizer.last_learning_rate(),
+        *sample.ravel(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return figures()
+
+
+@pytest.fixture
+def keras_as_before():
+    floatx, policy, form = keras.config.floatx(), keras.config.dtype_policy(), keras.config.image_data_format()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(form)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"])
+def test_another_dtype_of_keras_changes_no_number(dtype, expected, keras_as_before):
+    if not dtype.startswith("mixed"):
+        keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    keras.config.set_image_data_format("channels_first")
+    np.testing.assert_array_equal(figures(), expected)
+
+
+@pytest.mark.parametrize("inherited", INHERITED.values(), ids=INHERITED)
+def test_an_inherited_environment_stops_nothing(inherited, tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16", "backend": "torch", "epsilon": 0.1}))
+    (tmp_path / "matplotlibrc").write_text("backend: qtagg\ntext.usetex: True\nfont.family: Nowhere\n")
+    environment = os.environ | {name: value.replace("here", str(tmp_path), 1) for name, value in inherited.items()}
+    program = """
+        import sys
+        import pixel_snail
+        model = pixel_snail.build("h6_noup", image_shape=(4, 4, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+        assert {variable.dtype for variable in model.network.variables} == {"float32"}
+        from pixel_snail.reports import plotting
+        plotting.save_learning_curve([[8.0, 7.0]], [7.5], sys.argv[1])
+    """
+    program = "\n".join(line.strip() for line in program.splitlines())
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "curve.png"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curve.png").exists()
+
+
+def test_a_matplotlibrc_does_not_change_a_picture(tmp_path):
+    plotting.save_learning_curve([[8.0, 7.0]], [7.5], tmp_path / "plain.png")
+    with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7, "axes.facecolor": "black"}):
+        plotting.save_learning_curve([[8.0, 7.0]], [7.5], tmp_path / "inherited.png")
+    assert (tmp_path / "inherited.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
