@@ -4,7 +4,9 @@ import dataclasses
 import os
 import resource
 import shutil
+import tempfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -103,6 +105,77 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     flip_a_bit(run / "8" / f"params_cifar.ckpt{ENDINGS[0]}")
     with pytest.raises(UserError, match=r"none of the 2 checkpoints below .* can be read"):
         checkpoint.find(str(tmp_path))
+
+
+def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
+    """Among the characters are those of TensorFlow's patterns, and a byte that is not UTF-8."""
+    model, loaded = golden_numbers.build(NAME), golden_numbers.build(NAME)
+    optimizer = PolyakAdam()
+    optimizer.build(model.trainable_variables)
+
+    @given(st.text("[]*?\\\\{}~$%!é漢 \n\udcff'\"ab", min_size=1, max_size=12))
+    @settings(max_examples=40, deadline=None)
+    def law(name):
+        for variable in loaded.trainable_variables:
+            variable.assign(tf.zeros_like(variable))
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = os.path.join(folder, f"run {name}", "0", "params_cifar.ckpt")
+            checkpoint.save(prefix, model, optimizer, {})
+            assert checkpoint.find(os.path.join(folder, f"run {name}")) == prefix
+            checkpoint.load(checkpoint.find(f"{prefix}.index"), loaded)
+        for actual, expected in zip(loaded.trainable_variables, model.trainable_variables, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+    law()
+
+
+@pytest.mark.parametrize("ending", ["", ".index", ".meta", ".data-00000-of-00001"])
+@pytest.mark.parametrize("name", ["params_cifar.ckpt", "model-1000", "weights.v2", "checkpoint"])
+def test_a_checkpoint_is_found_by_any_of_its_files_whatever_its_name(name, ending, tmp_path):
+    prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "released" / name)
+    (tmp_path / "released" / f"{name}.meta").write_bytes(b"the graph, which the original's Saver writes")
+    assert checkpoint.find(prefix + ending) == prefix
+    assert checkpoint.find(str(tmp_path)) == prefix
+
+
+@pytest.mark.parametrize(
+    "noted", ["params_cifar.ckpt", "{folder}/params_cifar.ckpt", "/home/author/run/params_cifar.ckpt"]
+)
+def test_a_savers_text_file_leads_to_its_checkpoint_also_in_another_folder(noted, tmp_path):
+    prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
+    noted = noted.format(folder=tmp_path)
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{noted}"\nall_model_checkpoint_paths: "other"\n')
+    assert checkpoint.find(str(tmp_path / "checkpoint")) == prefix
+
+
+def test_another_text_file_of_that_name_is_refused(tmp_path):
+    (tmp_path / "checkpoint").write_text("something else")
+    with pytest.raises(UserError, match="checkpoint does not say which checkpoint is the newest: give its prefix"):
+        checkpoint.find(str(tmp_path / "checkpoint"))
+
+
+def test_the_summary_names_network_steps_and_the_number_of_other_runs(tmp_path):
+    newest = saved_after(9, tmp_path / "a", "8")
+    assert checkpoint.summary(newest, str(tmp_path)) == f"{newest}: {NAME}, 4 filters, 9 steps taken"
+    saved_after(7, tmp_path / "b", "6")
+    line = checkpoint.summary(newest, str(tmp_path))
+    assert line.endswith(f"9 steps taken; the newest of 2 checkpoints of 2 runs below {tmp_path}")
+    original = golden_numbers.checkpoint(NAME)
+    assert checkpoint.summary(original) == f"{original}: 3 steps taken"
+
+
+def test_the_names_of_classes_are_kept(tmp_path):
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+    for names in (("cat", "dog", "漢"), None):
+        model = models.build(NAME, (8, 8, 3), 3, names, **settings)
+        optimizer = PolyakAdam()
+        optimizer.build(model.trainable_variables)
+        prefix = str(tmp_path / str(names) / "params.ckpt")
+        checkpoint.save(prefix, model, optimizer, {})
+        assert checkpoint.Reader(prefix).description() == model.description
+        assert model.description.class_names == names
+        model.save(tmp_path / "network.keras")
+        assert keras.models.load_model(tmp_path / "network.keras").description == model.description
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):

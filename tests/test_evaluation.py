@@ -29,7 +29,11 @@ def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rn
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.png", np.zeros([5, 4, 3], np.uint8), "a.png is 4 x 5 pixels, smaller than the network's images of 4 x 6"),
+        (
+            "a.png",
+            np.zeros([5, 4, 3], np.uint8),
+            "a.png has 4 x 5 pixels, but .* 4 x 6: --resize enlarges it",
+        ),
         ("a.npy", np.full([6, 4, 3], 0.5), "it can't be told whether black is 0 or -1"),
         ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
         ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),
@@ -66,10 +70,14 @@ def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(t
     PIL.Image.fromarray(picture).save(tmp_path / "a.png")
     images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=False)
     np.testing.assert_allclose(images[0] * 127.5 + 127.5, picture[3:9, 2:6], atol=1e-4)
-    assert remark == "8 x 13 pixels, of which the middle 4 x 6 are taken"
+    assert remark == "cropped from 8 x 13 to the 4 x 6 pixels in its middle"
     images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=True)
     assert images.shape == (1, *SHAPE)
-    assert remark.startswith("resized from 8 x 13 pixels to 4 x 6")
+    assert remark == "resized from 8 x 13 to 4 x 6 pixels"
+    PIL.Image.fromarray(picture[:6]).save(tmp_path / "grid.png")  # 8 x 6: two images, but for --resize one
+    images, remark = drawing.images_to_complete(str(tmp_path / "grid.png"), SHAPE, resize=True)
+    np.testing.assert_allclose(images[0] * 127.5 + 127.5, picture[:6, 2:6], atol=1e-4)
+    assert remark == "cropped from 8 x 6 to the 4 x 6 pixels in its middle"
 
 
 def test_classes_of_samples_and_completions():
@@ -88,5 +96,5 @@ def test_classes_are_given_by_number_or_name():
     assert drawing.class_numbers(None, None, None) is None
     with pytest.raises(UserError, match="--classes is for networks trained with --class_conditional"):
         drawing.class_numbers(["1"], None, None)
-    with pytest.raises(UserError, match="there is no class 3; the classes are 0 to 2"):
+    with pytest.raises(UserError, match="there is no class 3, the last is 2"):
         drawing.class_numbers(["3"], 3, None)

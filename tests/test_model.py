@@ -15,6 +15,7 @@ from networks import CAUSAL
 import golden_numbers
 from pixel_snail import blocks, checkpoint, logistic_mixture
 from pixel_snail import model as models
+from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution, xla
 from pixel_snail.weights import data_dependent_initialisation, fold, folded
 
@@ -248,3 +249,25 @@ def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itse
     # Folding normalises the weights of many layers together, which takes sums in another order.
     np.testing.assert_allclose(with_folded_weights(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert len(traced) == kinds < len(model.blocks)
+
+
+@pytest.mark.parametrize(
+    "name", ["h6_noup", "h12_pool2_smallkey", "h8_noup_smallkey_ar_chs", "h6_shift", "h6_shift_small_attn", "model"]
+)
+def test_an_image_too_small_for_a_network_is_refused_by_the_least_size(name):
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+    least, too_small = ("2 rows", (1, 8, 3)) if name == "model" else ("2 pixels", (1, 1, 3))
+    with pytest.raises(UserError, match=f"model={name} needs images of at least {least}, not 1 x "):
+        models.build(name, too_small, **settings)
+
+
+@pytest.mark.parametrize("name, shape", [("h6_noup", (1, 2, 3)), ("h6_shift", (2, 1, 3)), ("model", (2, 1, 3))])
+def test_the_least_image_has_finite_gradients(name, shape):
+    network = models.build(name, shape, nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
+    x = tf.cast(np.random.default_rng(0).uniform(-1, 1, [8, *shape]), tf.float32)
+    with data_dependent_initialisation():
+        network(x)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, network(x)))
+    gradients = tape.gradient(loss, network.trainable_variables)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)

@@ -1,10 +1,13 @@
 """Training steps against the original's numbers, one replica against several, and whole small runs."""
 
+import dataclasses
 import json
 import re
+import time
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from networks import add_spec, build_shallow, shallow
@@ -14,11 +17,12 @@ import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, logistic_mixture, steps
+from pixel_snail import checkpoint, logistic_mixture, steps, training
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
+from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam, flatten
-from pixel_snail.reports import comparisons
+from pixel_snail.reports import comparisons, plotting
 from pixel_snail.weights import fold, folded
 
 
@@ -294,6 +298,141 @@ def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tin
     assert np.abs(every_class[0] - drawn[0]).max() > 0
     assert run(eval_command, [*argv, "--nr_samples=3", "--classes=3"]) == 2
     assert "there is no class 3, the last is 2" in capfd.readouterr().err
+
+
+def test_figures_go_to_stdout_and_progress_to_stderr(tiny, tmp_path, capfd):
+    assert run(train_command, [*TINY_NETWORK, "-x1", f"-o{tmp_path}/runs", "--polyak_decay=0.1"]) == 0
+    of_training = capfd.readouterr()
+    argv = [f"-r{tmp_path}/runs", "--nr_samples=1", f"-o{tmp_path}/pictures"]
+    assert run(eval_command, argv) == 0
+    of_evaluation = capfd.readouterr()
+    for out, err, figure in ((*of_training, "test_bpd "), (*of_evaluation, "bits/dim: ")):
+        assert figure in out
+        assert figure not in err
+        for progress in ("step/s", "batch/s", "row/s", "it/s", "\r", "compiling"):
+            assert progress not in out
+        assert "%|" in err
+    names = [line.split()[0] for line in of_training.out.splitlines() if line.split()[0] in training._DIGITS]
+    assert names == ["epoch", "time", "lr", "train_bpd", "test_bpd"]
+    assert all(len(line.split()[1]) < 12 for line in of_training.out.splitlines() if line.split()[0] in names)
+    assert of_evaluation.out.startswith("checkpoint: ")
+
+
+def test_a_run_says_why_it_ended_and_where_its_results_are(tiny, tmp_path, capsys):
+    assert run(train_command, [*TINY_NETWORK, "-x2", f"-o{tmp_path}"]) == 0
+    (folder,) = tmp_path.iterdir()
+    out = capsys.readouterr().out
+    assert "ended after 10 steps: --max_epochs=2 is reached\n" in out
+    for line in (
+        f"checkpoint: {folder}/1/params_tiny.ckpt",
+        f"samples: {folder}/tiny_samples.png",
+        f"learning curve: {folder}/learning_curve.png",
+    ):
+        assert f"{line}\n" in out
+        assert list(tmp_path.rglob(line.rpartition("/")[2] + "*"))
+
+
+def test_the_time_of_the_first_step_does_not_count(tiny, tmp_path, capsys, monkeypatch):
+    make = steps.train_step
+
+    def slow_at_first(*arguments, **keywords):
+        step, calls = make(*arguments, **keywords), []
+
+        def call(batch):
+            if not calls:
+                time.sleep(3)  # longer than --max_minutes
+            calls.append(None)
+            return step(batch)
+
+        return call
+
+    monkeypatch.setattr(steps, "train_step", slow_at_first)
+    assert run(train_command, [*TINY_NETWORK, "-x1", "--max_minutes=0.05", "--sample_interval=0", f"-o{tmp_path}"]) == 0
+    assert "ended after 5 steps" in capsys.readouterr().out
+
+
+def test_max_minutes_is_told_as_the_reason(tiny, tmp_path, capsys):
+    assert run(train_command, [*TINY_NETWORK, "--max_minutes=1e-6", "--sample_interval=0", f"-o{tmp_path}"]) == 0
+    assert "ended after 1 steps: --max_minutes=1e-06 are over, in epoch 0\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("decay, is_young", [(0.9995, True), (0.5, False)])
+def test_a_test_of_a_young_average_also_tells_the_figure_of_the_parameters(decay, is_young, tiny, tmp_path, capsys):
+    argv = [*TINY_NETWORK, "-x1", f"--polyak_decay={decay}", "--sample_interval=0", f"-o{tmp_path}"]
+    assert run(train_command, argv) == 0
+    out = capsys.readouterr().out
+    assert ("the average is young: the initial parameters still weigh 99.8% in it" in out) == is_young
+    if is_young:
+        assert run(eval_command, [f"-r{tmp_path}", "--raw"]) == 0
+        raw = re.search(r"without averaging, test_bpd is ([\d.]+)", out)[1]
+        evaluated = re.search(r"bits/dim: ([\d.]+)", capsys.readouterr().out)[1]
+        assert float(raw) == pytest.approx(float(evaluated), abs=2e-4)  # both are rounded
+
+
+def test_the_learning_curve_is_drawn_before_the_first_test_is(tiny, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "_FIRST_CURVE", 1e-9)
+    save = plotting.save_learning_curve
+    monkeypatch.setattr(
+        plotting, "save_learning_curve", lambda steps, test, path: (drawn.append(len(test)), save(steps, test, path))
+    )
+    assert run(train_command, [*TINY_NETWORK, "-x1", "--sample_interval=0", f"-o{tmp_path}"]) == 0
+    assert drawn[0] == 0
+    assert drawn[-1] == 1
+
+
+def test_a_set_of_another_size_than_the_published_one_is_told_before_training(tiny, tmp_path, capsys, monkeypatch):
+    argv = [*TINY_NETWORK, "-x1", "--sample_interval=0"]
+    assert run(train_command, [*argv, f"-o{tmp_path}/a"]) == 0
+    assert "comparable" not in capsys.readouterr().out
+    for test_images, train_images, reason in ((6, 11, "test set has 6"), (5, 12, "training set has 12")):
+        published = comparisons.PaperTestSet(test_images, train_images, 9.0, ())
+        monkeypatch.setitem(comparisons.paper_test_sets, "tiny", published)
+        assert run(train_command, [*argv, f"-o{tmp_path}/{train_images}"]) == 0
+        told = f"warning: no result will be comparable with the paper's: the published {reason} images\n"
+        assert told in capsys.readouterr().out
+
+
+def test_names_of_classes_are_kept_shown_and_compared(tiny, tmp_path, capsys, monkeypatch):
+    def load(names):
+        return lambda data_dir: dataclasses.replace(tiny_data_set(labels=True), class_names=names)
+
+    monkeypatch.setitem(data.data_sets, "tiny_labels", load(("cat", "dog", "a gnu")))
+    argv = [*TINY_NETWORK, "-c", "--data_set=tiny_labels", "-x1", "--polyak_decay=0.5"]
+    assert run(train_command, [*argv, f"-o{tmp_path}/runs"]) == 0
+    (samples,) = (tmp_path / "runs").rglob("*_samples.png")
+    assert PIL.Image.open(samples).size[0] > 8  # a name beside each row, of one image of 8 x 8 here
+    capsys.readouterr()
+    drawing = [f"-r{tmp_path}/runs", "--skip_test", "--nr_samples=3", f"-o{tmp_path}/drawn"]
+    assert run(eval_command, [*drawing, "--classes=a gnu,0"]) == 0
+    assert "samples: 4 images, 2 of each of 2 classes: " in capsys.readouterr().out
+    assert run(eval_command, [*drawing, "--classes=emu"]) == 2
+    assert "there is no class emu, the last is 2; the classes are cat, dog, a gnu" in capsys.readouterr().err
+    monkeypatch.setitem(data.data_sets, "tiny_labels", load(("cat", "emu", "a gnu")))
+    assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
+    assert "was trained on other classes" in (err := capsys.readouterr().err)
+    assert err.endswith("one is dog there and emu here\n")
+
+
+def test_a_checkpoint_of_another_number_of_classes_is_told_by_the_number(tiny, tmp_path, capsys, monkeypatch):
+    argv = [*TINY_NETWORK, "-c", "--data_set=tiny_labels", "-x1", "--sample_interval=0"]
+    assert run(train_command, [*argv, f"-o{tmp_path}/runs"]) == 0
+    fewer = tiny_data_set(labels=True)
+    fewer = DataSet(Split(fewer.train.images, fewer.train.labels % 2), Split(fewer.test.images, fewer.test.labels % 2))
+    monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: fewer)
+    assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
+    assert "was trained on 3 classes, but the data set tiny_labels has 2" in capsys.readouterr().err
+    assert run(train_command, [*argv, "-x2", f"-r{tmp_path}/runs", f"-o{tmp_path}/more"]) == 2
+    assert "the number of classes is 3 there and 2 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split, labels", [("training", [0, 1, -1]), ("test", [0, 2, 1])])
+def test_a_label_that_is_no_class_is_refused_with_its_image(split, labels):
+    images, good = np.zeros([3, 4, 4, 3], np.uint8), np.array([0, 1, 1])
+    of_split = {"training": good, "test": good} | {split: np.array(labels)}
+    outside = 2 if split == "training" else 1
+    with pytest.raises(UserError, match=f"{split} image {outside} has the label {labels[outside]}, but the classes"):
+        DataSet(Split(images, of_split["training"]), Split(images, of_split["test"]))
 
 
 def test_channel_wise_outputs_train_evaluate_and_sample(tiny, tmp_path, monkeypatch):

@@ -160,6 +160,53 @@ def test_other_flags_are_another_run(train, tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+def test_a_run_in_a_folder_of_any_name_goes_on(train, tmp_path):
+    folder = f"-o{tmp_path}/lr[1e-3] *?\\\udcff"
+    assert train("-x1", "--resume", "--sample_interval=0", folder)[0] == 0
+    code, out, _ = train("-x2", "--resume", "--sample_interval=0", folder)
+    assert code == 0
+    assert "going on in epoch 1" in out
+
+
+def test_a_run_whose_checkpoints_cant_be_read_is_never_begun_anew(train, tmp_path):
+    assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
+    (index,) = tmp_path.rglob("*.index")
+    index.write_bytes(b"damaged")
+    code, _, err = train("-x2", "--resume", "--sample_interval=0")
+    assert code == 2
+    assert "has these flags, but none of the 1 checkpoints below the folder" in err.splitlines()[-1]
+    assert "move the run away to begin a new one" in err
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_run_killed_in_its_first_saving_is_begun_anew_and_that_is_said(train, tmp_path):
+    assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    (run / "0").rename(run / ".writing_0")
+    code, out, _ = train("-x1", "--resume", "--sample_interval=0")
+    assert code == 0
+    assert f"{run} has these flags, but it ended before its first checkpoint was whole: a new run begins" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_run_and_saves_unless_it_was_ignored_at_the_start(number, train, monkeypatch, tmp_path):
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        for handler, steps_done in ((signal.default_int_handler, 3), (signal.SIG_IGN, STEPS_AN_EPOCH)):
+            signal.signal(number, handler)
+            with monkeypatch.context() as patched:
+                before_call(patched, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
+                code, out, err = train("-x1", f"-o{tmp_path}/{steps_done}", "--sample_interval=0")
+            assert code == 0
+            was_told = f"{number.name}: stopping; a second one ends the run at once, unsaved" in err
+            assert was_told == (handler != signal.SIG_IGN)
+            assert f"after {steps_done} steps" in out
+            assert checkpoint.find(f"{tmp_path}/{steps_done}")
+            assert signal.getsignal(number) == handler
+    finally:
+        signal.signal(number, before)
+
+
 def test_the_second_signal_ends_at_once():
     before = signal.getsignal(signal.SIGINT)  # a shell's background job ignores it
     with signals.Signals() as asked:
@@ -175,8 +222,10 @@ def test_the_second_signal_ends_at_once():
 
 def test_a_run_stopped_before_its_first_step_has_nothing_to_save(train, monkeypatch, tmp_path):
     before_call(monkeypatch, steps, "train_step", 1, ask_to_stop)
-    code, out, _ = train("-x2")
+    code, out, err = train("-x2")
     assert code == 0
+    assert "SIGTERM: ending: no step is done yet, nothing is to be saved" in err
+    assert "unsaved" not in err
     assert "stopped by SIGTERM after 0 steps: start again: nothing is saved yet" in out
     assert names(tmp_path) == []
 
