@@ -47,9 +47,10 @@ def main() -> None:
             variable.assign(tf.zeros(variable.shape))
         time("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
-    evaluate = steps.test_step(strategy, model, lambda: model.trainable_variables)
-    time("first_evaluation_seconds", lambda: evaluate()(batch).numpy())
-    step = evaluate()
+    prepare = steps.test_step(strategy, model)
+    parameters = lambda: model.trainable_variables
+    time("first_evaluation_seconds", lambda: prepare(parameters)(batch).numpy())
+    step = prepare(parameters)
     time("evaluation_seconds", lambda: step(batch).numpy())
     result = {
         "parameters": sum(value.size for value in expected),

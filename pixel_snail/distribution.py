@@ -63,7 +63,8 @@ class Distribution:
         self.is_causal = not network.leaks
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
-        self._test_step = steps.test_step(self._strategy, network, lambda: network.trainable_variables)
+        self._test_step = steps.test_step(self._strategy, network)
+        self._parameters = lambda: network.trainable_variables
         self._drawers = {}
         self._has_warned = False
 
@@ -120,7 +121,7 @@ class Distribution:
         if not len(split):
             return
         yield from steps.nats_in_batches(
-            self._test_step(), self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
+            self._test_step(self._parameters), self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
         )
 
     def sample(

@@ -1,7 +1,7 @@
 """What the replicas compute: the initialisation, a training step, and the likelihood of test images."""
 
+import functools
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 
@@ -91,21 +91,23 @@ def train_step(
     return step
 
 
-def test_step(
-    strategy: tf.distribute.Strategy, network: Network, parameters: Callable[[], list[tf.Tensor]]
-) -> Callable[[], Callable]:
-    """A function that prepares the weights for many batches and returns a step: a function from a batch, distributed
-    over the replicas, to the nats of each value of each of its images, [B, H, W, 3], in order.
+def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[Callable], Callable]:
+    """A function that prepares the weights for many batches and returns a step.
 
-    Args:
-        parameters: returns the parameters to predict with, in the order of the network's variables.
+    Its argument is a function that returns the parameters to predict with, in the order of the network's variables. The
+    step maps a batch, distributed over the replicas, to the nats of each value of each of its images, [B, H, W, 3], in
+    order. It is compiled once, whatever the parameters.
     """
     layers, nr_labels = [], network.description.nr_labels
 
-    def replica_weights():
-        weights = for_maps(fold(network, parameters()))
-        layers[:] = weights
-        return list(weights.values())
+    @functools.cache
+    def preparation(parameters):
+        def replica_weights():
+            weights = for_maps(fold(network, parameters()))
+            layers[:] = weights
+            return list(weights.values())
+
+        return tf.function(lambda: strategy.run(replica_weights), autograph=False)
 
     def replica_step(batch, weights):
         def nats(micro_batch):
@@ -117,14 +119,10 @@ def test_step(
         return micro_batches.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)
-    def prepared():
-        return strategy.run(replica_weights)
-
-    @tf.function(autograph=False)
     def step(weights, batch):
         return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, weights])), 0)
 
-    return lambda: partial(step, prepared())
+    return lambda parameters: functools.partial(step, preparation(parameters)())
 
 
 def nats_in_batches(

@@ -211,10 +211,8 @@ class _Run:
             bfloat16=flags.bfloat16,
             recompute=flags.recompute,
         )
-        self.test_step, self.test_step_unaveraged = (
-            steps.test_step(self.strategy, self.network, parameters)
-            for parameters in (self.optimizer.averages, lambda: self.network.trainable_variables)
-        )
+        self.test_step = steps.test_step(self.strategy, self.network)
+        self.unaveraged = lambda: self.network.trainable_variables
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
             self.draw = sampling.drawer(self.network, flags.sample_batch)
@@ -356,7 +354,7 @@ class _Run:
     def _test(self):
         """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""
         of_epoch = self.history.untested_steps
-        self.history.add_test(self._test_bpd(self.test_step))
+        self.history.add_test(self._test_bpd(self.optimizer.averages))
         now = time.time()
         scalars = {
             "epoch": self.history.epoch,
@@ -369,7 +367,7 @@ class _Run:
         self.folder.log("\n".join(f"{name} {value:{_DIGITS[name]}}" for name, value in scalars.items()))
         initial = self.flags.polyak_decay ** self.optimizer.steps_taken()
         if initial > _YOUNG:
-            raw = self._test_bpd(self.test_step_unaveraged)
+            raw = self._test_bpd(self.unaveraged)
             self.folder.log(
                 f"the average is young: the initial parameters still weigh {initial:.1%} in it; without averaging, "
                 f"test_bpd is {raw:{_DIGITS['test_bpd']}}"
@@ -377,10 +375,10 @@ class _Run:
         self._summarise(scalars, self.optimizer.steps_taken())
         self._draw_curve()
 
-    def _test_bpd(self, test_step):
-        """Bits/dim of the whole test set."""
+    def _test_bpd(self, parameters):
+        """Bits/dim of the whole test set, predicted with the parameters that a function returns."""
         batches = steps.nats_in_batches(
-            test_step(),
+            self.test_step(parameters),
             self.strategy,
             self.data_set.test,
             self.flags.batch_size,

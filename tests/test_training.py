@@ -92,8 +92,8 @@ def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
-        test_step = steps.test_step(strategy, model, optimizer.averages)
-        nats = steps.nats_per_channel(steps.nats_in_batches(test_step(), strategy, split, batch_size=1)).sum(1)
+        test_step = steps.test_step(strategy, model)(optimizer.averages)
+        nats = steps.nats_per_channel(steps.nats_in_batches(test_step, strategy, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
     assert nats.shape == (3,)
