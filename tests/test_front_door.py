@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pixel_snail import flags, nn, settings
+import eval as eval_command
+import train
+from data import cifar10_plotdata
+from pixel_snail import inspection, nn, settings
 from pixel_snail import model as models
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +46,17 @@ def test_missing_packages_are_told_in_one_line():
     assert "it lacks absl, keras" in done.stderr
 
 
-def test_a_tilde_is_expanded_in_paths(monkeypatch):
+@pytest.mark.parametrize(
+    "parse, names",
+    [
+        (train.parse_flags, ["data_dir", "save_dir", "load_params"]),
+        (eval_command.parse_flags, ["data_dir", "save_dir", "load_params", "json", "complete"]),
+        (cifar10_plotdata.parse_flags, ["data_dir", "save_dir"]),
+    ],
+    ids=["train.py", "eval.py", "cifar10_plotdata"],
+)
+def test_a_tilde_is_expanded_in_every_path(parse, names, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert flags.path("~/runs") == "/home/somebody/runs"
+    parsed = vars(parse([f"--{name}=~/{name}" for name in names]))
+    assert {name: parsed[name] for name in names} == {name: f"/home/somebody/{name}" for name in names}
+    assert inspection.parse_flags(["~/run"]).path == "/home/somebody/run"

@@ -22,6 +22,9 @@ def test_the_whole_verified_test_set_is_compared():
         ({"data_set": "imagenet_resized", "images": 50_000, "unverified": "of 2017"}, "of 2017"),
         ({"data_set": "photos"}, "no published figure is of these images"),
         ({"data_set": "imagenet", "images": 50_000}, "49,999"),
+        # That the images are others comes first.
+        ({"images": 7, "causal": False, "class_conditional": True}, "the published test set has 10,000 images"),
+        ({"unverified": "the files are others", "causal": False}, "the files are others"),
     ],
 )
 def test_anything_else_is_not(change, reason):

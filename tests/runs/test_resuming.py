@@ -163,9 +163,10 @@ def test_other_flags_are_another_run(train, tmp_path):
 def test_a_run_in_a_folder_of_any_name_goes_on(train, tmp_path):
     folder = f"-o{tmp_path}/lr[1e-3] *?\\\udcff"
     assert train("-x1", "--resume", "--sample_interval=0", folder)[0] == 0
-    code, out, _ = train("-x2", "--resume", "--sample_interval=0", folder)
+    code, out, _ = train("-x4", "--resume", "--sample_interval=0", folder, "--keep=1")
     assert code == 0
     assert "going on in epoch 1" in out
+    assert 1 <= len(names(tmp_path)) <= 2  # the newest, and the best if it is another
 
 
 def test_a_run_whose_checkpoints_cant_be_read_is_never_begun_anew(train, tmp_path):
@@ -189,20 +190,33 @@ def test_a_run_killed_in_its_first_saving_is_begun_anew_and_that_is_said(train, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_run_and_saves_unless_it_was_ignored_at_the_start(number, train, monkeypatch, tmp_path):
-    before = signal.signal(number, signal.default_int_handler)
+def test_every_asking_signal_stops_a_run_and_saves(number, train, monkeypatch, tmp_path):
+    before = signal.signal(number, signal.default_int_handler)  # a shell's background job ignores SIGINT
     try:
-        for handler, steps_done in ((signal.default_int_handler, 3), (signal.SIG_IGN, STEPS_AN_EPOCH)):
-            signal.signal(number, handler)
-            with monkeypatch.context() as patched:
-                before_call(patched, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
-                code, out, err = train("-x1", f"-o{tmp_path}/{steps_done}", "--sample_interval=0")
-            assert code == 0
-            was_told = f"{number.name}: stopping; a second one ends the run at once, unsaved" in err
-            assert was_told == (handler != signal.SIG_IGN)
-            assert f"after {steps_done} steps" in out
-            assert checkpoint.find(f"{tmp_path}/{steps_done}")
-            assert signal.getsignal(number) == handler
+        before_call(monkeypatch, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
+        code, out, err = train("-x1", "--sample_interval=0")
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert code == 0
+    assert f"{number.name}: stopping; a second one ends the run at once, unsaved" in err
+    assert f"stopped by {number.name} after 3 steps" in out
+    assert names(tmp_path) == ["0_6"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number):
+    """As nohup ignores SIGHUP."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with signals.Signals() as asked:
+            os.kill(os.getpid(), number)
+            other = next(one for one in (signal.SIGTERM, signal.SIGHUP) if one != number)
+            assert asked.received is None
+            os.kill(os.getpid(), other)
+            assert asked.received == other.name
+            os.kill(os.getpid(), number)  # would kill, had it got its default back
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, before)
 
