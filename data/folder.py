@@ -97,8 +97,8 @@ def check_apart(data_dir: Path, save_dir: Path, test_folder: str | None = None) 
     for folder in folders.values() if "test" in folders else [data_dir]:
         if save_dir.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"--save_dir={save_dir} lies in {folder}, below which all pictures are the data set: name a --data_dir "
-                "or --save_dir apart from the other"
+                f"--save_dir={save_dir} lies in {folder}, below which all pictures are the data set: choose a "
+                "--save_dir outside of it"
             )
 
 

@@ -87,7 +87,10 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
 
 
 def newest_first(folder: str) -> list[str]:
-    """The prefixes of all checkpoints below a folder: of the run that was saved last first, in each by steps taken."""
+    """The prefixes of all checkpoints below a folder, newest first: runs by their last save, then by steps taken.
+
+    A damaged checkpoint counts as the newest of its run.
+    """
     indices = _indices(folder)
     saved = {index: index.stat().st_mtime for index in indices}
     of_run = {}
@@ -201,6 +204,8 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
     # All is read before anything is assigned: an error leaves the network as it was.
     values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
     if optimizer is not None:
+        if names[0] + AVERAGE not in reader.shapes:
+            raise UserError(f"the checkpoint {prefix} has no Polyak averages: training can't go on from it")
         averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
         momentum = reader.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())

@@ -177,5 +177,5 @@ def classes_to_complete(classes: list[int] | None, images: int, nr_labels: int |
     if nr_labels is None:
         return None
     if not classes or len(classes) not in (1, images):
-        raise UserError(f"--complete needs the classes of the {images} images: --classes=, one for all or one for each")
+        raise UserError(f"--complete needs --classes: one class for all {images} images, or one for each")
     return np.resize(classes, images)

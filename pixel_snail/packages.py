@@ -6,20 +6,23 @@ Written so that older versions of Python can read it too.
 import importlib.util
 import sys
 
-_PACKAGES = "absl keras matplotlib numpy PIL tensorflow tqdm".split()
+_MODULES = "absl keras matplotlib numpy PIL tensorflow tqdm".split()
 
 
 def _problem():
-    """Why the command can't start, in words; None if it can."""
+    """Why the command can't start, and what to do; None if it can."""
     if sys.version_info < (3, 11):  # noqa: UP036
-        return f"it is Python {sys.version_info[0]}.{sys.version_info[1]}, and 3.11 or newer is needed"
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    return f"it lacks {', '.join(missing)}" if missing else None
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return (
+            f"this program needs Python 3.11 or newer, but {sys.executable} is {version}: run "
+            "`make PYTHON=python3.11 .venv/installed`, then use .venv/bin/python"
+        )
+    missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return f"{sys.executable} lacks {', '.join(missing)}: run `make .venv/installed`, then use .venv/bin/python"
 
 
 if _problem():
-    sys.stderr.write(
-        f"error: {sys.executable} can't run this program: {_problem()}; `make .venv/installed` installs all that is "
-        "needed, and `.venv/bin/python` then runs it (or: pip install -r requirements.txt)\n"
-    )
+    sys.stderr.write(f"error: {_problem()}\n")
     sys.exit(2)

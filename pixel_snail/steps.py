@@ -94,9 +94,9 @@ def train_step(
 def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[Callable], Callable]:
     """A function that prepares the weights for many batches and returns a step.
 
-    Its argument is a function that returns the parameters to predict with, in the order of the network's variables. The
-    step maps a batch, distributed over the replicas, to the nats of each value of each of its images, [B, H, W, 3], in
-    order. It is compiled once, whatever the parameters.
+    It is called with a function that returns the parameters to predict with, in the order of the network's variables.
+    The step maps a batch, distributed over the replicas, to the nats of each value of each of its images,
+    [B, H, W, 3], in order. It is compiled once, whatever the parameters.
     """
     layers, nr_labels = [], network.description.nr_labels
 
@@ -139,7 +139,7 @@ def nats_in_batches(
 
     Args:
         step: the step that `test_step`'s function returned.
-        batch_size: images a replica.
+        batch_size: images of each replica in each batch.
         leave: whether the progress bar stays on the screen.
         cluster: the workers, if there may be several: each computes its part, and gets all results.
         before_each: called before each batch; it may raise.

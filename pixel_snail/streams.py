@@ -1,4 +1,4 @@
-"""A command's standard output and error: they outlive readers that leave, terminals that close, and odd names."""
+"""A command's standard output and error: they survive readers that leave and terminals that close."""
 
 import errno
 import io

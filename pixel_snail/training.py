@@ -44,7 +44,7 @@ _FIRST_CURVE = 60
 def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
     """Does what train.py's flags say. A user's mistakes are found before a folder is made.
 
-    On SIGTERM and SIGINT it saves and returns.
+    On SIGTERM, SIGINT and SIGHUP it saves, if it has taken a step, and returns.
 
     Args:
         load_data: loads the data set that the flags name.
@@ -316,10 +316,10 @@ class _Run:
         )
         if refused > self.flags.skip_nonfinite:
             newest = self.checkpoints.newest
-            go_on = f"go on from the last good checkpoint with --load_params={newest}, or start" if newest else "start"
+            go_on = f"go on from the last good checkpoint with --load_params={newest}" if newest else "start again"
             raise UserError(
-                f"{where}: the run has diverged; {go_on} again with a lower --learning_rate; or pass over such batches "
-                "with --skip_nonfinite"
+                f"{where}: the run has diverged; lower --learning_rate, and {go_on}; or pass over such batches with "
+                "--skip_nonfinite"
             )
         self.folder.log(f"warning: {where}: passed over, {refused} of --skip_nonfinite={self.flags.skip_nonfinite}")
 

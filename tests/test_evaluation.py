@@ -87,7 +87,7 @@ def test_classes_of_samples_and_completions():
     assert drawing.classes_to_complete([1], 2, nr_labels=3).tolist() == [1, 1]
     assert drawing.classes_to_complete([1, 0], 2, nr_labels=3).tolist() == [1, 0]
     for classes in (None, [0, 1, 2]):
-        with pytest.raises(UserError, match="needs the classes of the 2 images"):
+        with pytest.raises(UserError, match="needs --classes: one class for all 2 images, or one for each"):
             drawing.classes_to_complete(classes, 2, nr_labels=3)
 
 

@@ -29,8 +29,8 @@ def newest_run(flags: argparse.Namespace) -> Found:
     """Finds the newest run of the same flags below --save_dir that has a checkpoint.
 
     Raises:
-        UserError: the checkpoints of that run can't be read; or there are only runs of other flags, of which one may be
-            meant, and --new_run is not given.
+        UserError: the checkpoints of that run can't be read; or all runs of the data set with a checkpoint had other
+            flags, so that one of them may be meant. --new_run and --load_params say that a new run is meant.
     """
     runs = [(path, _differing(run, flags)) for path, run in _runs(flags)]
     same = [path for path, differing in runs if not differing]
@@ -45,18 +45,19 @@ def newest_run(flags: argparse.Namespace) -> Found:
     if same:
         return Found(None, None, f"{same[0]} has these flags, but it ended before its first checkpoint was whole")
     others = [(path, differing) for path, differing in runs if checkpoint.newest_first(str(path))]
-    if others and not flags.new_run:
+    if others and not (flags.new_run or flags.load_params):
         path, differing = min(others, key=lambda run: len(run[1]))
         raise UserError(
             f"--resume: no run in {flags.save_dir} has these flags; the nearest is {path}, which had "
-            f"{', '.join(differing)}: give the same to go on with it, or --new_run to begin a new run"
+            f"{', '.join(differing)}: repeat its flags to go on with it, or add --new_run to begin a new run"
         )
     return Found(None, None, f"no run in {flags.save_dir} has these flags")
 
 
 def _runs(flags):
     """The folders of the runs of the same data set, newest first, and their flags."""
-    for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_*"), reverse=True):
+    # A digit, the year's first, follows: else the runs of imagenet_resized would count as imagenet's.
+    for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_[0-9]*"), reverse=True):
         try:
             run = json.loads((path / "flags.json").read_text())
         except (OSError, ValueError, RecursionError):
@@ -69,14 +70,26 @@ def _differing(run, flags):
     """How a run's flags differ from `flags`, one string each. A run of an earlier version may lack a flag."""
     ours = {name: value for name, value in vars(flags).items() if name not in _NOT_COMPARED}
     theirs = {name: run.get(name, command_line.DATA_DEFAULTS.get(name)) for name in ours}
-    return [f"--{name}={theirs[name]} (here {ours[name]})" for name in ours if theirs[name] != ours[name]]
+    return [
+        f"{_as_given(name, theirs[name])} (here {_as_given(name, ours[name])})"
+        for name in ours
+        if theirs[name] != ours[name]
+    ]
+
+
+def _as_given(name, value):
+    """A flag as it is given on the command line."""
+    if value is None or value is False:
+        return f"no --{name}"
+    return f"--{name}" if value is True else f"--{name}={value}"
 
 
 def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:
     """Gives flags of the network and the data set that are None their values in a checkpoint's run, or their defaults.
 
-    The network is read from the checkpoint or, if that does not tell, from `flags.json` in the run's folder, above the
-    checkpoint's own; the data set is read from there. A data set other than the run's gets none of the run's flags.
+    The network is read from the checkpoint or, if that does not tell, from the run's `flags.json`, which lies in the
+    folder above the checkpoint's; the data set is read from `flags.json`. Another data set than the run's gets none of
+    the run's data flags.
 
     Args:
         flags: changed in place.

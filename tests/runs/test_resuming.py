@@ -152,7 +152,7 @@ def test_other_flags_are_another_run(train, tmp_path):
     assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
     code, _, err = train("-x1", "--resume", "--sample_interval=0", "--seed=3")
     assert code == 2
-    assert "which had --seed=42 (here 3): give the same to go on with it, or --new_run to begin a new run" in err
+    assert "which had --seed=42 (here --seed=3): repeat its flags to go on with it, or add --new_run to begin" in err
     assert len(list((tmp_path / "runs").iterdir())) == 1
     code, out, _ = train("-x1", "--resume", "--new_run", "--sample_interval=0", "--seed=3")
     assert code == 0

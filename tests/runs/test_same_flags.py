@@ -39,6 +39,23 @@ def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, ru
             same_flags.newest_run(flags)
 
 
+@pytest.mark.parametrize(
+    "flags, of_run",
+    [(["--data_set=imagenet"], "imagenet_resized"), (["--data_set=folder", "--load_params=x"], "folder")],
+    ids=["another data set, of a longer name", "--load_params says where the new run begins"],
+)
+def test_a_run_of_other_flags_does_not_stop_a_run_that_is_clearly_another(flags, of_run, run):
+    run.rename(run.with_name(f"pixelsnail_{of_run}_2026_01_01_00_00_00"))
+    found = same_flags.newest_run(train_command.parse_flags([*flags, f"-o{run.parent}", "--seed=7"]))
+    assert found == (None, None, f"no run in {run.parent} has these flags")
+
+
+def test_a_flag_that_was_not_given_is_told_so(run):
+    flags = train_command.parse_flags(["--data_set=folder", f"-o{run.parent}", "--bfloat16", "--max_epochs=7", "-s1"])
+    with pytest.raises(UserError, match=r"had --seed=42 \(here --seed=1\), no --bfloat16 \(here --bfloat16\): repeat"):
+        same_flags.newest_run(flags)
+
+
 @pytest.mark.parametrize("given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val"}])
 def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run, monkeypatch):
     class Described:
