@@ -89,7 +89,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--max_minutes",
         type=command_line.positive_float,
-        help="stop training after this many minutes, then test and save",
+        help="train this many minutes from the end of the first step, then test and save",
     )
     add(
         "--sample_interval",

@@ -113,7 +113,7 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     )
     add(
         "--test_folder",
-        help="with --data_set=folder: the folder of the test set, beside train; without it, test or val",
+        help="with --data_set=folder: the test folder beside train; without it: test, val, valid or validation",
     )
 
 
