@@ -78,6 +78,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="factor of the rate, applied before every step",
     )
     add(
+        "--lr_to_zero",
+        action="store_true",
+        help="lower the learning rate to 0 by the end of the run: of its epochs, or of the minutes of all its starts",
+    )
+    add(
         "-a",
         "--init_batch_size",
         type=command_line.positive_int,

@@ -9,6 +9,7 @@ Private parts of Keras's optimizer for TensorFlow are used in this file only:
 - `_learning_rate`: the schedule itself, for the rate of the last step.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,14 @@ class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict:
         return {"learning_rate": self.learning_rate, "lr_decay": self.lr_decay}
+
+
+def cosine_annealing(part: float) -> float:
+    """The factor of the learning rate when this part of a run is over, [0, 1]: (1 + cos(pi part)) / 2, from 1 to 0.
+
+    Loshchilov & Hutter 2017 (SGDR), section 3, without restarts.
+    """
+    return (1 + math.cos(math.pi * min(part, 1))) / 2
 
 
 class PolyakAdam(keras.optimizers.Optimizer):
@@ -61,6 +70,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
     Attributes, after build:
         momentum, velocity, average: m, v and the average, variables [number of parameters]; see `split`.
         refused: the number of refused updates, a variable [].
+        lr_factor: multiplies the schedule's learning rate; a variable [], 1 unless somebody assigns another value.
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
         )
         self.average.assign(flatten([variable.value for variable in variables]))
         self.refused = self.add_variable([], dtype="int64", name="refused")
+        self.lr_factor = self.add_variable([], dtype="float32", initializer="ones", name="lr_factor")
 
     def steps_taken(self) -> int:
         # int(self.iterations) raises for a mirrored variable.
@@ -102,7 +113,8 @@ class PolyakAdam(keras.optimizers.Optimizer):
 
     def last_learning_rate(self) -> float:
         """The rate of the last step taken."""
-        return float(self._learning_rate(self.iterations.value - 1))
+        rate = self._learning_rate(self.iterations.value - 1)
+        return float(rate * tf.convert_to_tensor(self.lr_factor.value))
 
     def averages(self) -> list[tf.Tensor]:
         """The averaged parameters, in the order of the variables given to `build`."""
@@ -124,7 +136,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
             self._update_on_each_device,
             self._distribution_strategy,
             gradient,
-            learning_rate,
+            learning_rate * self.lr_factor.value,
             [variable.value for variable in trainable_variables],
         )
 

@@ -19,7 +19,7 @@ from pixel_snail.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
-from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import replicas
 from pixel_snail.parallel.cluster import Cluster
@@ -85,12 +85,12 @@ def _train(flags, load_data, cluster):
         data_set.sizes()
         | {"the checkpoint's epoch": so_far.epoch, "the number of its images already used in that epoch": so_far.images}
     )
-    if so_far.epoch >= flags.max_epochs:
-        behind = f"{prefix} has already done {so_far.epoch} epochs"
+    if over := _what_is_over(flags, so_far):
+        done, limit = over
         if not run_folder:
-            raise UserError(f"{behind}: raise --max_epochs={flags.max_epochs}")
+            raise UserError(f"{prefix} {done}: raise {limit}")
         if cluster.is_chief:
-            print(f"{behind}, and --max_epochs is {flags.max_epochs}: nothing is left to do")
+            print(f"{prefix} {done}, and the limit is {limit}: nothing is left to do")
         return
     with strategy.scope():
         network, optimizer = _network_and_optimizer(flags, cluster, data_set, prefix, so_far)
@@ -137,6 +137,16 @@ def _train(flags, load_data, cluster):
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
 
 
+def _what_is_over(flags, so_far):
+    """How long a run has already trained, and the flag that limits it, in words; None if it may go on."""
+    if so_far.epoch >= flags.max_epochs:
+        return f"has already done {so_far.epoch} epochs", f"--max_epochs={flags.max_epochs}"
+    minutes = so_far.seconds / 60
+    if flags.lr_to_zero and flags.max_minutes and minutes >= flags.max_minutes and so_far.is_tested:
+        return f"has already trained {minutes:.2f} minutes", f"--max_minutes={flags.max_minutes:g}"
+    return None
+
+
 def _notes(flags, data_set):
     """What a user should know of the images before any figure is printed."""
     published = comparisons.paper_test_sets.get(flags.data_set)
@@ -162,6 +172,8 @@ def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
         optimizer.build(network.trainable_variables)
         checkpoint.load(prefix, network, optimizer)
         optimizer.refused.assign(so_far.refused)
+        so_far.lr_factor = so_far.lr_factor if flags.lr_to_zero else 1.0
+        optimizer.lr_factor.assign(so_far.lr_factor)
         cluster.check_same_checkpoint([*network.trainable_variables, optimizer.average, optimizer.velocity])
     else:
         (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
@@ -222,6 +234,10 @@ class _Run:
             self.summaries = tf.summary.create_noop_writer()
         self.epoch_started = time.time()
         self.trains_since = None  # until the first step is compiled
+        # Only where time decides the learning rate: else the checkpoints of equal runs would differ by their seconds.
+        self.keeps_time = flags.lr_to_zero and flags.max_minutes is not None
+        self.seconds_before = self.history.seconds if self.keeps_time else 0
+        self.last_second = math.inf if flags.max_minutes is None else 60 * flags.max_minutes
         self.next_curve = _FIRST_CURVE
         self.steps_here = 0
         self.curve = self.folder.path / "learning_curve.png"
@@ -277,7 +293,7 @@ class _Run:
                     rate = self.optimizer.last_learning_rate()
                     bar.set_postfix(loss=f"{bits:.3f}", lr=f"{rate:.2e}", refresh=False)
                 if steps_a_second := bar.format_dict["rate"]:
-                    in_time = bar.n + 1 + steps_a_second * max(0, self._seconds_left())
+                    in_time = bar.n + 1 + steps_a_second * max(0, self.last_second - self._seconds())
                     bar.total = round(min(total, in_time))
                 bar.update()
                 if time.time() - self.trains_since > self.next_curve:
@@ -292,6 +308,9 @@ class _Run:
         Raises:
             UserError: it was refused, and more updates are than --skip_nonfinite allows.
         """
+        if self.flags.lr_to_zero:
+            self.history.lr_factor = cosine_annealing(self._part_over())
+            self.optimizer.lr_factor.assign(self.history.lr_factor)
         loss = float(self.step(batch))
         self.trains_since = self.trains_since or time.time()
         refused = self.optimizer.updates_refused()
@@ -329,27 +348,37 @@ class _Run:
         Raises:
             signals.Stopped: a worker was asked to stop.
         """
-        mine = bool(self.asked.received), self.checkpoints.is_due(), self._seconds_left() < 0
-        stop, save, late = self.cluster.gather(np.array(mine, np.int32)).T
+        mine = bool(self.asked.received), self.checkpoints.is_due(), self._seconds()
+        stop, save, seconds = self.cluster.gather(np.array(mine, np.float64)).T
+        is_late = self._is_late(seconds[0])
         if stop.any():
             raise signals.Stopped
         if save[0]:
             self._save()
-        return bool(late[0])
+        return is_late
 
     def _stop_if_asked(self):
         if self.cluster.gather(int(bool(self.asked.received))).any():
             raise signals.Stopped
 
-    def _seconds_left(self):
-        minutes = self.flags.max_minutes
-        if minutes is None or self.trains_since is None:
-            return math.inf
-        return self.trains_since + 60 * minutes - time.time()
+    def _seconds(self):
+        """How long the run or, without --lr_to_zero, this start of it has trained, by this worker's clock."""
+        return self.seconds_before + (0 if self.trains_since is None else time.time() - self.trains_since)
 
     def _out_of_time(self):
         # By the chief's clock, so that all workers stop after the same step.
-        return bool(self.cluster.gather(int(self._seconds_left() < 0))[0])
+        return self._is_late(self.cluster.gather(np.float64(self._seconds()))[0])
+
+    def _is_late(self, seconds):
+        if self.keeps_time:
+            self.history.seconds = float(seconds)
+        return bool(seconds > self.last_second)
+
+    def _part_over(self):
+        """The part of the run that is over, by its epochs or by its minutes, whichever is more."""
+        steps_an_epoch = len(self.data_set.train) // self.global_batch
+        epochs = self.history.epoch + self.history.images / self.global_batch / steps_an_epoch
+        return max(epochs / self.flags.max_epochs, self.history.seconds / self.last_second)
 
     def _test(self):
         """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam
+from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam, cosine_annealing
 
 
 def test_steps_are_the_formulas(rng):
@@ -36,6 +36,33 @@ def test_the_learning_rate_keeps_its_digits_over_a_million_steps():
     schedule = DecayBeforeStep(1e-3, 0.999998)
     for step in (0, 1, 10**6):
         np.testing.assert_allclose(float(schedule(step)), 1e-3 * 0.999998 ** (step + 1), rtol=1e-6)
+
+
+def test_cosine_annealing_falls_from_1_to_0_evenly_around_the_middle():
+    assert cosine_annealing(0) == 1
+    assert cosine_annealing(1) == 0
+    assert cosine_annealing(1.1) == 0  # a clock may show more than the time that a run has
+    parts = np.linspace(0, 1, 101)
+    factors = np.array([cosine_annealing(part) for part in parts])
+    assert (np.diff(factors) < 0).all()
+    np.testing.assert_allclose(factors + factors[::-1], 1, rtol=1e-12)
+    np.testing.assert_allclose(cosine_annealing(1 / 3), 3 / 4, rtol=1e-12)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_factor_of_the_learning_rate_scales_the_step_and_the_rate_that_is_told(mirrored, replicas):
+    strategy, changes, rates = mirrored(replicas), [], []
+    for factor in (1.0, 0.25):
+        with strategy.scope():
+            variable = keras.Variable(np.ones(3, np.float32))
+            optimizer = PolyakAdam(learning_rate=0.1)
+            optimizer.build([variable])
+        optimizer.lr_factor.assign(factor)
+        strategy.run(lambda v, o: o.apply([tf.constant([1.0, 2.0, 3.0])], [v]), [variable, optimizer])
+        changes.append(np.asarray(tf.convert_to_tensor(variable.value)) - 1)
+        rates.append(optimizer.last_learning_rate())
+    np.testing.assert_allclose(changes[1], 0.25 * changes[0], rtol=1e-5)
+    np.testing.assert_allclose(rates[1], 0.25 * rates[0], rtol=1e-6)
 
 
 def test_gradients_are_divided_by_the_machines():

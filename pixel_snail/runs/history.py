@@ -1,6 +1,7 @@
 """How far a run is, and its figures so far, which our checkpoints hold in addition to the original's tensors."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -18,6 +19,9 @@ class History:
         steps: the training bits/dim of every step, in a list for each interval between tests.
         test: the test bits/dim of each test.
         refused: how many updates the optimizer refused.
+        seconds: how long the run has trained, if its learning rate depends on that (--lr_to_zero and --max_minutes).
+            Each start counts from the end of its first step.
+        lr_factor: the factor of the learning rate in the last step.
     """
 
     epoch: int = 0
@@ -25,6 +29,8 @@ class History:
     steps: list[list[float]] = dataclasses.field(default_factory=list)
     test: list[float] = dataclasses.field(default_factory=list)
     refused: int = 0
+    seconds: float = 0.0
+    lr_factor: float = 1.0
 
     @property
     def is_tested(self) -> bool:
@@ -61,6 +67,8 @@ class History:
             "epoch": np.int64(self.epoch),
             "images": np.int64(self.images),
             "refused": np.int64(self.refused),
+            "seconds": np.float64(self.seconds),
+            "lr_factor": np.float64(self.lr_factor),
             "steps_between_tests": np.array([len(some) for some in self.steps], np.int64),
             "train_bpd": np.array([bits for some in self.steps for bits in some], np.float64),
             "test_bpd": np.array(self.test, np.float64),
@@ -78,11 +86,14 @@ def read(prefix: str) -> History | None:
         return None
     try:
         epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
+        # Earlier versions kept neither.
+        seconds, lr_factor = float(tensors.get("seconds", 0)), float(tensors.get("lr_factor", 1))
         numbers = np.asarray(tensors["steps_between_tests"], np.int64).reshape(-1)
         bits, test = (np.asarray(tensors[name], np.float64).reshape(-1) for name in ("train_bpd", "test_bpd"))
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
         if (
             min(epoch, images, refused, *numbers) < 0
+            or not (0 <= seconds < math.inf and 0 <= lr_factor <= 1)
             or numbers.sum() != len(bits)
             or len(steps) - len(test) not in (0, 1)
         ):
@@ -91,4 +102,4 @@ def read(prefix: str) -> History | None:
         raise UserError(
             f"the checkpoint {prefix} does not tell how far its run is: it was not written by this program"
         ) from error
-    return History(epoch, images, steps, test.tolist(), refused)
+    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor)

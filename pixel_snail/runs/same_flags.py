@@ -11,10 +11,15 @@ from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 
 _NOT_COMPARED = """
-    data_dir save_dir max_epochs max_minutes save_interval save_minutes keep sample_interval sample_batch skip_nonfinite
-    resume new_run
+    data_dir save_dir save_interval save_minutes keep sample_interval sample_batch skip_nonfinite resume new_run
 """.split()
 """Flags that do not affect a run's course: --resume goes on with a run that had others of these."""
+
+_ENDS = ["max_epochs", "max_minutes"]
+"""The flags that end a run. They affect its course only with --lr_to_zero."""
+
+_ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False}
+"""Flags that a run of an earlier version may lack, and their defaults."""
 
 
 class Found(NamedTuple):
@@ -67,9 +72,10 @@ def _runs(flags):
 
 
 def _differing(run, flags):
-    """How a run's flags differ from `flags`, one string each. A run of an earlier version may lack a flag."""
-    ours = {name: value for name, value in vars(flags).items() if name not in _NOT_COMPARED}
-    theirs = {name: run.get(name, command_line.DATA_DEFAULTS.get(name)) for name in ours}
+    """How a run's flags differ from `flags`, one string each."""
+    left_out = _NOT_COMPARED if flags.lr_to_zero else [*_NOT_COMPARED, *_ENDS]
+    ours = {name: value for name, value in vars(flags).items() if name not in left_out}
+    theirs = {name: run.get(name, _ADDED.get(name)) for name in ours}
     return [
         f"{_as_given(name, theirs[name])} (here {_as_given(name, ours[name])})"
         for name in ours

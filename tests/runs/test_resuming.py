@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps
+from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps, training
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.cluster import Cluster
@@ -118,6 +119,94 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     code, out, _ = train(*argv)
     assert code == 0
     assert "nothing is left to do" in out
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rates of the steps taken."""
+    make, rates = steps.train_step, []
+
+    def recording(strategy, network, optimizer, *arguments, **keywords):
+        step = make(strategy, network, optimizer, *arguments, **keywords)
+
+        def call(batch):
+            loss = step(batch)
+            rates.append(optimizer.last_learning_rate())
+            return loss
+
+        return call
+
+    monkeypatch.setattr(steps, "train_step", recording)
+    return rates
+
+
+def decayed(rates_without_decay):
+    return [rate * 1e-3 * 0.9 ** (t + 1) for t, rate in enumerate(rates_without_decay)]
+
+
+def test_the_learning_rate_falls_to_zero_over_the_epochs_of_a_run_however_often_it_is_resumed(
+    train, rates, monkeypatch, tmp_path
+):
+    argv = ["-x2", "--resume", "--lr_to_zero", "--sample_interval=0"]
+    code, out, _ = train(*argv, f"-o{tmp_path}/whole")
+    assert code == 0
+    number = 2 * STEPS_AN_EPOCH
+    expected = decayed((1 + np.cos(np.pi * t / number)) / 2 for t in range(number))
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)  # the rate is float32
+    told = [float(line.split()[1]) for line in out.splitlines() if line.startswith("lr ")]
+    np.testing.assert_allclose(told, [expected[STEPS_AN_EPOCH - 1], expected[-1]], rtol=1e-5)
+
+    rates.clear()
+    for in_step in (3, 4, None):
+        with monkeypatch.context() as patched:
+            if in_step:
+                before_call(patched, steps, "train_step", in_step, ask_to_stop)
+            assert train(*argv)[0] == 0
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    expected, found = tensors(tmp_path / "whole"), tensors(tmp_path / "runs")
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_the_learning_rate_falls_to_zero_over_the_minutes_of_all_starts(train, rates, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(time=lambda: clock[0]))
+    make = steps.train_step
+
+    def a_second_each(*arguments, **keywords):
+        step = make(*arguments, **keywords)
+
+        def call(batch):
+            clock[0] += 1
+            return step(batch)
+
+        return call
+
+    monkeypatch.setattr(steps, "train_step", a_second_each)
+    argv = ["--resume", "--lr_to_zero", f"--max_minutes={8 / 60}", "--sample_interval=0"]
+    with monkeypatch.context() as patched:
+        before_call(patched, steps, "train_step", 4, ask_to_stop)
+        assert train(*argv)[0] == 0
+    clock[0] += 1000  # between the two starts
+    code, out, _ = train(*argv)
+    assert code == 0
+    # The first step of each start does not count: 3 of 4 seconds before the stop, and none of the fifth step's.
+    seconds = [0, 0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
+    expected = decayed((1 + np.cos(np.pi * second / 8)) / 2 for second in seconds)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
+    assert "ended after 11 steps: --max_minutes=0.133333 are over, in epoch 2\n" in out
+
+    code, out, _ = train(*argv)
+    assert code == 0
+    assert "has already trained 0.15 minutes, and the limit is --max_minutes=0.133333: nothing is left to do" in out
+    assert len(rates) == 11
+
+
+def test_the_learning_rate_does_not_fall_to_zero_by_default(train, rates, tmp_path):
+    assert train("-x1", "--lr_to_zero", "--sample_interval=0")[0] == 0
+    rates.clear()
+    assert train("-x2", "--sample_interval=0", f"-r{tmp_path}/runs")[0] == 0
+    np.testing.assert_allclose(rates, decayed(np.ones(2 * STEPS_AN_EPOCH))[STEPS_AN_EPOCH:], rtol=1e-6)
 
 
 def test_a_killed_run_that_is_started_again_ends_bit_by_bit_as_one_that_was_not(tmp_path):

@@ -11,7 +11,8 @@ from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import same_flags
 
-ADDED = ("skip_bad", "max_megapixels", "test_folder")
+ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder")
+ADDED = (*ADDED_TO_DATA, "lr_to_zero")
 
 
 @pytest.fixture
@@ -37,6 +38,19 @@ def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, ru
     else:
         with pytest.raises(UserError, match=r"no run in .* has these flags; the nearest is"):
             same_flags.newest_run(flags)
+
+
+@pytest.mark.parametrize("lr_to_zero", [False, True])
+def test_the_end_of_a_run_is_part_of_its_course_only_if_the_learning_rate_falls_to_zero_there(lr_to_zero, run):
+    always = ["--data_set=folder", f"-o{run.parent}", *(["--lr_to_zero"] if lr_to_zero else [])]
+    (run / "flags.json").write_text(json.dumps(vars(train_command.parse_flags([*always, "--max_minutes=7"]))))
+    for ends in (["--max_minutes=7", "--max_epochs=9"], ["--max_minutes=8"], []):
+        flags = train_command.parse_flags([*always, *ends])
+        if lr_to_zero:
+            with pytest.raises(UserError, match=r"the nearest is .*, which had .*--max_(epochs|minutes)="):
+                same_flags.newest_run(flags)
+        else:
+            assert same_flags.newest_run(flags).folder == run
 
 
 @pytest.mark.parametrize(
@@ -70,5 +84,5 @@ def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, 
     path.write_text(json.dumps(json.loads(path.read_text()) | given))
     flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
     same_flags.fill_in_flags(flags, f"{run}/70/params")
-    for name in ADDED:
+    for name in ADDED_TO_DATA:
         assert getattr(flags, name) == given.get(name, command_line.DATA_DEFAULTS[name])
