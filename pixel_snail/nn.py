@@ -218,7 +218,7 @@ class down_shifted_deconv2d(deconv2d):
         side = (width - 1) // 2
         if cache is None:
             y = super().call(x)
-            return y[:, : y.shape[1] - height + 1, side : y.shape[2] - side]
+            return tf.slice(y, [0, 0, side, 0], [-1, y.shape[1] - height + 1, y.shape[2] - 2 * side, -1])
         w, b = self.weights_now()
         filter_row = cache.row_phase % self.strides[0]
         shape = [x.shape[0], 1, x.shape[2] * self.strides[1] + width - 1, self.num_filters]
@@ -241,7 +241,7 @@ class down_right_shifted_deconv2d(deconv2d):
         if cache is None:
             y = super().call(x)
             height, width = self.filter_size
-            return y[:, : y.shape[1] - height + 1, : y.shape[2] - width + 1]
+            return tf.slice(y, [0, 0, 0, 0], [-1, y.shape[1] - height + 1, y.shape[2] - width + 1, -1])
         w, b = self.weights_now()
         w = w[cache.row_phase % self.strides[0], cache.column_phase % self.strides[1]]
         return tf.matmul(x, w, transpose_b=True) + b

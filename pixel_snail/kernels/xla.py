@@ -29,11 +29,16 @@ def compiled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments):
-        sizes = [argument.shape.num_elements() for argument in arguments if isinstance(argument, tf.Tensor)]
-        large = any(size is None or size > SMALL for size in sizes)
+        large = any(is_large(argument) for argument in arguments if isinstance(argument, tf.Tensor))
         return (compiled_function if large and not tf.executing_eagerly() else in_float32)(*arguments)
 
     return call
+
+
+def is_large(x: tf.Tensor) -> bool:
+    """Whether x has more elements than SMALL; also if their number is not known when the graph is traced."""
+    size = x.shape.num_elements()
+    return size is None or size > SMALL
 
 
 def _is_bfloat16(argument):
