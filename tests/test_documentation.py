@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import keras
@@ -189,6 +190,18 @@ def test_the_readme_is_short_and_links_every_page():
         if page.name != "README.md":
             assert f"(docs/{page.name})" in text
             assert f"({page.name})" in (ROOT / "docs" / "README.md").read_text()
+
+
+def test_the_demo_s_commands_and_those_that_it_recommends_are_accepted():
+    print_end = 'print_end: ; @echo "$$DEMO_END"'
+    commands = "".join(
+        subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for arguments in (["--dry-run", "demo"], [f"--eval={print_end}", "print_end"])
+    )
+    lines = re.findall(r"^ *\.venv/bin/python (train|eval)\.py (.*)$", commands, re.M)
+    assert len(lines) == 4
+    for program, arguments in lines:
+        {"train": train_command, "eval": eval_command}[program].parse_flags(shlex.split(arguments))
 
 
 @pytest.mark.parametrize("command", [train_command, eval_command], ids=lambda command: command.__name__)
