@@ -22,6 +22,7 @@ from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.parallel import devices
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.weights import fold, folded
 
@@ -280,6 +281,27 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "15 steps taken" in out
     assert "going on in epoch 3, after 0 of its images" in out
+
+
+@pytest.mark.parametrize("replicas, lacks_bfloat16", [(2, True), (1, False)])
+def test_the_first_lines_of_a_log_say_what_computes_and_what_bfloat16_gives_there(
+    replicas, lacks_bfloat16, tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(devices, "number_of_cores", lambda: 2)
+    monkeypatch.setattr(devices, "lacks_bfloat16", lambda: lacks_bfloat16)
+    argv = ["-b2", f"--nr_gpu={replicas}"]
+    training_flags = ["--bfloat16", "-x1", "--max_minutes=1e-6", "--sample_interval=0", f"-o{tmp_path}"]
+    assert run(train_command, [*TINY_NETWORK, *argv, *training_flags]) == 0
+    trained = capsys.readouterr().out
+    assert ("--bfloat16 saves memory only, and no time: this processor has no" in trained) == lacks_bfloat16
+    assert run(eval_command, [*argv, f"-r{tmp_path}"]) == 0
+    evaluated = capsys.readouterr().out
+    for out, beginning in ((trained, "run folder: "), (evaluated, "checkpoint: ")):
+        first, second, third, *_ = out.splitlines()
+        assert first.startswith(beginning)
+        logical = ", as 2 logical devices" if replicas == 2 else ""
+        assert re.fullmatch(r"devices: CPU, 2 cores( \([\w-]+\))?" + logical, second)
+        assert third.startswith("no GPU is used: the 2 replicas of --nr_gpu are logical CPU dev") == (replicas == 2)
 
 
 def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):
