@@ -110,8 +110,9 @@ def why_no_gpu(root: str | os.PathLike = "/") -> str | None:
         selected = f", or CUDA_VISIBLE_DEVICES={shlex.quote(visible)} names no GPU of this machine" if visible else ""
         why = (
             f"the CUDA libraries are installed, so the driver{_driver(root)} may be too old for CUDA {cuda}, or "
-            f"LD_LIBRARY_PATH may lead to other libraries{selected}; TensorFlow's reason is printed by: "
-            f"TF_CPP_MIN_LOG_LEVEL=0 {python} -c 'import tensorflow; tensorflow.config.list_physical_devices()'"
+            f"LD_LIBRARY_PATH may lead to other libraries{selected}; this prints TensorFlow's reason: "
+            f"TF_CPP_MIN_LOG_LEVEL=0 {python} "
+            "-c 'from pixel_snail.backend import tf; tf.config.list_physical_devices()'"
         )
     return f"this machine has a GPU that TensorFlow can't use, so the CPU computes: {why}"
 
