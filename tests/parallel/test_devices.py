@@ -3,9 +3,11 @@
 import importlib.metadata
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution
 from pixel_snail.parallel import devices, replicas
 from pixel_snail.parallel.cluster import Cluster
@@ -195,6 +197,13 @@ def test_workers_are_told_each_by_itself_only_if_they_differ(other, expected, gp
     gpus({"device_name": "Tesla T4"})
     monkeypatch.setattr(Cluster, "gather_objects", lambda self, mine: [mine, other])
     assert replicas.described(tf.distribute.get_strategy(), Cluster(("a:1", "b:2"))) == expected
+
+
+def test_workers_of_which_only_some_see_gpus_are_told_before_they_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr(Cluster, "gather", lambda self, value, timeout=0: np.arange(2))
+    monkeypatch.setattr(Cluster, "gather_objects", lambda self, mine: [mine, mine | {"the kind of devices": "CPU"}])
+    with pytest.raises(UserError, match=r"the kind of devices is GPU on the chief \(a:1\) and CPU on worker 1 \(b:2\)"):
+        Cluster(("a:1", "b:2")).wait_for_all("GPU", 1)
 
 
 def test_on_gpus_float32_is_float32_and_unused_ones_are_left_to_others(gpus, monkeypatch):
