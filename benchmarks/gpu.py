@@ -167,7 +167,8 @@ def golden(networks: list[str] | None, kind: str) -> dict:
             if not error <= ALLOWED[what]
         ]
     errors = {name: {what: float(f"{error:.2g}") for what, error in of.items()} for name, of in errors.items()}
-    largest = {what: max(of[what] for of in errors.values() if what in of) for what in set().union(*errors.values())}
+    computed = [what for what in ALLOWED if any(what in of for of in errors.values())]
+    largest = {what: max(of[what] for of in errors.values() if what in of) for what in computed}
     result = {"networks": len(errors), "largest_errors": largest, "errors": errors}
     return result | ({"failed": "; ".join(failed)} if failed else {})
 
@@ -256,7 +257,7 @@ def replicas_and_one(flags: argparse.Namespace, number: int) -> dict:
 
 def _golden_in_words(result):
     largest = result["largest_errors"]
-    errors = ", ".join(f"{what.replace('_', ' ')} {largest[what]:.0e}" for what in ALLOWED if what in largest)
+    errors = ", ".join(f"{what.replace('_', ' ')} {error:.0e}" for what, error in largest.items())
     return f"{result['networks']} network{'s' * (result['networks'] > 1)}; largest errors: {errors}"
 
 
