@@ -1,8 +1,10 @@
 # make demo: trains, evaluates and samples on photographs. make test: the tests. make soak: runs that are killed many
-# times. make lint: the linter. All install what they need into .venv first.
+# times. make lint: the linter. All install what they need into .venv first; with GPU=1, as in `make GPU=1 demo`, also
+# CUDA's libraries for NVIDIA GPUs.
 
 PYTHON ?= python3
 BIN := .venv/bin
+CUDA := $(if $(filter-out 0,$(GPU)),.venv/installed-gpu)
 
 # Of the networks tried, PixelCNN++ learns most in the few minutes that two cores have here.
 DEMO := data/save/demo
@@ -33,15 +35,15 @@ export DEMO_END
 
 .PHONY: demo test soak lint
 
-demo: .venv/installed
+demo: .venv/installed $(CUDA)
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
 	$(BIN)/python eval.py --load_params=$(DEMO) --json=$(DEMO)/result.json --nr_samples=16 --save_dir=$(DEMO)
 	@echo "$$DEMO_END"
 
-test: .venv/installed-dev
+test: .venv/installed-dev $(CUDA)
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
 
-soak: .venv/installed-dev
+soak: .venv/installed-dev $(CUDA)
 	$(BIN)/python -m pytest -m soak
 
 lint: .venv/installed-dev
@@ -57,4 +59,9 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+.venv/installed-gpu: requirements-gpu.txt .venv/installed
+	@echo "installing CUDA's libraries into .venv: 4 GB of disk"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-gpu.txt
 	@touch $@

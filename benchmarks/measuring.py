@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +12,36 @@ from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
 
 
+def new_process(**settings) -> concurrent.futures.Executor:
+    """An executor that calls functions in one new process; settings are ProcessPoolExecutor's.
+
+    On a GPU, the process takes memory as it needs it. By default, it would take all, and nothing would be left for
+    another process that it is compared with.
+    """
+    os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # the process inherits it
+    return concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), **settings)
+
+
 def in_a_process(function: Callable, *arguments) -> object:
     """Returns function(*arguments), computed in a new process, whose memory nothing else has used."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    with new_process() as process:
+        return process.submit(function, *arguments).result()
 
 
 def peak_gb() -> float:
     """The peak memory of this process in GB. getrusage would include its parent's."""
     status = Path("/proc/self/status").read_text()
     return round(int(status.split("VmHWM:")[1].split()[0]) / 1e6, 2)
+
+
+def device_peak_gb() -> float:
+    """The peak memory in GB that TensorFlow has used on the first GPU; without a GPU, that of this process."""
+    from pixel_snail.backend import tf
+    from pixel_snail.parallel import devices
+
+    if not devices.number_of_gpus():
+        return peak_gb()
+    return round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9, 2)
 
 
 def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:

@@ -13,7 +13,7 @@ import itertools
 import json
 import statistics
 
-from benchmarks.measuring import in_a_process, network, peak_gb, timed
+from benchmarks.measuring import device_peak_gb, in_a_process, network, timed
 from pixel_snail import flags as command_line
 
 NAIVE_PIXELS = 4
@@ -38,8 +38,10 @@ def measure(flags: argparse.Namespace) -> dict:
     from benchmarks.plain import naive_sampler
     from pixel_snail import logistic_mixture, sampling, steps
     from pixel_snail.backend import tf
+    from pixel_snail.parallel import replicas
     from pixel_snail.weights import data_dependent_initialisation, fold
 
+    replicas.strategy(1, in_micro_batches=False)
     shape = (flags.image_size, flags.image_size, 3)
     batch = flags.batch_size
     images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
@@ -52,7 +54,7 @@ def measure(flags: argparse.Namespace) -> dict:
     draw = sampling.batch_drawer(model, batch)
     first = timed(lambda: draw(weights, *uniforms))
     seconds = timed(lambda: draw(weights, *uniforms))
-    peak = peak_gb()  # the peak of sampling: evaluating a large batch takes more
+    peak = device_peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
     evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)))
     evaluate(x)

@@ -12,22 +12,23 @@ matrices.
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import functools
 import itertools
 import json
-import multiprocessing
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from benchmarks.measuring import network, peak_gb, timed
+from benchmarks.measuring import device_peak_gb, network, new_process, timed
 from pixel_snail import flags as command_line
 from pixel_snail.network import Network
 
 STEPS, SECONDS = 5, 20
 """Steps and evaluations are timed until at least STEPS were taken and SECONDS have passed; the median is reported."""
+
+MATRIX = 4096
+"""Rows and columns of the matrices whose product `peak_share` compares with."""
 
 
 def main() -> None:
@@ -47,21 +48,26 @@ def main() -> None:
         print(json.dumps(measure(flags, with_plain=not flags.growth)), flush=True)
 
 
-def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
+def measure(flags: argparse.Namespace, with_plain: bool, seconds: float = SECONDS) -> dict:
+    """Measures a network of --nr_filters on batches of --batch_size, beside the plain network or without it.
+
+    Args:
+        seconds: see `in_turns`.
+    """
     with contextlib.ExitStack() as stack:
         turns = [stack.enter_context(_Process(flags, plain)) for plain in ((False, True) if with_plain else (False,))]
         for process in turns:  # not timed, since the first step compiles
             process.step()
-        steps = _in_turns([process.step for process in turns])
+        steps = in_turns([process.step for process in turns], seconds)
         peaks = [process.peak_gb() for process in turns]
         for process in turns:
             process.evaluate()
-        evaluations = _in_turns([process.evaluate for process in turns])
+        evaluations = in_turns([process.evaluate for process in turns], seconds)
         gflop = turns[-1].gflop()
-    with _new_process() as process:
+    with new_process() as process:
         peak_gflops = process.submit(_peak_gflops, flags.bfloat16).result()
-    seconds, *plain_seconds = (round(statistics.median(of_one), 3) for of_one in zip(*steps, strict=True))
-    evaluation, *plain_evaluation = (round(statistics.median(of_one), 3) for of_one in zip(*evaluations, strict=True))
+    seconds, *plain_seconds = (round(statistics.median(of_one), 5) for of_one in zip(*steps, strict=True))
+    evaluation, *plain_evaluation = (round(statistics.median(of_one), 5) for of_one in zip(*evaluations, strict=True))
     result = {
         "model": flags.model,
         "nr_filters": flags.nr_filters,
@@ -89,33 +95,33 @@ def measure(flags: argparse.Namespace, with_plain: bool) -> dict:
     return result
 
 
-def _in_turns(measured):
-    """Calls the functions in turns; each returns its seconds. The result is a list of these seconds for every turn."""
+def in_turns(measured: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:
+    """Calls the functions in turns; each returns its seconds. The result is a list of these seconds for every turn.
+
+    It ends after STEPS turns or more, once they have taken `seconds` together.
+    """
     turns = []
-    while len(turns) < STEPS or sum(map(sum, turns)) < SECONDS:
+    while len(turns) < STEPS or sum(map(sum, turns)) < seconds:
         turns.append([function() for function in measured])
     return turns
 
 
-def _new_process(**settings):
-    context = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(1, mp_context=context, **settings)
-
-
 def _peak_gflops(bfloat16):
-    """The speed of a product of two 4096 x 4096 matrices on all cores, in GFLOP/s."""
+    """The speed of a product of two MATRIX x MATRIX matrices on all cores, or on a GPU, in GFLOP/s."""
     from pixel_snail.backend import tf
 
-    matrix = tf.random.normal([4096, 4096], dtype=tf.bfloat16 if bfloat16 else tf.float32)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    matrix = tf.random.normal([MATRIX, MATRIX], dtype=tf.bfloat16 if bfloat16 else tf.float32)
     multiply = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0])
-    return 2 * 4096**3 / 1e9 / min(timed(lambda: multiply().numpy()) for _ in range(5))
+    return 2 * MATRIX**3 / 1e9 / min(timed(lambda: multiply().numpy()) for _ in range(5))
 
 
 class _Process:
     """A network in a process of its own. A method calls the function of the same name in that process's `_made`."""
 
     def __init__(self, flags, plain):
-        self._pool = _new_process(initializer=_make, initargs=(flags, plain))
+        self._plain = plain
+        self._pool = new_process(initializer=_make, initargs=(flags, plain))
 
     def __enter__(self):
         return self
@@ -124,7 +130,7 @@ class _Process:
         self._pool.shutdown()
 
     def __getattr__(self, name):
-        return lambda: self._pool.submit(_call, name).result()
+        return lambda: self._pool.submit(_call, self._plain, name).result()
 
 
 def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, plain: bool) -> tuple[Callable, Callable]:
@@ -144,11 +150,11 @@ def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, pla
 
 
 _made = {}
-"""The functions that `_make` has created in this process, by name."""
+"""The functions that `_make` has created in this process, by whether they are the plain network's, and by name."""
 
 
-def _call(name):
-    return _made[name]()
+def _call(plain, name):
+    return _made[plain][name]()
 
 
 def _make(flags, plain):
@@ -174,12 +180,12 @@ def _make(flags, plain):
             counts = tf.compat.v1.profiler.profile(graph, options=options.with_empty_output().build())
         return counts.total_float_ops / 1e9
 
-    _made.update(
-        step=lambda: timed(lambda: np.asarray(train(images))),
-        evaluate=lambda: timed(lambda: np.asarray(evaluate(images))),
-        peak_gb=peak_gb,
-        gflop=gflop,
-    )
+    _made[plain] = {
+        "step": lambda: timed(lambda: np.asarray(train(images))),
+        "evaluate": lambda: timed(lambda: np.asarray(evaluate(images))),
+        "peak_gb": device_peak_gb,
+        "gflop": gflop,
+    }
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ without the seconds that the import takes.
 """
 
 import contextlib
+import ctypes
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -67,9 +70,23 @@ def _import_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
 
 
+def _load_cusolver() -> None:
+    """Loads cuSOLVER from where `pip install tensorflow[and-cuda]` puts it.
+
+    TensorFlow 2.21 finds CUDA's other libraries there, but looks for this one in the system's folders only, and uses no
+    GPU without it. Once it is loaded, TensorFlow takes it.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        package = importlib.util.find_spec("nvidia.cusolver")
+        for folder in package.submodule_search_locations if package else ():
+            for library in Path(folder, "lib").glob("libcusolver.so.*"):
+                ctypes.CDLL(str(library))
+
+
 log_level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
 with _environment(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL=log_level), _quiet_stderr():
     _import_matplotlib()
+    _load_cusolver()
     import keras
     import tensorflow as tf
 if keras.backend.backend() != "tensorflow":

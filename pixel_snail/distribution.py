@@ -1,5 +1,6 @@
 """A trained network as a probability distribution over images: the Python interface, which the commands use too."""
 
+import functools
 import math
 import os
 import warnings
@@ -13,6 +14,7 @@ from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.network import Network
+from pixel_snail.parallel import devices
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.pictures import from_8_bits, to_8_bits
 from pixel_snail.settings import NETWORK_DEFAULTS
@@ -61,6 +63,8 @@ class Distribution:
         self.nr_labels = network.description.nr_labels
         self.class_names = network.description.class_names
         self.is_causal = not network.leaks
+        if strategy is None:
+            _warn_of_an_idle_gpu()
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
         self._test_step = steps.test_step(self._strategy, network)
@@ -309,8 +313,7 @@ def load(
     if image_shape is None and told is None:
         raise UserError(f"the checkpoint {prefix} does not tell the size of its images: give image_shape=(H, W, 3)")
     _check_size(reader, settings)
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
+    with (strategy or tf.distribute.get_strategy()).scope():
         network = models.build(
             image_shape=tuple(image_shape or told.image_shape),
             nr_labels=reader.nr_labels() if nr_labels is None else nr_labels,
@@ -367,6 +370,13 @@ def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> in
     if keep_rows >= height:
         raise UserError(f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {height} rows")
     return keep_rows
+
+
+@functools.cache
+def _warn_of_an_idle_gpu():
+    """Warns once a process; replicas.strategy, which makes the strategies of the commands, tells it by itself."""
+    if why := devices.why_no_gpu():
+        warnings.warn(why, stacklevel=4)
 
 
 def _check_size(reader, settings):

@@ -57,6 +57,9 @@ def _evaluate(flags, load_data, cluster):
             print(models.leak_warning(flags.model))
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
+    told = replicas.described(strategy, cluster)
+    if cluster.is_chief:
+        print(told, flush=True)
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)

@@ -21,7 +21,7 @@ from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import cluster as clusters
-from pixel_snail.parallel import replicas
+from pixel_snail.parallel import devices, replicas
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.runs import history, same_flags
@@ -99,6 +99,7 @@ def _train(flags, load_data, cluster):
         signals.Signals() as asked,
     ):
         folder.log(f"run folder: {folder.path}")
+        folder.log(replicas.described(strategy, cluster))
         folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
         folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in network.trainable_variables)}")
         folder.log(f"dataset size: {len(data_set.train)}")
@@ -109,6 +110,8 @@ def _train(flags, load_data, cluster):
             folder.log("--average_machines changes nothing on one machine")
         if flags.model in models.leaking:
             folder.log(models.leak_warning(flags.model))
+        if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():
+            folder.log("--bfloat16 saves memory only, and no time: this processor has no instructions for bfloat16")
         for note in _notes(flags, data_set):
             folder.log(note)
         if prefix:

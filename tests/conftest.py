@@ -1,9 +1,15 @@
-"""Shared fixtures, and logical CPU devices for tests with several replicas, set up before TensorFlow starts."""
+"""Shared fixtures, and logical CPU devices for tests with several replicas, set up before TensorFlow starts.
+
+The tests compute on the CPU on every machine: their tolerances are those of CPUs, and each of their processes would
+take all memory of a GPU. `python -m benchmarks.gpu` holds the GPUs to the golden numbers.
+"""
 
 import ctypes
 import gc
 import os
 from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # programs that tests start inherit it
 
 from pixel_snail.backend import tf  # first: it sets up TensorFlow's environment
 

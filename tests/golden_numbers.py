@@ -1,12 +1,19 @@
-"""Golden numbers: reads results that the original computed, and compares ours with them."""
+"""Golden numbers: reads results that the original computed, and compares ours with them.
+
+The tests use it on a CPU, and `benchmarks.gpu` on GPUs.
+"""
 
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from pixel_snail import checkpoint as checkpoints
+from pixel_snail import logistic_mixture, sampling, steps
 from pixel_snail import model as models
+from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import variable_names
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.weights import fold, folded
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -66,3 +73,86 @@ def error(actual, expected) -> float:
     assert actual.shape == expected.shape
     assert np.isfinite(actual).all()
     return float(np.abs(actual - expected).max() / (np.abs(expected).max() or 1))
+
+
+def as_batch(x: np.ndarray) -> dict[str, tf.Tensor]:
+    """Golden images in [-1, 1] as a batch of a data set, uint8."""
+    pixels = x * 127.5 + 127.5
+    np.testing.assert_allclose(pixels, pixels.round(), atol=1e-4)
+    return {"images": tf.constant(pixels.round().astype(np.uint8))}
+
+
+def errors_of_a_batch(name: str) -> dict[str, float]:
+    """The errors of a network's outputs, losses and gradients for one batch, from the original's initial parameters."""
+    golden = load(name)
+    model = initialised(name, golden)
+    x = tf.constant(golden["x"][0])
+    parameters = model.trainable_variables
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = model(x)
+            per_image = logistic_mixture.loss_per_image(x, outputs)
+            loss = tf.reduce_sum(per_image)
+        return outputs, per_image, loss, tape.gradient(loss, [x, *parameters])
+
+    outputs, per_image, loss, (grad_x, *gradients) = compute()
+    of_gradients = [
+        error(gradient, golden[f"grad/{variable_name}"])
+        for variable_name, gradient in zip(variable_names(model), gradients, strict=True)
+        if variable_name not in NOISE.get(name, ())
+    ]
+    return {
+        "outputs": outputs_error(outputs, golden, "out"),
+        "loss": max(error(per_image, golden["loss_per_image"]), error(loss, golden["loss"])),
+        "gradient": max(error(grad_x, golden["grad_x"]), *of_gradients),
+        "median_gradient": float(np.median(of_gradients)),
+    }
+
+
+def errors_of_steps(name: str) -> dict[str, float]:
+    """The errors of three optimisation steps, and of two more from the original's checkpoint."""
+    golden = load(name)
+    model = initialised(name, golden)
+    optimizer = PolyakAdam(polyak_decay=0.9)
+    optimizer.build(model.trainable_variables)
+    step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, seed=0)
+
+    def losses_of(xs):
+        return [float(step(as_batch(x))) for x in xs]
+
+    def averaged():
+        x = tf.constant(golden["x"][0])
+        with folded(fold(model, optimizer.averages())):
+            outputs = model(x)
+        return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
+
+    of_steps = error(losses_of(golden["x"]), golden["train_losses"])
+    outputs, loss = averaged()
+    errors = {
+        "steps": max(of_steps, error(loss, golden["ema_loss"])),
+        "averaged_outputs": outputs_error(outputs, golden, "ema_out"),
+    }
+    checkpoints.load(checkpoint(name), model, optimizer)
+    assert optimizer.steps_taken() == 3
+    resumed = error(losses_of(golden["x"][:2]), golden["resume_losses"])
+    _, loss = averaged()
+    return errors | {"steps_from_checkpoint": max(resumed, error(loss, golden["resume_ema_loss"]))}
+
+
+def has_samples(name: str) -> bool:
+    """Whether the original could sample with the network."""
+    return name not in models.leaking and "ar_chs" not in name
+
+
+def error_of_samples(name: str) -> float:
+    """The error of images sampled from the original's checkpoint with the uniform numbers that it used."""
+    golden = load(name)
+    model = build(name)
+    checkpoints.load(checkpoint(name), model, averaged=True)
+    draw = sampling.batch_drawer(model, len(golden["sample/x"]))
+    weights = fold(model, model.trainable_variables)
+    images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"], verbose=0)
+    return error(images, golden["sample/x"])

@@ -16,10 +16,11 @@ import golden_numbers
 import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint
+from pixel_snail import checkpoint, distribution
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import devices
 
 SIZES = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
 SHAPE = (8, 8, 3)
@@ -206,6 +207,21 @@ def test_parameters_that_are_not_finite_are_told(one_block):
             one_block.log_prob(images_of(1), [0], verbose=0)
     finally:
         one_block.network.trainable_variables[0].assign(before)
+
+
+def test_a_gpu_that_is_not_used_is_warned_of_once_where_the_model_is_made(monkeypatch):
+    monkeypatch.setattr(devices, "why_no_gpu", lambda: "no CUDA")
+    distribution._warn_of_an_idle_gpu.cache_clear()
+    path = golden_numbers.checkpoint("h6_shift")
+    told = []
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pixel_snail.load(path, model="h6_shift", image_shape=SHAPE, **SIZES)
+        told.append([(str(warning.message), warning.filename) for warning in caught])
+    assert told == [[("no CUDA", __file__)], []]
+    monkeypatch.undo()
+    distribution._warn_of_an_idle_gpu.cache_clear()
 
 
 def test_a_leaking_network_warns_once_and_does_not_sample():

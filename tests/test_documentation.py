@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 TINY = "--model=h1 -q1 -n4 -m2 -z elu -p0.5 -a2 -b2 --max_minutes=1e-6 --sample_interval=0".split()
+INSTALL_FOR_GPUS = ["install", "--requirement", "requirements-gpu.txt"]
 RELEASED = "--model=h6_shift -q1 -n4 -m2 -z elu".split()
 
 
@@ -123,7 +124,7 @@ def run_commands(text, place, done, monkeypatch):
 
 def run_python(words, line):
     if words[:2] == ["-m", "pip"]:
-        assert words[2:] == ["install", "-e", "."], line
+        assert words[2:] in (["install", "-e", "."], ["install", "-e", ".[gpu]"], INSTALL_FOR_GPUS), line
     elif words[:2] == ["-m", "pytest"]:
         assert all((ROOT / path).exists() for path in words[2:]), line
     elif words[:2] == ["-m", "pixel_snail.inspection"]:

@@ -12,7 +12,7 @@ import pytest
 from networks import shallow
 
 import pixel_snail
-from pixel_snail import steps
+from pixel_snail import backend, steps
 from pixel_snail.backend import keras, tf
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.reports import plotting
@@ -109,3 +109,21 @@ def test_a_matplotlibrc_does_not_change_a_picture(tmp_path):
     with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7, "axes.facecolor": "black"}):
         plotting.save_learning_curve([[8.0, 7.0]], [7.5], tmp_path / "inherited.png")
     assert (tmp_path / "inherited.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def test_cusolver_is_loaded_from_where_pip_puts_it_and_its_absence_or_damage_stops_nothing(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(backend.ctypes, "CDLL", loaded.append)
+    (tmp_path / "nvidia" / "cusolver" / "lib").mkdir(parents=True)
+    (tmp_path / "nvidia" / "__init__.py").touch()  # stands before a package that is installed
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    backend._load_cusolver()
+    assert not loaded
+    library = tmp_path / "nvidia" / "cusolver" / "lib" / "libcusolver.so.11"
+    library.write_text("no library")
+    backend._load_cusolver()
+    assert loaded == [str(library)]
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
+    backend._load_cusolver()  # really tries to

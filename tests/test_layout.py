@@ -82,6 +82,38 @@ def test_the_library_needs_what_the_requirements_install():
     assert set(project["dependencies"]) <= set(requirements)
 
 
+def test_gpus_get_cudas_libraries_for_the_same_tensorflow():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (tensorflow,) = (line for line in project["dependencies"] if line.startswith("tensorflow~"))
+    expected = tensorflow.replace("tensorflow", "tensorflow[and-cuda]")
+    assert project["optional-dependencies"]["gpu"] == [expected]
+    assert (ROOT / "requirements-gpu.txt").read_text().splitlines() == ["--requirement requirements.txt", expected]
+
+
+def test_make_installs_cudas_libraries_where_they_are_asked_for_also_later(tmp_path):
+    """Only what make would do is looked at."""
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+
+    def planned(*arguments):
+        done = subprocess.run(
+            ["make", "--dry-run", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    gpu, plain = "install --quiet --disable-pip-version-check --requirement requirements-gpu.txt", "-m venv .venv"
+    assert plain in planned("demo") and gpu not in planned("demo") + planned("GPU=0", "demo")
+    assert plain in planned("GPU=1", "demo") and gpu in planned("GPU=1", "demo")
+    (tmp_path / ".venv").mkdir()
+    for name in ("installed", "installed-dev"):
+        (tmp_path / ".venv" / name).touch()
+    for target in ("demo", "test"):
+        assert plain not in planned("GPU=1", target) and gpu in planned("GPU=1", target)
+        assert "install" not in planned(target)
+    (tmp_path / ".venv" / "installed-gpu").touch()
+    assert "install" not in planned("GPU=1", "demo")
+
+
 def test_the_library_works_in_another_folder_beside_another_package_named_data(tmp_path):
     """Only the library can be imported, as for a user who has installed it."""
     (tmp_path / "data").mkdir()

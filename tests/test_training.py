@@ -17,48 +17,22 @@ import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
+from golden_numbers import as_batch
 from pixel_snail import checkpoint, logistic_mixture, steps, training
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.parallel import devices
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.weights import fold, folded
 
 
-def as_batch(x):
-    """Golden images in [-1, 1] as a batch of a data set, uint8."""
-    pixels = x * 127.5 + 127.5
-    np.testing.assert_allclose(pixels, pixels.round(), atol=1e-4)
-    return {"images": tf.constant(pixels.round().astype(np.uint8))}
-
-
-def averaged_loss(model, optimizer, x):
-    with folded(fold(model, optimizer.averages())):
-        outputs = model(tf.constant(x))
-    return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(tf.constant(x), outputs))
-
-
 @pytest.mark.parametrize("name", golden_numbers.NAMES)
 def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
-    golden = golden_numbers.load(name)
-    strategy = tf.distribute.get_strategy()
-    model = golden_numbers.initialised(name, golden)
-    optimizer = PolyakAdam(polyak_decay=0.9)
-    optimizer.build(model.trainable_variables)
-    step = steps.train_step(strategy, model, optimizer, seed=0)
-    losses = [float(step(as_batch(x))) for x in golden["x"]]
-    assert golden_numbers.error(losses, golden["train_losses"]) < 1e-5
-    outputs, loss = averaged_loss(model, optimizer, golden["x"][0])
-    assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
-    assert golden_numbers.error(loss, golden["ema_loss"]) < 1e-5
-
-    checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
-    assert int(optimizer.iterations) == 3
-    losses = [float(step(as_batch(x))) for x in golden["x"][:2]]
-    assert golden_numbers.error(losses, golden["resume_losses"]) < 1e-5
-    _, loss = averaged_loss(model, optimizer, golden["x"][0])
-    assert golden_numbers.error(loss, golden["resume_ema_loss"]) < 1e-5
+    errors = golden_numbers.errors_of_steps(name)
+    assert errors.keys() == {"steps", "averaged_outputs", "steps_from_checkpoint"}
+    assert max(errors.values()) < 1e-5, errors
 
 
 @pytest.fixture
@@ -280,6 +254,27 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "15 steps taken" in out
     assert "going on in epoch 3, after 0 of its images" in out
+
+
+@pytest.mark.parametrize("replicas, lacks_bfloat16", [(2, True), (1, False)])
+def test_the_first_lines_of_a_log_say_what_computes_and_what_bfloat16_gives_there(
+    replicas, lacks_bfloat16, tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(devices, "number_of_cores", lambda: 2)
+    monkeypatch.setattr(devices, "lacks_bfloat16", lambda: lacks_bfloat16)
+    argv = ["-b2", f"--nr_gpu={replicas}"]
+    training_flags = ["--bfloat16", "-x1", "--max_minutes=1e-6", "--sample_interval=0", f"-o{tmp_path}"]
+    assert run(train_command, [*TINY_NETWORK, *argv, *training_flags]) == 0
+    trained = capsys.readouterr().out
+    assert ("--bfloat16 saves memory only, and no time: this processor has no" in trained) == lacks_bfloat16
+    assert run(eval_command, [*argv, f"-r{tmp_path}"]) == 0
+    evaluated = capsys.readouterr().out
+    for out, beginning in ((trained, "run folder: "), (evaluated, "checkpoint: ")):
+        first, second, third, *_ = out.splitlines()
+        assert first.startswith(beginning)
+        logical = ", as 2 logical devices" if replicas == 2 else ""
+        assert re.fullmatch(r"devices: CPU, 2 cores( \([\w-]+\))?" + logical, second)
+        assert third.startswith("no GPU is used: the 2 replicas of --nr_gpu are logical CPU dev") == (replicas == 2)
 
 
 def test_a_class_conditional_run_trains_evaluates_and_samples_chosen_classes(tiny, tmp_path, capfd):

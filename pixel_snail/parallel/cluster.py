@@ -85,11 +85,16 @@ class Cluster:
                 value = tf.raw_ops.CollectiveBcastRecvV2(T=value.dtype, shape=value.shape, **self._operation())
             variable.assign(value)
 
-    def wait_for_all(self, replicas: int) -> None:
-        """Waits for all workers. Raises UserError on each if one has another number of replicas than the chief."""
+    def wait_for_all(self, kind: str, replicas: int) -> None:
+        """Waits for all workers. Raises UserError on each if one has other devices than the chief.
+
+        Args:
+            kind: of the devices that the worker uses, "CPU" or "GPU".
+            replicas: how many of them.
+        """
         # TensorFlow gathers in an order of its own, in which the tenth worker may come before the second.
         self._places = np.argsort(self.gather(self.index, timeout=WAIT_SECONDS))
-        self.check_agreement({"the number of replicas (--nr_gpu)": replicas})
+        self.check_agreement({"the kind of devices": kind, "the number of replicas (--nr_gpu)": replicas})
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Gathers a value from each worker, which JSON must be able to hold."""

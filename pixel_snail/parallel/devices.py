@@ -1,15 +1,35 @@
-"""What this machine computes with: GPUs, CPU cores, matrix instructions."""
+"""What this machine computes with: GPUs, CPU cores and their instructions; and why a GPU is not used."""
 
+import collections
 import functools
+import importlib.metadata
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from pixel_snail.backend import tf
 
+_INSTRUCTIONS = {
+    "amx_bf16": "AMX",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "avx": "AVX",
+    "sve": "SVE",
+    "asimd": "NEON",
+}
+"""Instructions that decide the speed of matrix products, the fastest first: Linux's names and ours."""
+
+_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
+"""Instructions that compute with bfloat16, by Linux's names."""
+
+_CUDA = "nvidia-cudnn-cu12"
+"""A package that tensorflow[and-cuda] installs and tensorflow does not."""
+
 
 def number_of_gpus() -> int:
-    """The GPUs that TensorFlow sees; 0: everything runs on the CPU."""
-    return len(tf.config.list_physical_devices("GPU"))
+    """The GPUs that TensorFlow sees and may use; 0: everything runs on the CPU."""
+    return len(tf.config.get_visible_devices("GPU"))
 
 
 def number_of_cores() -> int:
@@ -17,10 +37,114 @@ def number_of_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@functools.cache
 def has_amx() -> bool:
     """Whether the CPU has AMX, Intel's instructions for products of bfloat16 matrices."""
+    return "amx_bf16" in _instructions()
+
+
+def lacks_bfloat16(root: str | os.PathLike = "/") -> bool:
+    """Whether the CPU is known to have no instructions for bfloat16, which then saves memory only."""
+    has = _instructions(root)
+    return bool(has) and not has & _BFLOAT16
+
+
+@functools.cache
+def _instructions(root="/"):
+    """The CPU's instruction sets, by Linux's names; empty on systems that don't tell them."""
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+        lines = Path(root, "proc/cpuinfo").read_text().splitlines()
     except OSError:
+        return frozenset()
+    fields = (line.partition(":") for line in lines)
+    return frozenset(next((value.split() for name, _, value in fields if name.strip() in ("flags", "Features")), ()))
+
+
+def described(replicas: int, root: str | os.PathLike = "/") -> str:
+    """What so many replicas on this machine compute with: "4 x NVIDIA A100-SXM4-80GB", "CPU, 2 cores (AVX2)".
+
+    Args:
+        root: the folder that has proc.
+    """
+    if gpus := tf.config.get_visible_devices("GPU")[:replicas]:
+        names = collections.Counter(_name(gpu) for gpu in gpus)
+        return ", ".join(f"{number} x {name}" for name, number in names.items())
+    cores = number_of_cores()
+    best = next((name for flag, name in _INSTRUCTIONS.items() if flag in _instructions(root)), None)
+    text = f"CPU, {cores} core{'s' * (cores > 1)}{f' ({best})' if best else ''}"
+    if replicas > 1:
+        text += f", as {replicas} logical devices"
+    if _hidden() and _has_gpu(root):
+        text += f"; CUDA_VISIBLE_DEVICES={shlex.quote(os.environ['CUDA_VISIBLE_DEVICES'])} hides the GPUs"
+    return text
+
+
+def _name(gpu):
+    try:
+        return tf.config.experimental.get_device_details(gpu).get("device_name") or "GPU of unknown type"
+    except (ValueError, tf.errors.OpError):  # the details are the driver's, and not every plug-in has them
+        return "GPU of unknown type"
+
+
+def why_no_gpu(root: str | os.PathLike = "/") -> str | None:
+    """Why TensorFlow does not see a GPU that this machine has, and what to do, in one line.
+
+    None if it sees one, if there is none, or if the user has hidden the GPUs with CUDA_VISIBLE_DEVICES; `described`
+    tells that.
+
+    Args:
+        root: the folder that has proc and dev.
+    """
+    if number_of_gpus() or not _has_gpu(root) or _hidden():
+        return None
+    python = shlex.quote(sys.executable or "python")
+    if not tf.test.is_built_with_cuda():
+        why = "this build of TensorFlow is for CPUs only; that of Linux on x86-64 is also for GPUs"
+    elif not _is_installed(_CUDA):
+        install = f"{python} -m pip install 'tensorflow[and-cuda]=={tf.__version__}'"
+        why = f"the CUDA libraries are missing; install them with: {install}"
+    elif not _in_dev(root):
+        why = "it is not handed to this container; start the container with its GPUs (docker run --gpus all)"
+    else:
+        cuda = tf.sysconfig.get_build_info().get("cuda_version", "the CUDA that it needs")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        selected = f", or CUDA_VISIBLE_DEVICES={shlex.quote(visible)} names no GPU of this machine" if visible else ""
+        why = (
+            f"the CUDA libraries are installed, so the driver{_driver(root)} may be too old for CUDA {cuda}, or "
+            f"LD_LIBRARY_PATH may lead to other libraries{selected}; this prints TensorFlow's reason: "
+            f"TF_CPP_MIN_LOG_LEVEL=0 {python} "
+            "-c 'from pixel_snail.backend import tf; tf.config.list_physical_devices()'"
+        )
+    return f"this machine has a GPU that TensorFlow can't use, so the CPU computes: {why}"
+
+
+def _has_gpu(root):
+    """Whether the driver knows an NVIDIA GPU. It may do so in a container that was not given the GPU."""
+    return _in_dev(root) or any(Path(root, "proc/driver/nvidia/gpus").glob("*"))
+
+
+def _in_dev(root):
+    in_windows = Path(root, "dev/dxg").exists() and Path(root, "usr/lib/wsl/lib/libcuda.so.1").exists()
+    return in_windows or any(Path(root, "dev").glob("nvidia[0-9]*"))
+
+
+def _driver(root):
+    """The version of NVIDIA's driver, as " 535.104.05"; empty if it is not told."""
+    try:
+        words = Path(root, "proc/driver/nvidia/version").read_text().split()
+    except OSError:
+        return ""
+    return next((f" {word}" for word in words if word[0].isdigit() and "." in word), "")
+
+
+def _hidden():
+    """Whether the user has hidden all GPUs. CUDA takes the devices before the first that does not exist, such as -1."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and visible.split(",")[0].strip() in ("", "-1", "NoDevFiles")
+
+
+def _is_installed(package):
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return False
+    return True

@@ -95,7 +95,7 @@ class _Extended(collective_all_reduce_strategy.CollectiveAllReduceExtended):
     def _start_check_health_thread(self):
         # The workers must agree on the number of replicas first: the thread begins with a collective operation, whose
         # key depends on it.
-        self._cluster.wait_for_all(self._devices_of_a_worker[1])
+        self._cluster.wait_for_all(*self._devices_of_a_worker)
         super()._start_check_health_thread()
 
 

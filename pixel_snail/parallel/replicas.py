@@ -1,5 +1,6 @@
 """The replicas of a network: on which devices of which machines it is computed."""
 
+import sys
 from collections.abc import Callable, Sequence
 
 from pixel_snail.backend import tf
@@ -14,7 +15,11 @@ def strategy(
     """The strategy for the devices asked for.
 
     On one device it is the default strategy; on several, MirroredStrategy, with a copy of the network on each; with
-    several workers, MultiWorkerMirroredStrategy.
+    several workers, MultiWorkerMirroredStrategy. If TensorFlow can't use a GPU that the machine has, a line on stderr
+    says why.
+
+    On GPUs, float32 is computed as float32: TensorFlow's default on newer GPUs, TF32, keeps 10 of 23 binary digits of
+    the factors of products. (--bfloat16 is the way to trade digits for time.)
 
     Args:
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
@@ -31,6 +36,8 @@ def strategy(
         replicas = gpus if nr_gpu is None else nr_gpu
         if replicas > gpus:
             raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {gpus} GPUs")
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        _leave_other_gpus(replicas)
         kind = "GPU"
     else:
         replicas = 1 if nr_gpu is None else nr_gpu
@@ -38,6 +45,8 @@ def strategy(
             micro_batches.share_cores()
         _make_logical_cpus(replicas)
         kind = "CPU"
+        if why := devices.why_no_gpu():
+            print(f"note: {why}", file=sys.stderr, flush=True)
     if cluster is not None and cluster.size > 1:
         return multi_worker.strategy(cluster, kind, replicas)
     names = [f"{kind}:{i}" for i in range(replicas)]
@@ -47,6 +56,25 @@ def strategy(
 def on_this_machine(strategy: tf.distribute.Strategy) -> int:
     """How many of a strategy's replicas this machine has."""
     return len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else 1
+
+
+def described(strategy: tf.distribute.Strategy, cluster: clusters.Cluster) -> str:
+    """What all replicas compute with, as lines for the log: "devices: 4 x NVIDIA A100-SXM4-80GB".
+
+    All workers must call it. If their devices differ, it names each worker's.
+    """
+    replicas = on_this_machine(strategy)
+    of_workers = cluster.gather_objects(devices.described(replicas))
+    if len(set(of_workers)) > 1:
+        text = "; ".join(f"{cluster.name(i)}: {of_worker}" for i, of_worker in enumerate(of_workers))
+    else:
+        text = of_workers[0] + (f", on each of {cluster.size} workers" if cluster.size > 1 else "")
+    if replicas > 1 and not devices.number_of_gpus():
+        text += (
+            f"\nno GPU is used: the {replicas} replicas of --nr_gpu are logical CPU devices. They share the cores, so "
+            "nothing gets faster: this is for tests"
+        )
+    return f"devices: {text}"
 
 
 def batches(
@@ -62,6 +90,14 @@ def batches(
     replicas = strategy.num_replicas_in_sync
     own = range(replicas)[cluster.index * replicas // cluster.size :][: replicas // cluster.size]
     return strategy.distribute_datasets_from_function(lambda _: dataset(replicas, own))
+
+
+def _leave_other_gpus(number):
+    """Leaves all GPUs but the first ones to other programs. TensorFlow would take the memory of all that it sees."""
+    try:
+        tf.config.set_visible_devices(tf.config.get_visible_devices("GPU")[:number], "GPU")
+    except RuntimeError:  # TensorFlow has started
+        return
 
 
 def _make_logical_cpus(number):
