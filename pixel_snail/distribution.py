@@ -214,14 +214,21 @@ class Distribution:
         return self._drawers[settings](weights, number, seed, labels, given, keep_rows, verbose)
 
     def compress(
-        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verify: bool = True, verbose: int = 1
+        self,
+        images: Images,
+        labels: Labels = None,
+        *,
+        batch_size: int | None = None,
+        verify: bool = True,
+        verbose: int = 1,
     ) -> bytes:
         """Compresses images without loss, to about as many bits as their likelihood says.
 
         Args:
             images: uint8 [N, H, W, 3].
             labels: integers [N], of a conditional network. They are in the result.
-            batch_size: images that are coded at once, and share a part of the result.
+            batch_size: images that are coded at once, and share a part of the result; by default 8, or 32 if there are
+                more than 16 images.
             verify: whether to decode everything that is encoded, which takes as long again.
             verbose: 0: no progress bar.
 
@@ -234,7 +241,7 @@ class Distribution:
         """
         images = self._checked_images(images)
         labels = self._checked_labels(labels, len(images))
-        return self._archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
+        return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, uint8 [N, H, W, 3].
@@ -252,7 +259,7 @@ class Distribution:
         """
         header, groups = container.read(bytes(data))
         images = [np.zeros([0, *self.image_shape], np.uint8)]
-        for group in self._archiver.decompress(header, groups, verbose):
+        for group in self.archiver.decompress(header, groups, verbose):
             if isinstance(group, UserError):
                 raise group
             images.append(group)
@@ -270,7 +277,8 @@ class Distribution:
         steps.initialise(self.network, {"images": images[:], "labels": self._checked_labels(labels, len(images))}, seed)
 
     @functools.cached_property
-    def _archiver(self):
+    def archiver(self) -> Archiver:
+        """What writes and reads files of images. It raises UserError if the network leaks."""
         return Archiver(self.network)
 
     def _nats_per_channel(self, images, labels, batch_size, verbose):

@@ -43,8 +43,9 @@ class Archiver:
         images: np.ndarray,
         labels: np.ndarray | None = None,
         pictures: Sequence[container.Picture] | None = None,
+        checkpoint: tuple[str, bool] | None = None,
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         verify: bool = True,
         verbose: int = 1,
     ) -> bytes:
@@ -54,7 +55,8 @@ class Archiver:
             images: uint8 [N, H, W, 3]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
             pictures: those that the images are the tiles of.
-            batch_size: images that are computed at once and share a stream.
+            checkpoint: see container.Header.
+            batch_size: images that are computed at once and share a stream; by default, as `default_batch_size` says.
             verify: whether to decode each group once it is encoded.
             verbose: 0: no progress bar.
 
@@ -62,6 +64,7 @@ class Archiver:
             UserError: batch_size is not possible, or decoding gave other pixels than there were, or a prediction is
                 not finite.
         """
+        batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
             raise UserError(f"batch_size={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}")
         header = container.Header(
@@ -72,15 +75,17 @@ class Archiver:
             batch_size,
             None if labels is None else [int(label) for label in labels],
             None if pictures is None else list(pictures),
+            checkpoint,
         )
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
+            after_row = functools.partial(_count, bar)
             for batch in self._batches(header):
                 given = _filled(images[batch.first : batch.last], batch_size)
-                stream = self._coder(batch_size).encode(batch.weights, given, batch.sizes, batch.h, bar.update)
+                stream = self._coder(batch_size).encode(batch.weights, given, batch.sizes, batch.h, after_row)
                 pixels = _coded_pixels(given, batch.sizes)
                 if verify:
-                    decoded = self._coder(batch_size).decode(batch.weights, stream, batch.sizes, batch.h, bar.update)
+                    decoded = self._coder(batch_size).decode(batch.weights, stream, batch.sizes, batch.h, after_row)
                     if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
                         raise UserError(
                             f"decoding images {batch.first + 1} to {batch.last} gave other pixels: this machine does "
@@ -103,13 +108,14 @@ class Archiver:
         """
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
+            after_row = functools.partial(_count, bar)
             for batch, group in zip(self._batches(header), groups, strict=True):
                 which = f"images {batch.first + 1} to {batch.last} of {header.images}"
                 if group.stream is None:
                     yield UserError(f"{which} are lost: their part of the file is damaged or cut off")
                     continue
                 coder = self._coder(header.batch)
-                images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar.update)
+                images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, after_row)
                 if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels:
                     yield images[: batch.last - batch.first]
                 else:
@@ -149,7 +155,15 @@ class Archiver:
         rows = 0
         while of_batch := list(itertools.islice(sizes, header.batch)):
             rows += max(height for height, _ in of_batch)
-        return progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
+        bar = progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
+        if rows and not self._coder(header.batch).is_compiled:
+            bar.set_postfix_str("compiling the first row")
+        return bar
+
+
+def default_batch_size(images: int) -> int:
+    """The number of images in a batch: for many images a large one, which takes less time for each of them."""
+    return 8 if images <= 16 else 32
 
 
 class _Batch(NamedTuple):
@@ -160,6 +174,11 @@ class _Batch(NamedTuple):
     sizes: np.ndarray
     h: tf.Tensor | None
     weights: Weights
+
+
+def _count(bar):
+    bar.set_postfix_str("", refresh=False)
+    bar.update()
 
 
 def _filled(values, number):

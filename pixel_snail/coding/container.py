@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ _START = struct.Struct("<8sII")
 _GROUP = struct.Struct("<II8s")
 _MOST_HEADER = 2**24
 """The largest header in bytes, before compression: of each picture there are its name and size, of images labels."""
-MOST_IN_A_GROUP = 1024
+MOST_IN_A_GROUP = 256
 """The largest batch."""
 
 
@@ -58,6 +59,7 @@ class Header:
         batch: the number of images in a group; the last group may have fewer.
         labels: integers [N], of a conditional network.
         pictures: the pictures that the images are cut from; None: each image is whole.
+        checkpoint: where the parameters were, and whether they are the averages: (prefix, averaged), if known.
     """
 
     network: dict[str, object]
@@ -67,6 +69,7 @@ class Header:
     batch: int
     labels: list[int] | None = None
     pictures: list[Picture] | None = None
+    checkpoint: tuple[str, bool] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -182,24 +185,36 @@ def _header(packed):
 
 def _checked(fields):
     """The header of a JSON object that anybody may have made."""
-    network = fields["network"]
-    _require(type(network) is dict, "network is no object")
-    shape = network["image_shape"]
+    header = Header(**fields)
+    _require(type(header.network) is dict, "network is no object")
+    for name in ("model", "resnet_nonlinearity"):
+        _require(type(header.network[name]) is str, f"{name} is no name")
+    settings = [header.network[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")]
+    _require(_are_whole(settings, least=1), "a number of the network is none")
+    shape = header.network["image_shape"]
     _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
-    _require(type(fields["weights"]) is str and type(fields["machine"]) is dict, "weights or machine is missing")
-    _require(is_whole(fields["images"], least=0), "images is no number")
-    _require(is_whole(fields["batch"], least=1) and fields["batch"] <= MOST_IN_A_GROUP, "batch is no possible number")
-    labels, pictures = fields.get("labels"), fields.get("pictures")
-    _require(labels is None or (_are_whole(labels) and len(labels) == fields["images"]), "labels are not of the images")
-    if pictures is not None:
-        pictures = [Picture(*picture) for picture in pictures]
-        tiles = 0
-        for picture in pictures:
-            _require(type(picture.name) is str, "a picture has no name")
-            _require(_are_whole([picture.height, picture.width], least=1), "a picture has no size")
-            tiles += -(-picture.height // shape[0]) * -(-picture.width // shape[1])
-        _require(tiles == fields["images"], "pictures are of another number of images")
-    return Header(**fields | {"pictures": pictures})
+    _require(type(header.weights) is str and type(header.machine) is dict, "weights or machine is none")
+    _require(is_whole(header.images, least=0), "images is no number")
+    _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")
+    if header.labels is not None:
+        _require(_are_whole(header.labels) and len(header.labels) == header.images, "labels are not of the images")
+    if header.checkpoint is not None:
+        prefix, averaged = header.checkpoint
+        _require(type(prefix) is str and type(averaged) is bool, "checkpoint is none")
+    if header.pictures is None:
+        return header
+    pictures = [Picture(*picture) for picture in header.pictures]
+    for picture in pictures:
+        _require(_is_file_name(picture.name), f"{picture.name!r} is not the name of a file")
+        _require(_are_whole([picture.height, picture.width], least=1), "a picture has no size")
+    tiles = sum(-(-picture.height // shape[0]) * -(-picture.width // shape[1]) for picture in pictures)
+    _require(tiles == header.images, "pictures are of another number of images")
+    return dataclasses.replace(header, pictures=pictures)
+
+
+def _is_file_name(name):
+    """Whether a name stands for a file in the folder where it is looked for, and nowhere else."""
+    return type(name) is str and name == os.path.basename(name) and name not in ("", ".", "..") and name.isprintable()
 
 
 def _are_whole(values, least=0):

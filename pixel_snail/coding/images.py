@@ -56,6 +56,11 @@ class ImageCoder:
         # The values, the bounds of their intervals, and whether the prediction was finite.
         self._pixels = sampling.RowByRow(network, batch, _choose, [tf.int32, tf.int32, tf.bool], jit)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the next row needs no compilation."""
+        return self._pixels.is_compiled
+
     def encode(
         self,
         weights: Weights,
