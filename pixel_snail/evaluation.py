@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -151,7 +152,7 @@ def _compress(path, model, test):
         read_back = False
     return {
         "bytes_on_disk": len(data),
-        "bits_per_dim_on_disk": 8 * len(data) / test.images.size,
+        "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),
         "read_back": bool(read_back),
     }
 

@@ -105,7 +105,8 @@ class ImageCoder:
         If the stream is damaged, or a machine that computes otherwise has written it, some other images. Arguments and
         errors as in `encode`.
         """
-        words = np.frombuffer(stream, "<u4").astype(np.uint32)
+        whole = stream + bytes(-len(stream) % 4)
+        words = np.frombuffer(whole, "<u4").astype(np.uint32)
         values = np.zeros([self.batch, self.height, self.width, 3], np.int32)
         decoded = self._run(weights, values, sizes, h, words, lambda *_: None, after_row)
         return decoded.astype(np.uint8)
