@@ -195,10 +195,8 @@ def _coded_pixels(images, sizes):
 
 def _description(network):
     """What decides a network's predictions besides its parameters."""
-    fields = dataclasses.asdict(network.description)
-    return {name: fields[name] for name in fields.keys() - {"class_names", "dropout_p"}} | {
-        "image_shape": list(network.description.image_shape)
-    }
+    fields = dataclasses.asdict(network.description) | {"image_shape": list(network.description.image_shape)}
+    return {name: value for name, value in fields.items() if name not in ("class_names", "dropout_p")}
 
 
 def _checksum(variables):

@@ -12,8 +12,7 @@ import numpy as np
 
 from pixel_snail import logistic_mixture, sampling
 from pixel_snail.backend import tf
-from pixel_snail.coding import frequencies
-from pixel_snail.coding.stream import Decoder, Encoder
+from pixel_snail.coding.stream import Decoder, Encoder, cumulative_frequencies
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.weights import Weights
@@ -153,7 +152,7 @@ def _choose(outputs_of, here, carried):
         logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
         # The channels share the component: those that made the known channels likely are likelier now.
         below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
-        cumulative = frequencies.cumulative(below)
+        cumulative = cumulative_frequencies(below)
         value, decoder = decoder.read(cumulative, here.is_inside)
         value = tf.where(decodes, value, here.values[:, channel])
         # Outside, the values of the pixel on the left go on.

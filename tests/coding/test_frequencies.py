@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from pixel_snail import logistic_mixture
-from pixel_snail.coding import frequencies
+from pixel_snail.coding import stream
 
 
 def bits_of(cumulative):
-    return frequencies.BITS - np.log2(np.diff(cumulative, axis=-1))
+    return stream.BITS - np.log2(np.diff(cumulative, axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -25,22 +25,22 @@ def bits_of(cumulative):
     ids=["uniform", "all above", "all below", "one value", "not increasing", "decreasing"],
 )
 def test_every_value_gets_a_frequency_whatever_the_probabilities(below):
-    cumulative = frequencies.cumulative(tf.constant([below], tf.float32)).numpy()[0]
-    assert (cumulative[0], cumulative[-1]) == (1, frequencies.TOTAL - 1)
+    cumulative = stream.cumulative_frequencies(tf.constant([below], tf.float32)).numpy()[0]
+    assert (cumulative[0], cumulative[-1]) == (1, stream.TOTAL - 1)
     assert np.diff(cumulative).min() >= 1
 
 
 def test_rounding_to_frequencies_costs_less_than_a_ten_thousandth_of_a_bit_a_value(rng):
     probabilities = rng.dirichlet(np.full(256, 0.3), 100)
     below = tf.constant(probabilities.cumsum(1)[:, :-1], tf.float32)
-    bits = bits_of(frequencies.cumulative(below).numpy())
+    bits = bits_of(stream.cumulative_frequencies(below).numpy())
     entropy = -(probabilities * np.log2(np.maximum(probabilities, 1e-300))).sum()
     cost = ((probabilities * bits).sum() - entropy) / len(probabilities)
     assert 0 < cost < 1e-4
 
 
 def test_a_sharp_distribution_costs_nearly_nothing_and_an_excluded_value_24_bits():
-    bits = bits_of(frequencies.cumulative(tf.constant([[0.0] * 7 + [1.0] * 248])).numpy()[0])
+    bits = bits_of(stream.cumulative_frequencies(tf.constant([[0.0] * 7 + [1.0] * 248])).numpy()[0])
     assert bits[7] < 1e-4
     np.testing.assert_array_equal(np.delete(bits, 7), 24)
 

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail.coding import frequencies
+from pixel_snail.coding import stream
 from pixel_snail.coding.stream import Decoder, Encoder
 
 
 def random_tables(rng, number):
     """Distributions from nearly certain to nearly uniform, and values that are drawn from them or very unlikely."""
     probabilities = np.concatenate([rng.dirichlet(np.full(256, a), number // 4) for a in (0.001, 0.02, 0.3, 50)])
-    tables = frequencies.cumulative(tf.constant(probabilities.cumsum(1)[:, :-1], tf.float32)).numpy()
+    tables = stream.cumulative_frequencies(tf.constant(probabilities.cumsum(1)[:, :-1], tf.float32)).numpy()
     rng.shuffle(tables)
-    drawn = (tables <= rng.integers(1, frequencies.TOTAL - 1, [len(tables), 1])).sum(1) - 1
+    drawn = (tables <= rng.integers(1, stream.TOTAL - 1, [len(tables), 1])).sum(1) - 1
     return tables, np.where(rng.random(len(tables)) < 0.7, drawn, rng.integers(0, 256, len(tables)))
 
 
@@ -37,7 +37,7 @@ def decoded(tables, words, is_coded=None, jit=False):
 def test_values_come_back(jit, rng):
     tables, values = random_tables(rng, 1200)
     words = encoded(tables, values)
-    ideal = (frequencies.BITS - np.log2(np.diff(tables)[np.arange(len(values)), values])).sum()
+    ideal = (stream.BITS - np.log2(np.diff(tables)[np.arange(len(values)), values])).sum()
     assert ideal < 32 * len(words) < ideal + 64
     read, after = decoded(tables, words, jit=jit)
     np.testing.assert_array_equal(read, values)
@@ -46,7 +46,7 @@ def test_values_come_back(jit, rng):
 
 def test_constrictions_own_decoder_reads_the_same(rng):
     tables, values = random_tables(rng, 400)
-    ends = np.full([len(tables), 1], frequencies.TOTAL)
+    ends = np.full([len(tables), 1], stream.TOTAL)
     all_258 = np.diff(np.concatenate([0 * ends, tables, ends], 1)) - 1
     decoder = constriction.stream.queue.RangeDecoder(encoded(tables, values))
     family = constriction.stream.model.Categorical(perfect=False)
