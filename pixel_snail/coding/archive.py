@@ -16,7 +16,7 @@ from pixel_snail.coding import container, machine
 from pixel_snail.coding.images import ImageCoder
 from pixel_snail.errors import UserError, is_whole
 from pixel_snail.network import Network
-from pixel_snail.weights import Weights, fold
+from pixel_snail.weights import WeightNormalised, Weights, fold
 
 
 class Archiver:
@@ -139,7 +139,7 @@ class Archiver:
             raise UserError("the file is broken: it lacks labels of the images that the network knows")
 
     def _batches(self, header):
-        weights = fold(self._network, self._network.trainable_variables)
+        weights = _weights(self._network)
         nr_labels, sizes = self._network.description.nr_labels, header.sizes()
         for first in range(0, header.images, header.batch):
             last = min(first + header.batch, header.images)
@@ -197,6 +197,20 @@ def _description(network):
     """What decides a network's predictions besides its parameters."""
     fields = dataclasses.asdict(network.description) | {"image_shape": list(network.description.image_shape)}
     return {name: value for name, value in fields.items() if name not in ("class_names", "dropout_p")}
+
+
+def _weights(network):
+    """The network's weights as from weights.fold, normalised in float64 by operations that IEEE 754 defines.
+
+    TensorFlow takes the inverse of a norm by an approximation that differs between processors.
+    """
+    weights = fold(network, network.trainable_variables)
+    for layer, of_layer in weights.items():
+        if isinstance(layer, WeightNormalised):
+            v, g = layer.V.numpy().astype(np.float64), layer.g.numpy()
+            norm = np.sqrt(np.maximum(np.square(v).sum(layer.axes, keepdims=True), 1e-12))
+            weights[layer] = of_layer._replace(w=tf.constant(np.float32(g.reshape(norm.shape) / norm * v)))
+    return weights
 
 
 def _checksum(variables):
