@@ -25,6 +25,10 @@ from pixel_snail.coding.container import Picture, tiles_of
 from pixel_snail.errors import UserError, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
 
+PORTABLE = "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type="
+"""XLA's flags for code that rounds alike on all x86-64 processors with AVX2: no later instructions, and no sums by a
+library that chooses them by itself."""
+
 # What needs TensorFlow, which takes seconds to start, is imported where there is work for it; `info` has none.
 
 
@@ -48,6 +52,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--classes", type=lambda text: text.split(","), help="of a conditional network: the class of all, or of each")
     add("--batch_size", type=command_line.positive_int, help="images coded at once; without it, 8 or, of many, 32")
     add("--no_verify", action="store_true", help="do not decode what was encoded: this takes half the time")
+    add("--portable", action="store_true", help="compute so that other x86-64 processors with AVX2 can read the file")
     limit = pictures.MAX_PIXELS // 10**6
     add("--max_megapixels", type=command_line.positive_int, default=limit, help="the largest picture that can be used")
 
@@ -77,6 +82,8 @@ def compress(flags: argparse.Namespace) -> None:
     files.check_file_writable(flags.output)
     max_pixels = flags.max_megapixels * 10**6
     read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
+    if flags.portable:
+        os.environ["XLA_FLAGS"] = PORTABLE
     from pixel_snail import checkpoint, drawing
     from pixel_snail.reports import comparisons
 
@@ -120,6 +127,8 @@ def decompress(flags: argparse.Namespace) -> None:
     for name in _names(header):
         if Path(flags.output, name).exists():
             raise UserError(f"{Path(flags.output, name)} exists: remove it, or choose another folder")
+    if header.machine.get("XLA_FLAGS") == PORTABLE:
+        os.environ["XLA_FLAGS"] = PORTABLE
     from pixel_snail import checkpoint
 
     if not flags.load_params and not header.checkpoint:

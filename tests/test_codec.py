@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import re
 import subprocess
 import sys
@@ -166,3 +167,16 @@ def test_pictures_that_are_not_damaged_are_written(place, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tile.png"]
     assert run("info", tmp_path / "two.snail") == 0
     assert "2, 1 of them damaged" in capsys.readouterr().out
+
+
+def test_a_portable_file_is_read_with_the_flags_of_xla_that_wrote_it(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    out = tmp_path / "portable.snail"
+    assert run("compress", "-r", place / "run", place / "row.png", "-o", out, "--portable") == 0
+    assert container.read(out.read_bytes())[0].machine["XLA_FLAGS"] == codec.PORTABLE
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert run("decompress", out, "-o", tmp_path / "out") == 0
+    assert os.environ["XLA_FLAGS"] == codec.PORTABLE
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert run("decompress", place / "all.snail", "-o", tmp_path / "others") == 0
+    assert os.environ["XLA_FLAGS"] == ""
