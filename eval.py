@@ -27,6 +27,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--raw", action="store_true", help="use the parameters themselves, not their running average")
     add("--json", metavar="PATH", type=command_line.path, help="write the result there")
     add(
+        "--compress",
+        metavar="FILE",
+        type=command_line.path,
+        help="also write the test images there, compressed without loss, and read them back",
+    )
+    add(
         "--nr_samples",
         type=command_line.non_negative_int,
         default=0,
@@ -59,6 +65,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--skip_test leaves nothing to do without --nr_samples or --complete")
     if flags.skip_test and flags.json:
         parser.error("--json is the result of the test, which --skip_test leaves out")
+    if flags.skip_test and flags.compress:
+        parser.error("--compress writes the test images, which --skip_test leaves out")
     for name in ("keep_rows", "resize"):
         if getattr(flags, name) and not flags.complete:
             parser.error(f"--{name} is for --complete")

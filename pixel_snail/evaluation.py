@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,9 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
 
 def _evaluate(flags, load_data, cluster):
     if cluster.is_chief:
-        if flags.json:
-            files.check_file_writable(flags.json)
+        for path in (flags.json, flags.compress):
+            if path:
+                files.check_file_writable(path)
         if flags.save_dir:
             files.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params)
@@ -53,6 +55,8 @@ def _evaluate(flags, load_data, cluster):
     if flags.model in models.leaking:
         if flags.nr_samples or flags.complete:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
+        if flags.compress:
+            raise UserError(f"{models.leak_warning(flags.model)}, and it can't compress: drop --compress")
         if cluster.is_chief:
             print(models.leak_warning(flags.model))
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
@@ -129,12 +133,31 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
         unverified=data_set.unverified,
     )
     print(table.summary(figures), flush=True)
+    if flags.compress:
+        figures |= _compress(flags.compress, model, test)
     figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images)
     if flags.json:
         files.write(flags.json, lambda path: Path(path).write_text(json.dumps(figures, indent=1) + "\n"))
     if flags.save_dir:
         print(f"where the bits go: {_save_bit_maps(flags, test.images, figures, extremes)}")
     print(table.table(figures), flush=True)
+
+
+def _compress(path, model, test):
+    """Writes the test images into a compressed file and reads it again; returns what the result tells of it."""
+    # Reading the file back is the verification.
+    data = model.compress(test.images, test.labels, verify=False)
+    files.write(path, lambda path: Path(path).write_bytes(data))
+    try:
+        read_back = np.array_equal(model.decompress(Path(path).read_bytes()), test.images[:])
+    except UserError as error:
+        print(f"warning: {path}: {error}", flush=True)
+        read_back = False
+    return {
+        "bytes_on_disk": len(data),
+        "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),
+        "read_back": bool(read_back),
+    }
 
 
 def _nats_and_extremes(batches):

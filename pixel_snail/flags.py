@@ -123,7 +123,19 @@ MODEL_DEFAULTS = settings.NETWORK_DEFAULTS | {"class_conditional": False}
 
 def add_model_flags(parser: Parser, defaults: bool = True) -> None:
     """Adds the flags of MODEL_DEFAULTS; `defaults` as in add_data_flags."""
-    default = MODEL_DEFAULTS if defaults else dict.fromkeys(MODEL_DEFAULTS)
+    add_network_flags(parser, defaults)
+    parser.add_argument(
+        "-c",
+        "--class_conditional",
+        action="store_true",
+        default=MODEL_DEFAULTS["class_conditional"] if defaults else None,
+        help="condition on the images' labels",
+    )
+
+
+def add_network_flags(parser: Parser, defaults: bool = True) -> None:
+    """Adds the flags of settings.NETWORK_DEFAULTS; `defaults` as in add_data_flags."""
+    default = settings.NETWORK_DEFAULTS if defaults else dict.fromkeys(settings.NETWORK_DEFAULTS)
     add = parser.add_argument
     add("--model", type=_known("model", settings.MODELS), default=default["model"], help=_names(settings.MODELS))
     add("-q", "--nr_resnet", type=positive_int, default=default["nr_resnet"], help="residual steps in each block")
@@ -135,13 +147,6 @@ def add_model_flags(parser: Parser, defaults: bool = True) -> None:
         type=_known("resnet_nonlinearity", settings.NONLINEARITIES),
         default=default["resnet_nonlinearity"],
         help=_names(settings.NONLINEARITIES),
-    )
-    add(
-        "-c",
-        "--class_conditional",
-        action="store_true",
-        default=default["class_conditional"],
-        help="condition on the images' labels",
     )
 
 

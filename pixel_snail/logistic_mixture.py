@@ -80,6 +80,35 @@ def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf
     return tf.where(x < -0.999, below, tf.where(x > 0.999, above, inner))
 
 
+def next_channel(outputs: tf.Tensor | tuple, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The mixture of a pixel's next channel: logits, means and log-scales, [..., K] each.
+
+    The logits are those of the pixel. What the known channels tell about the component is not in them.
+
+    Args:
+        outputs: l [..., 10 K], or lr, (lr, lg) or (lr, lg, lb), [..., 3 K] each.
+        known: the channels before, in [-1, 1], [..., C] with C from 0 to 2.
+    """
+    channel = known.shape[-1]
+    if isinstance(outputs, (tuple, list)):
+        _, mean, log_scale = tf.split(outputs[channel], 3, -1)
+        return tf.split(outputs[0], 3, -1)[0], mean, tf.maximum(log_scale, MIN_LOG_SCALE)
+    x = tf.concat([known, tf.zeros_like(outputs[..., channel:3])], -1)
+    logits, means, log_scales = _mixture(x, outputs)
+    return logits, means[..., channel, :], log_scales[..., channel, :]
+
+
+def probabilities_below(logits: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+    """The probabilities that an 8-bit value is below 1, 2, ..., 255: [..., K] -> [..., 255].
+
+    They are the mixture's cumulative distribution at the borders between the values' intervals. So the probabilities of
+    the 256 values, which are their differences, sum to one. `logistic_log_prob` approximates tiny masses instead.
+    """
+    borders = (2 * np.arange(1, 256, dtype=np.float32) - 256) / 255
+    below = tf.sigmoid((borders - mean[..., None]) * tf.exp(-log_scale)[..., None])
+    return tf.reduce_sum(tf.nn.softmax(logits)[..., None] * below, -2)
+
+
 def sample_from_discretized_mix_logistic(
     l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
 ) -> tf.Tensor:

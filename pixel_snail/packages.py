@@ -6,7 +6,7 @@ Written so that older versions of Python can read it too.
 import importlib.util
 import sys
 
-_MODULES = "absl keras matplotlib numpy PIL tensorflow tqdm".split()
+_MODULES = "absl keras matplotlib numpy PIL tensorflow tqdm constriction".split()
 
 
 def _problem():

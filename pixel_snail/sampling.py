@@ -1,7 +1,7 @@
 """Draws images pixel by pixel, in raster order."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from pixel_snail.cache import ImageCache
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices
-from pixel_snail.weights import folded, for_pixels, layers_in
+from pixel_snail.weights import Weights, folded, for_pixels, layers_in
 
 BATCH_ON_CPU = 8
 """Images drawn at a time on a CPU, always.
@@ -82,9 +82,87 @@ def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], n
     return np.split(np.stack(draws), [nr_mix], -1)
 
 
+class RowByRow:
+    """Computes the pixels of a batch of images with a causal network, row by row; each pixel's features once.
+
+    Args:
+        network: the network.
+        batch: B.
+        choose: how a pixel is chosen once it is predicted: choose(outputs_of, here, carried) -> (pixel, kept, carried).
+            `outputs_of` is the network's last layer, a function of `drawn` (see blocks.ChannelWiseOutput); `here` has
+            the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, 3] in [-1, 1];
+            `kept` are results, [B, ...] each.
+        kept: the types of these results.
+        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly.
+
+    Attributes:
+        is_compiled: whether the next row needs no compilation.
+    """
+
+    def __init__(self, network: Network, batch: int, choose: Callable, kept: Sequence[tf.DType], jit: bool = True):
+        self._cache = new_cache(network, batch)
+        self._period = network.period
+        self._advance = tf.function(self._cache.advance)
+        self._layers = ()
+        cache, (_, width, _) = self._cache, network.description.image_shape
+
+        @tf.function(jit_compile=jit)
+        def row(y, phase, inputs, carried, h, layers, weights):
+            def step(x, phase, loop, carried, results):
+                cache.begin_step(x, phase, loop)
+                here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
+                outputs_of = functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache)
+                pixel, new, carried = choose(outputs_of, here, carried)
+                results = [array.write(x, value) for array, value in zip(results, new, strict=True)]
+                return cache.end_step_with(pixel), carried, results
+
+            def steps(x, loop, carried, results):
+                for i in range(network.period):
+                    loop, carried, results = step(x + i, i, loop, carried, results)
+                return x + network.period, loop, carried, results
+
+            with folded(dict(zip(layers, weights, strict=True))):
+                cache.begin_row(y, phase)
+                network(None, h=h, cache=cache)
+                state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
+                _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, steps, state)
+                return cache.end_row(loop), [_batch_first(array.stack()) for array in results], carried
+
+        self._row = row
+
+    @property
+    def is_compiled(self) -> bool:
+        return bool(self._row.experimental_get_tracing_count())
+
+    def begin(self, weights: Weights, h: tf.Tensor | None = None) -> None:
+        """Begins the next images.
+
+        Args:
+            weights: weights.fold's.
+            h: labels [B, L], of a conditional network.
+        """
+        self._cache.reset()
+        weights = for_pixels(weights)
+        self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
+
+    def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
+        """Computes row y, the one after the row of the call before.
+
+        Args:
+            inputs: a nest of tensors [B, W, ...].
+            carried: a nest of tensors, for the first pixel.
+
+        Returns:
+            The pixels [B, W, 3], the results [B, W, ...], and what the last pixel carried on.
+        """
+        self._advance(tf.constant(y))
+        phase = y % self._period
+        return self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._weights)
+
+
 class _Row(NamedTuple):
     """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, 3], given pixels [B, W, 3], and whether these
-    are to be kept."""
+    are to be kept, [B, W, 3]."""
 
     u_mix: tf.Tensor
     u_logistic: tf.Tensor
@@ -95,7 +173,7 @@ class _Row(NamedTuple):
 def batch_drawer(
     network: Network, batch: int, temperature: float = 1.0, jit: bool = True
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """A function that draws a batch of images with a causal network; each pixel's features are computed once.
+    """A function that draws a batch of images with a causal network.
 
     As in the original, the canvas starts as zeros, and pixels are not rounded to 8 bits before the next ones are
     predicted from them.
@@ -103,7 +181,7 @@ def batch_drawer(
     Args:
         batch: B.
         temperature: see `drawer`.
-        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly.
+        jit: see RowByRow.
 
     Returns:
         draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, title=...,
@@ -113,54 +191,33 @@ def batch_drawer(
     """
     image_shape = network.description.image_shape
     height, width, _ = image_shape
-    cache = new_cache(network, batch)
 
-    @tf.function(jit_compile=jit)
-    def draw_row(y, phase, row, h, layers, weights):
-        def step(x, phase, loop, outputs):
-            cache.begin_step(x, phase, loop)
-            here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), row._replace(is_given=()))
-            pixel, output = _draw_pixel(
-                functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache),
-                here.u_mix,
-                here.u_logistic,
-                temperature,
-                lambda drawn, channel=slice(None): tf.where(row.is_given, here.given[:, channel], drawn),
-            )
-            return cache.end_step_with(pixel), outputs.write(x, output)
+    def choose(outputs_of, here, carried):
+        pixel, output = _draw_pixel(
+            outputs_of,
+            here.u_mix,
+            here.u_logistic,
+            temperature,
+            lambda drawn, channel: tf.where(here.is_given[:, channel], here.given[:, channel], drawn),
+        )
+        return pixel, [output], carried
 
-        def steps(x, loop, outputs):
-            for i in range(network.period):
-                loop, outputs = step(x + i, i, loop, outputs)
-            return x + network.period, loop, outputs
-
-        with folded(dict(zip(layers, weights, strict=True))):
-            cache.begin_row(y, phase)
-            network(None, h=h, cache=cache)
-            loop = tf.constant(0), cache.end_row_pass(), tf.TensorArray(tf.float32, width)
-            _, loop, outputs = tf.while_loop(lambda x, loop, outputs: x < width, steps, loop)
-            return cache.end_row(loop), tf.transpose(outputs.stack(), [1, 0, 2])
-
-    advance = tf.function(cache.advance)
+    images = RowByRow(network, batch, choose, [tf.float32], jit)
 
     def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling", verbose=1):
-        cache.reset()
-        weights = for_pixels(weights)
-        layers, of_layers = tuple(weights), list(weights.values())
+        images.begin(weights, h)
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         rows = []
         bar = progress.bar(range(height), desc=title, unit="row", disable=not verbose)
-        if not draw_row.experimental_get_tracing_count():
+        if not images.is_compiled:
             bar.set_postfix_str("compiling the first row")
         for y in bar:
-            advance(tf.constant(y))
             inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
-            row = _Row(*inputs, is_given=tf.constant(y < keep_rows))
-            drawn = draw_row(tf.constant(y), y % network.period, row, h, layers, of_layers)
-            rows.append([tensor.numpy() for tensor in drawn])
+            pixels, (outputs,), _ = images.row(y, _Row(*inputs, is_given=tf.fill([batch, width, 3], y < keep_rows)))
+            rows.append((pixels.numpy(), outputs.numpy()))
             bar.set_postfix_str("", refresh=False)
-        images, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
-        return images, outputs
+        drawn, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
+        return drawn, outputs
 
     return draw
 
@@ -222,4 +279,9 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
     if isinstance(outputs, tuple):
         return drawn(*outputs), tf.concat(outputs, -1)
     pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature)
-    return unless_given(pixel), outputs
+    return unless_given(pixel, slice(None)), outputs
+
+
+def _batch_first(row):
+    """[W, B, ...] -> [B, W, ...]."""
+    return tf.transpose(row, [1, 0, *range(2, row.shape.rank)])

@@ -18,6 +18,7 @@ import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, distribution
 from pixel_snail import model as models
+from pixel_snail.coding.images import ImageCoder
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
@@ -294,3 +295,29 @@ def test_a_checkpoint_that_does_not_describe_itself_needs_the_right_class_condit
     argv = [f"-r{prefix}", "--model=h1", "-q1", "-n4", "-m2", "--raw", "--skip_test", "--nr_samples=1", f"-o{tmp_path}"]
     assert exit_code(eval_command, [*argv, *flags]) == 2
     assert f"{advice} --class_conditional\n" in capfd.readouterr().err
+
+
+def test_eval_writes_the_test_set_reads_it_back_and_tells_its_size(run, tmp_path, capsys):
+    folder, images = run
+    argv = [f"-r{folder}", f"--json={tmp_path}/result.json", f"--compress={tmp_path}/all.snail"]
+    assert exit_code(eval_command, argv) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    file = (tmp_path / "all.snail").read_bytes()
+    assert result["read_back"] is True
+    assert result["bytes_on_disk"] == len(file)
+    assert result["bits_per_dim_on_disk"] == 8 * len(file) / images.size
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("on disk"))
+    assert row.endswith(f"{len(file):,} bytes, every pixel was read back")
+    np.testing.assert_array_equal(pixel_snail.load(folder).decompress(file, verbose=0), images)
+
+
+def test_eval_tells_when_the_test_set_could_not_be_read_back(run, tmp_path, monkeypatch, capsys):
+    folder, _ = run
+    decode = ImageCoder.decode
+    monkeypatch.setattr(ImageCoder, "decode", lambda *arguments: decode(*arguments) ^ 1)
+    argv = [f"-r{folder}", f"--json={tmp_path}/result.json", f"--compress={tmp_path}/all.snail"]
+    assert exit_code(eval_command, argv) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["read_back"] is False
+    told = capsys.readouterr().out
+    assert "all.snail: images 1 to 5 of 5 can't be decoded here" in told
+    assert "NOT read back" in told

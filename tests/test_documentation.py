@@ -25,7 +25,7 @@ import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from data import cifar10_plotdata
-from pixel_snail import checkpoint, inspection
+from pixel_snail import checkpoint, codec, inspection
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam
@@ -129,6 +129,8 @@ def run_python(words, line):
         assert all((ROOT / path).exists() for path in words[2:]), line
     elif words[:2] == ["-m", "pixel_snail.inspection"]:
         inspection.show(*words[2:])
+    elif words[:2] == ["-m", "pixel_snail.codec"]:
+        codec.work(codec.parse_flags(words[2:]))
     elif words[:2] == ["-m", "data.cifar10_plotdata"]:
         cifar10_plotdata.plot(cifar10_plotdata.parse_flags(words[2:]))
     elif words[0] == "-m":
@@ -213,3 +215,15 @@ def test_the_page_of_the_command_line_has_every_flag(command, capsys):
     documented = set(re.findall(r"`(--\w+)", (ROOT / "docs" / "command_line.md").read_text()))
     assert len(flags) > 15
     assert flags <= documented
+
+
+def test_the_page_of_compression_has_every_flag_of_its_command(capsys):
+    flags = set()
+    for command in ("compress", "decompress", "info"):
+        with pytest.raises(SystemExit):
+            codec.parse_flags([command, "--help"])
+        flags |= set(re.findall(r"(--\w+)", capsys.readouterr().out)) - {"--help", "--helpfull"}
+    short = {"--nr_resnet": "-q", "--nr_filters": "-n", "--nr_logistic_mix": "-m", "--resnet_nonlinearity": "-z"}
+    documented = set(re.findall(r"`(--?\w+)", (ROOT / "docs" / "compression.md").read_text()))
+    assert len(flags) > 10
+    assert {short.get(flag, flag) for flag in flags} <= documented

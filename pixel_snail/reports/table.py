@@ -19,7 +19,7 @@ def result(
     class_conditional: bool,
     unverified: str | None,
 ) -> dict[str, object]:
-    """The content of eval.py's JSON, without `files_bits_per_dim`.
+    """The content of eval.py's JSON, without `files_bits_per_dim` and what --compress adds.
 
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
@@ -70,6 +70,9 @@ def table(figures: dict[str, object]) -> str:
         (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], _plus_or_minus(figures)),
         *((f"  of {channel}", bits, "") for channel, bits in figures["bits_per_dim_per_channel"].items()),
     ]
+    if "bits_per_dim_on_disk" in figures:
+        read_back = "every pixel was read back" if figures["read_back"] else "NOT read back"
+        rows.append(("on disk", figures["bits_per_dim_on_disk"], f"{figures['bytes_on_disk']:,} bytes, {read_back}"))
     reason = figures["why_not_comparable"]
     if reason is None:
         rows += comparisons.comparison(figures["data_set"], figures["bits_per_dim"], figures["bits_per_dim_stderr"])

@@ -1,0 +1,192 @@
+"""Compares compression and decompression to drawing as many images, in one process.
+
+Prints a JSON line for each network and batch: the seconds to draw a batch, to encode it and to decode it (medians of
+runs that alternate); their ratios to drawing; the speeds in kB of pixels a second; and the seconds of compilation.
+
+    python -m benchmarks.codec                                   # F 32, 64, 256; batches of 8, 32
+    python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
+    python -m benchmarks.codec --load_params=data/save/demo      # bits: what a file of the test set consists of
+
+With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
+probabilities before they are rounded; after; the streams; the whole file. And what share of the values has a likelihood
+that is approximated, and how far the likelihood's 256 probabilities are from summing to one.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+
+from benchmarks.measuring import in_a_process, network, peak_gb, timed
+from pixel_snail import flags as command_line
+
+RUNS = 3
+
+
+def main() -> None:
+    parser = command_line.Parser(description=__doc__.splitlines()[0])
+    command_line.add_model_flags(parser)
+    parser.set_defaults(nr_filters=None)
+    parser.add_argument("--batch_size", type=command_line.positive_int)
+    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    parser.add_argument("-r", "--load_params", type=command_line.path)
+    parser.add_argument("--data_set", default="photos")
+    flags = parser.parse_args()
+    if flags.load_params:
+        print(json.dumps(in_a_process(composition, flags)), flush=True)
+        return
+    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
+    batches = [flags.batch_size] if flags.batch_size else [8, 32]
+    for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
+        print(json.dumps(in_a_process(speed, flags)), flush=True)
+
+
+def speed(flags: argparse.Namespace) -> dict:
+    import numpy as np
+
+    from pixel_snail import sampling
+    from pixel_snail.coding.images import ImageCoder
+    from pixel_snail.steps import network_inputs
+    from pixel_snail.weights import data_dependent_initialisation, fold
+
+    shape, batch = (flags.image_size, flags.image_size, 3), flags.batch_size
+    model = network(flags)
+    images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
+    with data_dependent_initialisation():
+        model(network_inputs({"images": images[:2]}, None)[0])
+    weights = fold(model, model.trainable_variables)
+    uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
+    draw, coder = sampling.batch_drawer(model, batch), ImageCoder(model, batch)
+    draw(weights, *uniforms)
+    first = timed(lambda: coder.encode(weights, images))
+    stream = coder.encode(weights, images)
+    assert np.array_equal(coder.decode(weights, stream), images)
+    tasks = {
+        "drawing": lambda: draw(weights, *uniforms, verbose=0),
+        "encoding": lambda: coder.encode(weights, images),
+        "decoding": lambda: coder.decode(weights, stream),
+    }
+    runs = [{name: timed(task) for name, task in tasks.items()} for _ in range(RUNS)]
+    seconds = {name: statistics.median(run[name] for run in runs) for name in tasks}
+    return {
+        "model": flags.model,
+        "nr_filters": flags.nr_filters,
+        "batch_size": batch,
+        "image_size": flags.image_size,
+        "compile_seconds": round(first - seconds["encoding"], 1),
+        **{f"{name}_seconds": round(value, 2) for name, value in seconds.items()},
+        "encoding_ratio": round(seconds["encoding"] / seconds["drawing"], 3),
+        "decoding_ratio": round(seconds["decoding"] / seconds["drawing"], 3),
+        "encoding_kb_per_s": round(images.size / 1000 / seconds["encoding"], 2),
+        "decoding_kb_per_s": round(images.size / 1000 / seconds["decoding"], 2),
+        "peak_gb": peak_gb(),
+    }
+
+
+def composition(flags: argparse.Namespace) -> dict:
+    import numpy as np
+
+    import data
+    import pixel_snail
+    from pixel_snail import logistic_mixture
+    from pixel_snail.backend import tf
+    from pixel_snail.coding import container, stream
+    from pixel_snail.steps import network_inputs
+
+    model = pixel_snail.load(flags.load_params)
+    images = data.load(flags.data_set, None).test.images[:]
+
+    @tf.function
+    def bits_of(images):
+        """[4, 3] of a batch: bits by the likelihood, by the exact masses in float64 and by frequencies; how many values
+        the likelihood approximates, of all; and sums over the 256 values, of the first channel."""
+        x, _ = network_inputs({"images": images}, None)
+        outputs = model.network(x)
+        known, log_likelihood, totals = x[..., :0], 0.0, []
+        levels = (tf.range(256, dtype=tf.float32) - 127.5) / 127.5
+        for channel in range(3):
+            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
+            log_prob = logistic_mixture.logistic_log_prob(x[..., channel, None], mean, log_scale)
+            log_weights = tf.nn.log_softmax(logits + log_likelihood)
+            likelihood = -tf.reduce_logsumexp(log_weights + log_prob, -1)
+            cumulative = stream.cumulative_frequencies(
+                logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
+            )
+            value = tf.cast(images[..., channel], tf.int32)
+            rank = value.shape.rank
+            lower, upper = (tf.gather(cumulative, (value + end)[..., None], batch_dims=rank)[..., 0] for end in (0, 1))
+            coded = stream.BITS - tf.math.log(tf.cast(upper - lower, tf.float32)) / np.log(2)
+            borders = (2 * tf.cast(value, tf.float64) - 256) / 255
+            exact = _mass(log_weights, mean, log_scale, borders, value)
+            sums = tf.reduce_sum(
+                tf.exp(
+                    tf.reduce_logsumexp(
+                        log_weights[..., None, :]
+                        + logistic_mixture.logistic_log_prob(
+                            levels[:, None], mean[..., None, :], log_scale[..., None, :]
+                        ),
+                        -1,
+                    )
+                ),
+                -1,
+            )
+            totals.append(
+                tf.stack(
+                    [
+                        tf.reduce_sum(tf.cast(likelihood, tf.float64)) / np.log(2),
+                        -tf.reduce_sum(tf.math.log(exact)) / np.log(2),
+                        tf.reduce_sum(tf.cast(coded, tf.float64)),
+                        tf.reduce_sum(tf.cast(likelihood / np.log(2) > stream.BITS, tf.float64)),
+                        tf.reduce_sum(tf.cast(sums - 1, tf.float64)),
+                        tf.reduce_sum(tf.cast(tf.abs(sums - 1), tf.float64)),
+                    ]
+                )
+            )
+            known = x[..., : channel + 1]
+            log_likelihood += log_prob
+        return tf.add_n(totals)
+
+    totals = sum(bits_of(images[i : i + 4]).numpy() for i in range(0, len(images), 4)) / images.size
+    file = model.compress(images, verify=False)
+    _, groups = container.read(file)
+    streams = sum(len(group.stream) for group in groups)
+    rows = {
+        "likelihood": totals[0],
+        "exact_masses": totals[1],
+        "frequencies": totals[2],
+        "streams": 8 * streams / images.size,
+        "file": 8 * len(file) / images.size,
+    }
+    return {
+        "images": len(images),
+        **{name: round(value, 6) for name, value in rows.items()},
+        **{f"{name}_above_likelihood": f"{100 * (rows[name] / totals[0] - 1):.4f} %" for name in list(rows)[1:]},
+        "values_beyond_24_bits": float(totals[3]),
+        "mean_of_sum_minus_one": float(totals[4]),
+        "mean_absolute_sum_minus_one": float(totals[5]),
+        "file_bytes": len(file),
+        "stream_bytes": streams,
+        "groups": len(groups),
+    }
+
+
+def _mass(log_weights, mean, log_scale, lower, value):
+    """The exact probability of values, in float64: the mixture's mass between `lower` and the next border."""
+    import numpy as np
+
+    from pixel_snail.backend import tf
+
+    scale = tf.exp(-tf.cast(log_scale, tf.float64))
+    lower, upper = (scale * (border[..., None] - tf.cast(mean, tf.float64)) for border in (lower, lower + 2 / 255))
+    infinite = tf.constant(np.inf, tf.float64)
+    lower, upper = tf.where(value[..., None] == 0, -infinite, lower), tf.where(value[..., None] == 255, infinite, upper)
+    # Of two borders above the mean, the masses above them are subtracted: those below are too close to one.
+    mirrored = lower > 0
+    low, high = tf.where(mirrored, -upper, lower), tf.where(mirrored, -lower, upper)
+    mass = tf.sigmoid(high) - tf.sigmoid(low)
+    weights = tf.nn.softmax(tf.cast(log_weights, tf.float64))
+    return tf.maximum(tf.reduce_sum(weights * mass, -1), 1e-300)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Compresses pictures without loss with a network, restores them, and tells what a compressed file holds.
+
+python -m pixel_snail.codec compress --load_params=RUN PICTURE... -o OUT.snail
+python -m pixel_snail.codec decompress OUT.snail -o FOLDER
+python -m pixel_snail.codec info OUT.snail
+"""
+
+from pixel_snail import packages  # noqa: F401
+
+# isort: split
+import argparse
+import functools
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from pixel_snail import files, pictures
+from pixel_snail import flags as command_line
+from pixel_snail.coding import container
+from pixel_snail.coding.container import Picture, tiles_of
+from pixel_snail.errors import UserError, printable
+from pixel_snail.settings import NETWORK_DEFAULTS
+
+PORTABLE = "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type="
+"""XLA's flags for code that rounds alike on all x86-64 processors with AVX2: no later instructions, and no sums by a
+library that chooses them by itself."""
+
+# What needs TensorFlow, which takes seconds to start, is imported where there is work for it; `info` has none.
+
+
+def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    parser = command_line.Parser(prog="python -m pixel_snail.codec", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        parser_class=functools.partial(command_line.Parser, inherited_absl_flags=None),
+    )
+
+    of_compress = commands.add_parser("compress", help="write pictures into one file")
+    add = of_compress.add_argument
+    add("pictures", nargs="+", metavar="PICTURE", type=command_line.path, help="PNG, JPEG or WebP pictures")
+    add("-o", "--output", required=True, metavar="FILE", type=command_line.path, help="the compressed file")
+    place = "the checkpoint, or a folder: its newest one"
+    add("-r", "--load_params", metavar="PREFIX", type=command_line.path, required=True, help=place)
+    add("--raw", action="store_true", help="use the parameters themselves, not their running average")
+    add("--classes", type=lambda text: text.split(","), help="of a conditional network: the class of all, or of each")
+    add("--batch_size", type=command_line.positive_int, help="images coded at once; without it, 8 or, of many, 32")
+    add("--no_verify", action="store_true", help="do not decode what was encoded: this takes half the time")
+    add("--portable", action="store_true", help="compute so that other x86-64 processors with AVX2 can read the file")
+    limit = pictures.MAX_PIXELS // 10**6
+    add("--max_megapixels", type=command_line.positive_int, default=limit, help="the largest picture that can be used")
+
+    of_decompress = commands.add_parser("decompress", help="write the pictures that a compressed file holds")
+    add = of_decompress.add_argument
+    add("file", metavar="FILE", type=command_line.path, help="the compressed file")
+    add("-o", "--output", required=True, metavar="FOLDER", type=command_line.path, help="the folder for the pictures")
+    hint = f"{place}; without it, the one that the file names"
+    add("-r", "--load_params", metavar="PREFIX", type=command_line.path, help=hint)
+
+    for parser_ in (of_compress, of_decompress):
+        parser_.add_argument("--image_size", type=command_line.positive_int, help="side of the network's images")
+        # The checkpoint tells the flags that are not given.
+        command_line.add_network_flags(parser_, defaults=False)
+
+    of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
+    of_info.add_argument("file", metavar="FILE", type=command_line.path, help="the compressed file")
+    return parser.parse_args(argv)
+
+
+def compress(flags: argparse.Namespace) -> None:
+    """Writes pictures into one file, and prints its size beside those of other formats.
+
+    Raises:
+        UserError: a picture or the checkpoint can't be read, the file can't be written, or a reason of Archiver's.
+    """
+    files.check_file_writable(flags.output)
+    max_pixels = flags.max_megapixels * 10**6
+    read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
+    if flags.portable:
+        os.environ["XLA_FLAGS"] = PORTABLE
+    from pixel_snail import checkpoint, drawing
+    from pixel_snail.reports import comparisons
+
+    prefix = checkpoint.find(flags.load_params)
+    model = _load(prefix, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, flags.image_size, not flags.raw)
+    tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
+    classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
+    labels = drawing.classes_to_complete(classes, len(read), model.nr_labels)
+    if labels is not None:
+        labels = np.repeat(labels, list(map(len, tiles)))
+    images = np.zeros([sum(map(len, tiles)), *model.image_shape], np.uint8)
+    cut = ((picture, tile) for picture, of_picture in zip(read, tiles, strict=True) for tile in of_picture)
+    for image, (picture, (top, left, rows, columns)) in zip(images, cut, strict=True):
+        image[:rows, :columns] = picture[top : top + rows, left : left + columns]
+    named = [
+        Picture(os.path.basename(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)
+    ]
+    settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
+    data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
+    files.write(flags.output, lambda path: Path(path).write_bytes(data))
+
+    others = [comparisons.file_sizes(picture) for picture in read]
+    sizes = {flags.output: len(data)} | {f"{name} files": sum(of[name] for of in others) for name in others[0]}
+    values = sum(picture.size for picture in read)
+    width = max(map(len, sizes))
+    print(f"{'':{width}} {'bytes':>12} {'bits/dim':>9}")
+    for name, size in (sizes | {"uncompressed": values}).items():
+        print(f"{name:{width}} {size:12,} {8 * size / values:9.4f}")
+    print("not read back: --no_verify" if flags.no_verify else "every pixel was read back")
+
+
+def decompress(flags: argparse.Namespace) -> None:
+    """Writes the pictures of a compressed file as PNG files. If some are lost, the others are written.
+
+    Raises:
+        UserError: the file or the checkpoint can't be read, a picture is lost or exists already, or a reason of
+            Archiver's.
+    """
+    header, groups = _read(flags.file)
+    files.check_writable(flags.output)
+    for name in _names(header):
+        if Path(flags.output, name).exists():
+            raise UserError(f"{Path(flags.output, name)} exists: remove it, or choose another folder")
+    if header.machine.get("XLA_FLAGS") == PORTABLE:
+        os.environ["XLA_FLAGS"] = PORTABLE
+    from pixel_snail import checkpoint
+
+    if not flags.load_params and not header.checkpoint:
+        raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
+    prefix = checkpoint.find(flags.load_params or header.checkpoint[0])
+    settings = {name: getattr(flags, name) or header.network[name] for name in NETWORK_DEFAULTS}
+    is_averaged = header.checkpoint[1] if header.checkpoint else True
+    model = _load(prefix, settings, flags.image_size, is_averaged)
+    written, losses = 0, []
+    of_file = _pictures(header, _images(header, groups, model.archiver))
+    for name, picture in zip(_names(header), of_file, strict=True):
+        if isinstance(picture, UserError):
+            losses.append(picture)
+            continue
+        save = functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True)
+        files.write(Path(flags.output, name), save)
+        written += 1
+    total = written + len(losses)
+    print(f"{written} of {total} pictures: {flags.output}")
+    if losses:
+        raise UserError(f"{flags.file}: {len(losses)} of {total} pictures are lost: {losses[0]}")
+
+
+def info(flags: argparse.Namespace) -> None:
+    """Prints what a compressed file holds.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    header, groups = _read(flags.file)
+    size = os.path.getsize(flags.file)
+    coded = sum(3 * rows * columns for rows, columns in header.sizes())
+    damaged = sum(group.stream is None for group in groups)
+    height, width, _ = header.image_shape
+    lines = {
+        "size": f"{size:,} bytes" + (f", {8 * size / coded:.4f} bits/dim" if coded else ""),
+        "of which header": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
+        if not damaged
+        else None,
+        "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",
+        "groups": f"{len(groups)}, {damaged} of them damaged",
+        **{name: header.network[name] for name in NETWORK_DEFAULTS},
+        "classes": header.network.get("nr_labels"),
+        "parameters": header.weights,
+        "checkpoint": header.checkpoint and f"{header.checkpoint[0]}, {'averaged' if header.checkpoint[1] else 'raw'}",
+        **{name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in header.machine.items()},
+    }
+    lines |= {f"picture {i}": f"{p.width} x {p.height} {p.name}" for i, p in enumerate(header.pictures or (), 1)}
+    for name, value in lines.items():
+        if value is not None:
+            print(printable(f"{name:20} {value}"))
+
+
+def _read(path):
+    """The header and groups of a compressed file."""
+    with pictures.readable(path):
+        file = Path(path).read_bytes()
+    try:
+        return container.read(file)
+    except UserError as error:
+        raise UserError(f"{path} is {error}") from error
+
+
+def _load(prefix, settings, image_size, averaged):
+    from pixel_snail import distribution
+
+    image_shape = (image_size, image_size, 3) if image_size else None
+    return distribution.load(prefix, **settings, image_shape=image_shape, averaged=averaged)
+
+
+def _names(header) -> Iterator[str]:
+    """The names of the files that a compressed file's pictures are written to: each its own, in the same order."""
+    if header.pictures is None:
+        yield from (f"{i:0{len(str(header.images))}}.png" for i in range(1, header.images + 1))
+    taken = set()
+    for picture in header.pictures or ():
+        stem = Path(picture.name).stem
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
+        taken.add(name)
+        yield f"{name}.png"
+
+
+def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
+    """Each image, or why it is lost."""
+    for first, of_group in zip(range(0, header.images, header.batch), archiver.decompress(header, groups), strict=True):
+        if isinstance(of_group, UserError):
+            yield from [of_group] * min(header.batch, header.images - first)
+        else:
+            yield from of_group
+
+
+def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
+    """Each picture, put together from its tiles, or why it is lost."""
+    if header.pictures is None:
+        yield from images
+        return
+    for picture in header.pictures:
+        # Nothing is made for a picture of the size that the file claims before all of it is there.
+        tiles = tiles_of(picture.height, picture.width, *header.image_shape[:2])
+        of_picture = list(zip(tiles, images, strict=False))
+        lost = next((image for _, image in of_picture if isinstance(image, UserError)), None)
+        if lost:
+            yield lost
+            continue
+        whole = np.empty([picture.height, picture.width, 3], np.uint8)
+        for (top, left, rows, columns), image in of_picture:
+            whole[top : top + rows, left : left + columns] = image[:rows, :columns]
+        yield whole
+
+
+def work(flags: argparse.Namespace) -> None:
+    """Does what the flags say."""
+    {"compress": compress, "decompress": decompress, "info": info}[flags.command](flags)
+
+
+if __name__ == "__main__":
+    command_line.run(parse_flags, work)

@@ -1,0 +1,1 @@
+"""Lossless compression of images with a network: an entropy coder driven by the network's likelihood."""

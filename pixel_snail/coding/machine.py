@@ -1,0 +1,73 @@
+"""What a machine computes with, as far as it decides how sums are rounded."""
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+from pixel_snail.backend import tf
+from pixel_snail.parallel import devices
+
+_INSTRUCTIONS = """
+    sse4_1 sse4_2 avx avx2 fma f16c avx_vnni avx512f avx512dq avx512bw avx512vl avx512_bf16 avx512_fp16 avx512_vnni
+    amx_bf16 amx_int8 amx_tile asimd asimdhp sve sve2 bf16
+""".split()
+_PACKAGES = ["tensorflow", "keras", "numpy", "constriction"]
+_VARIABLES = ["XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES"]
+
+
+def description() -> dict[str, object]:
+    """This machine: its processor and what it can do, threads, versions of packages, settings of these."""
+    about = _of_processor()
+    has = about.get("flags", about.get("Features", "")).split()
+    return {
+        "processor": about.get("model name", os.uname().machine),
+        "instructions": [name for name in _INSTRUCTIONS if name in has],
+        **({"gpus": _names_of_gpus()} if devices.number_of_gpus() else {}),
+        "cores": devices.number_of_cores(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def difference(there: dict[str, object], here: dict[str, object]) -> str:
+    """How two machines differ, in words; "" if in nothing that is recorded.
+
+    Args:
+        there: the description of another machine, which may be anything that JSON can hold.
+        here: this machine's.
+    """
+    told = []
+    for name in sorted({*there, *here}):
+        theirs, ours = there.get(name), here.get(name)
+        if theirs == ours:
+            continue
+        if isinstance(theirs, list) and isinstance(ours, list):
+            lacking = (
+                [str(item) for item in theirs if item not in ours],
+                [str(item) for item in ours if item not in theirs],
+            )
+            for items, where in zip(lacking, ("there", "here"), strict=True):
+                if items:
+                    told.append(f"{name} {' '.join(items)} only {where}")
+        else:
+            told.append(f"{name} {_in_words(theirs)} there, {_in_words(ours)} here")
+    return "; ".join(told)
+
+
+def _names_of_gpus():
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return sorted({about.get("device_name", "unknown") for about in details})
+
+
+def _in_words(value):
+    return "none" if value is None else str(value)[:80]
+
+
+def _of_processor():
+    """The fields of the first processor in Linux's list; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    fields = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in fields}

@@ -1,0 +1,124 @@
+"""The range coder: values that follow each other, of known probabilities, as one string of bits.
+
+Encoder and decoder share the probabilities exactly, as integer frequencies.
+
+constriction's range encoder writes it. Its decoder would have to be called three times a pixel, each time with tables
+from the network, and such a call of a compiled network costs more than the pixel's whole computation. So the decoder
+here reads the same stream by a few TensorFlow operations, which are compiled into the loop over pixels.
+"""
+
+from typing import NamedTuple
+
+import constriction
+import numpy as np
+
+from pixel_snail.backend import tf
+
+BITS = 24
+TOTAL = 2**BITS
+"""The sum of all frequencies. A value of frequency f takes BITS - log2(f) bits."""
+_WORD = 32
+"""The stream is a sequence of 32-bit words; the state of the coder has 64 bits."""
+
+
+def cumulative_frequencies(below: tf.Tensor) -> tf.Tensor:
+    """Cumulative frequencies of the 256 values of a channel.
+
+    A value v gets the frequency c[v + 1] - c[v]: its probability, rounded to multiples of 2^-24, and one more. So every
+    value can be coded, in 24 bits at most. It costs the others 258 / 2^24 of their probability, 0.00002 bits a value.
+
+    Args:
+        below: the probabilities that the value is below 1, ..., 255, [..., 255]. They need not increase: rounding may
+            order two that are nearly equal the wrong way round.
+
+    Returns:
+        c, int32 [..., 257], strictly increasing from 1 to TOTAL - 1. The ends are left free for the range encoder,
+        which needs something below and above each value.
+    """
+    shared = TOTAL - 258
+    ends = tf.zeros_like(below[..., :1])
+    shares = tf.cast(tf.concat([ends, below, ends + 1], -1) * shared, tf.int32)
+    frequencies = 1 + tf.maximum(shares[..., 1:] - shares[..., :-1], 0)
+    # Where rounding has made frequencies larger, their sum is too large. The limit leaves 1 to each value that follows.
+    limit = np.arange(TOTAL - 256, TOTAL, dtype=np.int32)
+    return tf.concat([tf.ones_like(shares[..., :1]), tf.minimum(1 + tf.cumsum(frequencies, -1), limit)], -1)
+
+
+class Encoder:
+    """Writes a stream."""
+
+    def __init__(self):
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._family = constriction.stream.model.Categorical(perfect=False)
+
+    def write(self, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Appends values, given by their intervals of cumulative frequencies, integers [n] each."""
+        # For the library, each value is the middle one of three: all values below it, the value, and all above it. It
+        # gives each of the three a frequency of one, and divides the rest in proportion to these, which divides evenly.
+        frequencies = np.stack([lower, upper - lower, TOTAL - upper], -1)
+        self._encoder.encode(np.ones(len(frequencies), np.int32), self._family, (frequencies - 1).astype(np.float64))
+
+    def words(self) -> np.ndarray:
+        """The stream so far, uint32 [n]."""
+        return self._encoder.get_compressed()
+
+
+class Decoder(NamedTuple):
+    """The state of reading a stream, in arrays or tensors.
+
+    Fields:
+        words: a part of the stream, uint32 [n].
+        position: the next of these words, int32.
+        range: the size of the interval that is left, uint64.
+        offset: where in it the stream's number lies, uint64.
+    """
+
+    words: tf.Tensor
+    position: tf.Tensor
+    range: tf.Tensor
+    offset: tf.Tensor
+
+    @classmethod
+    def begin(cls, words: np.ndarray) -> "Decoder":
+        """The state before the first value of a stream that begins with these words."""
+        offset = int(words[0]) << _WORD | int(words[1])
+        return cls(words, np.int32(2), np.uint64(2**64 - 1), np.uint64(offset))
+
+    def read(self, cumulative: tf.Tensor, is_coded: tf.Tensor) -> tuple[tf.Tensor, "Decoder"]:
+        """Reads a value from each of several distributions.
+
+        Every value takes one word at most.
+
+        Args:
+            cumulative: of each distribution, int32 [n, 257], as from `cumulative_frequencies`.
+            is_coded: which values there are, bool [n]; of others, nothing is in the stream.
+
+        Returns:
+            The values, int32 [n]: any value where there is none. And the state after them.
+        """
+
+        def read_one(i, values, position, range_, offset):
+            c = tf.gather(cumulative, i)
+            unit = tf.bitwise.right_shift(range_, tf.constant(BITS, tf.uint64))
+            quantile = tf.cast(tf.minimum(offset // unit, TOTAL - 1), tf.int32)
+            value = tf.reduce_sum(tf.cast(c[1:-1] <= quantile, tf.int32))
+            lower, upper = (tf.cast(tf.gather(c, value + end), tf.uint64) for end in (0, 1))
+            new_range, new_offset = unit * (upper - lower), offset - unit * lower
+            is_short = new_range < 2**_WORD
+            shift = tf.where(is_short, tf.constant(_WORD, tf.uint64), tf.constant(0, tf.uint64))
+            word = tf.where(is_short, tf.cast(tf.gather(self.words, position), tf.uint64), tf.constant(0, tf.uint64))
+            new_range = tf.bitwise.left_shift(new_range, shift)
+            new_offset = tf.bitwise.bitwise_or(tf.bitwise.left_shift(new_offset, shift), word)
+            there = tf.gather(is_coded, i)
+            return (
+                i + 1,
+                tf.where(tf.range(number) == i, value, values),
+                position + tf.cast(is_short & there, tf.int32),
+                tf.where(there, new_range, range_),
+                tf.where(there, new_offset, offset),
+            )
+
+        number = cumulative.shape[0]
+        state = tf.constant(0), tf.zeros([number], tf.int32), self.position, self.range, self.offset
+        _, values, *state = tf.while_loop(lambda i, *_: i < number, read_one, state)
+        return values, Decoder(self.words, *state)
