@@ -25,9 +25,12 @@ from pixel_snail.coding.container import Picture, tiles_of
 from pixel_snail.errors import UserError, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
 
-PORTABLE = "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type="
-"""XLA's flags for code that rounds alike on all x86-64 processors with AVX2: no later instructions, and no sums by a
-library that chooses them by itself."""
+PORTABLE = {
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
+"""Environment variables with which x86-64 processors that have AVX2 round alike: XLA and oneDNN use no later
+instructions, and XLA leaves sums to no library that chooses its instructions by itself."""
 
 # What needs TensorFlow, which takes seconds to start, is imported where there is work for it; `info` has none.
 
@@ -83,7 +86,7 @@ def compress(flags: argparse.Namespace) -> None:
     max_pixels = flags.max_megapixels * 10**6
     read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
     if flags.portable:
-        os.environ["XLA_FLAGS"] = PORTABLE
+        os.environ |= PORTABLE
     from pixel_snail import checkpoint, drawing
     from pixel_snail.reports import comparisons
 
@@ -127,8 +130,8 @@ def decompress(flags: argparse.Namespace) -> None:
     for name in _names(header):
         if Path(flags.output, name).exists():
             raise UserError(f"{Path(flags.output, name)} exists: remove it, or choose another folder")
-    if header.machine.get("XLA_FLAGS") == PORTABLE:
-        os.environ["XLA_FLAGS"] = PORTABLE
+    if header.machine.items() >= PORTABLE.items():
+        os.environ |= PORTABLE
     from pixel_snail import checkpoint
 
     if not flags.load_params and not header.checkpoint:
