@@ -158,7 +158,7 @@ def functions_of_drawing(network, monkeypatch):
         draw = sampling.batch_drawer(network, 2)
     with pytest.raises(Traced):
         draw(fold(network, network.trainable_variables), *sampling.uniforms(0, 0, 2, (8, 8, 3), 2), verbose=0)
-    return concrete["draw_row"], concrete["advance"]
+    return concrete["row"], concrete["advance"]
 
 
 @pytest.mark.parametrize("name, settings", NETWORKS.items(), ids=NETWORKS)
