@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-from pathlib import Path
 
 from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
@@ -17,12 +16,11 @@ _VARIABLES = ["XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_
 
 def description() -> dict[str, object]:
     """This machine: its processor and what it can do, threads, versions of packages, settings of these."""
-    about = _of_processor()
-    has = about.get("flags", about.get("Features", "")).split()
+    gpus = sorted({devices.name_of_gpu(gpu) for gpu in tf.config.get_visible_devices("GPU")})
     return {
-        "processor": about.get("model name", os.uname().machine),
-        "instructions": [name for name in _INSTRUCTIONS if name in has],
-        **({"gpus": _names_of_gpus()} if devices.number_of_gpus() else {}),
+        "processor": devices.processor().get("model name", os.uname().machine),
+        "instructions": [name for name in _INSTRUCTIONS if name in devices.instructions()],
+        **({"gpus": gpus} if gpus else {}),
         "cores": devices.number_of_cores(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -54,20 +52,5 @@ def difference(there: dict[str, object], here: dict[str, object]) -> str:
     return "; ".join(told)
 
 
-def _names_of_gpus():
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return sorted({about.get("device_name", "unknown") for about in details})
-
-
 def _in_words(value):
     return "none" if value is None else str(value)[:80]
-
-
-def _of_processor():
-    """The fields of the first processor in Linux's list; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    fields = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, _, value in fields}

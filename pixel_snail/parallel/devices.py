@@ -39,24 +39,34 @@ def number_of_cores() -> int:
 
 def has_amx() -> bool:
     """Whether the CPU has AMX, Intel's instructions for products of bfloat16 matrices."""
-    return "amx_bf16" in _instructions()
+    return "amx_bf16" in instructions()
 
 
 def lacks_bfloat16(root: str | os.PathLike = "/") -> bool:
     """Whether the CPU is known to have no instructions for bfloat16, which then saves memory only."""
-    has = _instructions(root)
+    has = instructions(root)
     return bool(has) and not has & _BFLOAT16
 
 
 @functools.cache
-def _instructions(root="/"):
-    """The CPU's instruction sets, by Linux's names; empty on systems that don't tell them."""
+def processor(root: str | os.PathLike = "/") -> dict[str, str]:
+    """What Linux tells of the first CPU core, by Linux's names: "model name", "flags"; empty on other systems.
+
+    Args:
+        root: the folder that has proc.
+    """
     try:
-        lines = Path(root, "proc/cpuinfo").read_text().splitlines()
+        lines = Path(root, "proc/cpuinfo").read_text().strip().split("\n\n")[0].splitlines()
     except OSError:
-        return frozenset()
+        return {}
     fields = (line.partition(":") for line in lines)
-    return frozenset(next((value.split() for name, _, value in fields if name.strip() in ("flags", "Features")), ()))
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
+def instructions(root: str | os.PathLike = "/") -> frozenset[str]:
+    """The CPU's instruction sets, by Linux's names; empty on systems that don't tell them."""
+    about = processor(root)
+    return frozenset(about.get("flags", about.get("Features", "")).split())
 
 
 def described(replicas: int, root: str | os.PathLike = "/") -> str:
@@ -66,10 +76,10 @@ def described(replicas: int, root: str | os.PathLike = "/") -> str:
         root: the folder that has proc.
     """
     if gpus := tf.config.get_visible_devices("GPU")[:replicas]:
-        names = collections.Counter(_name(gpu) for gpu in gpus)
+        names = collections.Counter(name_of_gpu(gpu) for gpu in gpus)
         return ", ".join(f"{number} x {name}" for name, number in names.items())
     cores = number_of_cores()
-    best = next((name for flag, name in _INSTRUCTIONS.items() if flag in _instructions(root)), None)
+    best = next((name for flag, name in _INSTRUCTIONS.items() if flag in instructions(root)), None)
     text = f"CPU, {cores} core{'s' * (cores > 1)}{f' ({best})' if best else ''}"
     if replicas > 1:
         text += f", as {replicas} logical devices"
@@ -78,7 +88,8 @@ def described(replicas: int, root: str | os.PathLike = "/") -> str:
     return text
 
 
-def _name(gpu):
+def name_of_gpu(gpu: tf.config.PhysicalDevice) -> str:
+    """A GPU's name, such as "NVIDIA A100-SXM4-80GB"."""
     try:
         return tf.config.experimental.get_device_details(gpu).get("device_name") or "GPU of unknown type"
     except (ValueError, tf.errors.OpError):  # the details are the driver's, and not every plug-in has them

@@ -88,7 +88,7 @@ def test_a_system_without_cpuinfo_is_told_by_its_cores(tmp_path, monkeypatch):
 
 def test_amx_is_found_where_the_processor_has_it(monkeypatch, tmp_path):
     for flags, wide in (("amx_bf16", 2**16), ("avx512f", 2**12)):
-        monkeypatch.setattr(devices, "_instructions", lambda flags=flags: frozenset([flags]))
+        monkeypatch.setattr(devices, "instructions", lambda flags=flags: frozenset([flags]))
         assert devices.has_amx() == (flags == "amx_bf16")
         assert convolution._wide() == wide
 
