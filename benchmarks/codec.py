@@ -8,16 +8,15 @@ runs that alternate); their ratios to drawing; the speeds in kB of pixels a seco
     python -m benchmarks.codec --load_params=data/save/demo      # bits: what a file of the test set consists of
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
-probabilities before they are rounded; after; the streams; the whole file. And what share of the values has a likelihood
-that is approximated, and how far the likelihood's 256 probabilities are from summing to one.
+probabilities before they are rounded; after; the streams; the whole file. It also prints what share of the values would
+take more than 24 bits by the likelihood, and how far the likelihood's 256 probabilities are from summing to one.
 """
 
 import argparse
-import itertools
 import json
 import statistics
 
-from benchmarks.measuring import in_a_process, network, peak_gb, timed
+from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network, peak_gb, timed
 from pixel_snail import flags as command_line
 
 RUNS = 3
@@ -25,20 +24,14 @@ RUNS = 3
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
-    command_line.add_model_flags(parser)
-    parser.set_defaults(nr_filters=None)
-    parser.add_argument("--batch_size", type=command_line.positive_int)
-    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    flags_of_networks(parser)
     parser.add_argument("-r", "--load_params", type=command_line.path)
     parser.add_argument("--data_set", default="photos")
     flags = parser.parse_args()
     if flags.load_params:
         print(json.dumps(in_a_process(composition, flags)), flush=True)
         return
-    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
-    batches = [flags.batch_size] if flags.batch_size else [8, 32]
-    for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
-        print(json.dumps(in_a_process(speed, flags)), flush=True)
+    measure_each(flags, speed, batches=[8, 32])
 
 
 def speed(flags: argparse.Namespace) -> dict:
@@ -97,12 +90,11 @@ def composition(flags: argparse.Namespace) -> dict:
     images = data.load(flags.data_set, None).test.images[:]
 
     @tf.function
-    def bits_of(images):
-        """[4, 3] of a batch: bits by the likelihood, by the exact masses in float64 and by frequencies; how many values
-        the likelihood approximates, of all; and sums over the 256 values, of the first channel."""
+    def sums_over(images):
+        """Sums over the values of a batch, by the names of their means in the result."""
         x, _ = network_inputs({"images": images}, None)
         outputs = model.network(x)
-        known, log_likelihood, totals = x[..., :0], 0.0, []
+        known, log_likelihood, of_channels = x[..., :0], 0.0, []
         levels = (tf.range(256, dtype=tf.float32) - 127.5) / 127.5
         for channel in range(3):
             logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
@@ -130,40 +122,37 @@ def composition(flags: argparse.Namespace) -> dict:
                 ),
                 -1,
             )
-            totals.append(
-                tf.stack(
-                    [
-                        tf.reduce_sum(tf.cast(likelihood, tf.float64)) / np.log(2),
-                        -tf.reduce_sum(tf.math.log(exact)) / np.log(2),
-                        tf.reduce_sum(tf.cast(coded, tf.float64)),
-                        tf.reduce_sum(tf.cast(likelihood / np.log(2) > stream.BITS, tf.float64)),
-                        tf.reduce_sum(tf.cast(sums - 1, tf.float64)),
-                        tf.reduce_sum(tf.cast(tf.abs(sums - 1), tf.float64)),
-                    ]
-                )
-            )
+            of_values = {
+                "likelihood": likelihood / np.log(2),
+                "exact_masses": -tf.math.log(exact) / np.log(2),
+                "frequencies": coded,
+                "values_beyond_24_bits": likelihood / np.log(2) > stream.BITS,
+                "mean_of_sum_minus_one": sums - 1,
+                "mean_absolute_sum_minus_one": tf.abs(sums - 1),
+            }
+            of_channels.append({name: tf.reduce_sum(tf.cast(of, tf.float64)) for name, of in of_values.items()})
             known = x[..., : channel + 1]
             log_likelihood += log_prob
-        return tf.add_n(totals)
+        return tf.nest.map_structure(lambda *channels: tf.add_n(channels), *of_channels)
 
-    totals = sum(bits_of(images[i : i + 4]).numpy() for i in range(0, len(images), 4)) / images.size
+    of_batches = [sums_over(images[i : i + 4]) for i in range(0, len(images), 4)]
+    means = tf.nest.map_structure(lambda *sums: float(tf.add_n(sums)) / images.size, *of_batches)
     file = model.compress(images, verify=False)
     _, groups = container.read(file)
     streams = sum(len(group.stream) for group in groups)
     rows = {
-        "likelihood": totals[0],
-        "exact_masses": totals[1],
-        "frequencies": totals[2],
+        **{name: means.pop(name) for name in ("likelihood", "exact_masses", "frequencies")},
         "streams": 8 * streams / images.size,
         "file": 8 * len(file) / images.size,
     }
     return {
         "images": len(images),
         **{name: round(value, 6) for name, value in rows.items()},
-        **{f"{name}_above_likelihood": f"{100 * (rows[name] / totals[0] - 1):.4f} %" for name in list(rows)[1:]},
-        "values_beyond_24_bits": float(totals[3]),
-        "mean_of_sum_minus_one": float(totals[4]),
-        "mean_absolute_sum_minus_one": float(totals[5]),
+        **{
+            f"{name}_above_likelihood": f"{100 * (rows[name] / rows['likelihood'] - 1):.4f} %"
+            for name in list(rows)[1:]
+        },
+        **means,
         "file_bytes": len(file),
         "stream_bytes": streams,
         "groups": len(groups),

@@ -2,12 +2,15 @@
 
 import argparse
 import concurrent.futures
+import itertools
+import json
 import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pixel_snail import flags as command_line
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
 
@@ -42,6 +45,26 @@ def device_peak_gb() -> float:
     if not devices.number_of_gpus():
         return peak_gb()
     return round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9, 2)
+
+
+def flags_of_networks(parser: command_line.Parser) -> None:
+    """Adds the flags of one network, batch and size; without --nr_filters and --batch_size, several are measured."""
+    command_line.add_model_flags(parser)
+    parser.set_defaults(nr_filters=None)
+    parser.add_argument("--batch_size", type=command_line.positive_int)
+    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+
+
+def measure_each(flags: argparse.Namespace, measure: Callable[[argparse.Namespace], dict], batches: list[int]) -> None:
+    """Prints measure(flags) as JSON, in a process of its own, for each network and batch that the flags ask for.
+
+    Args:
+        batches: the sizes of batches without --batch_size. Without --nr_filters, F is 32, 64 and 256.
+    """
+    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
+    batches = [flags.batch_size] if flags.batch_size else batches
+    for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
+        print(json.dumps(in_a_process(measure, flags)), flush=True)
 
 
 def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:

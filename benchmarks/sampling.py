@@ -9,11 +9,9 @@ the whole network for each pixel (extrapolated from a few pixels).
 """
 
 import argparse
-import itertools
-import json
 import statistics
 
-from benchmarks.measuring import device_peak_gb, in_a_process, network, timed
+from benchmarks.measuring import device_peak_gb, flags_of_networks, measure_each, network, timed
 from pixel_snail import flags as command_line
 
 NAIVE_PIXELS = 4
@@ -21,15 +19,8 @@ NAIVE_PIXELS = 4
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
-    command_line.add_model_flags(parser)
-    parser.set_defaults(nr_filters=None)
-    parser.add_argument("--batch_size", type=command_line.positive_int)
-    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
-    flags = parser.parse_args()
-    filters = [flags.nr_filters] if flags.nr_filters else [32, 64, 256]
-    batches = [flags.batch_size] if flags.batch_size else [1, 8, 32]
-    for flags.nr_filters, flags.batch_size in itertools.product(filters, batches):
-        print(json.dumps(in_a_process(measure, flags)), flush=True)
+    flags_of_networks(parser)
+    measure_each(parser.parse_args(), measure, batches=[1, 8, 32])
 
 
 def measure(flags: argparse.Namespace) -> dict:
