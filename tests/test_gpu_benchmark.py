@@ -59,7 +59,7 @@ def test_all_checks_run_on_logical_cpu_devices_and_pass(capsys, monkeypatch):
     assert rows["devices"].startswith("CPU, ")
     errors = results["golden numbers, float32"]["largest_errors"]
     assert errors.keys() == gpu.ALLOWED.keys()
-    # The tests' tolerances on a CPU, of which the benchmark's are ten times.
+    # On a CPU, the errors stay within the tests' tolerances. The benchmark allows ten times as much.
     assert all(error < gpu.ALLOWED[what] / 10 for what, error in errors.items())
     replicas = results[f"2 replicas, {name}"]
     assert replicas["global_batch"] == 4
