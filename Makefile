@@ -11,22 +11,26 @@ DEMO := data/save/demo
 DEMO_NETWORK := --model=pxpp --nr_resnet=1 --nr_filters=32 --nr_logistic_mix=5
 DEMO_TRAINING := --batch_size=2 --init_batch_size=100 --dropout_p=0 --polyak_decay=0.99 \
 	--learning_rate=2e-3 --lr_to_zero --max_minutes=5.25 --sample_interval=0
+DEMO_RESULTS := --json=$(DEMO)/result.json --compress=$(DEMO)/photos.snail --nr_samples=16 --save_dir=$(DEMO)
 
 define DEMO_END
 
 The demo is done. What it made is in $(DEMO):
   photos_samples.png   16 images drawn from the network
   photos_bits.png      test images, and where in them the bits go
+  photos.snail         all test images, compressed with the network and read back
   result.json          all figures
   pixelsnail_photos_*  the run: its checkpoint, learning_curve.png and print.log
 
 What the figures mean:
   bits/dim   the bits that each 8-bit value of a test image takes under the network: lower is better, 8 is uncompressed
-  +-         the standard error: how far the mean of so many images may lie from that of all such images
+  +-         the standard error of the mean over the test images
   R, G, B    the same for the values of one channel, each predicted from the channels before it
+  on disk    the bits of the file photos.snail, everything included, for each value of the images in it
   PNG, WebP  the same images as files, losslessly compressed, each image in a file of its own
 
-Three commands to try next:
+Three commands to try next. The first completes the lower half of the samples; the second trains on your own pictures
+for an hour (replace A_FOLDER_OF_PICTURES); the third shows the learning curve in a browser:
   $(BIN)/python eval.py --load_params=$(DEMO) --skip_test --complete=$(DEMO)/photos_samples.png --save_dir=$(DEMO)
   $(BIN)/python train.py --data_set=folder --data_dir=A_FOLDER_OF_PICTURES --nr_filters=64 --max_minutes=60 --lr_to_zero
   $(BIN)/tensorboard --logdir=$(DEMO)
@@ -37,7 +41,7 @@ export DEMO_END
 
 demo: .venv/installed $(CUDA)
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
-	$(BIN)/python eval.py --load_params=$(DEMO) --json=$(DEMO)/result.json --nr_samples=16 --save_dir=$(DEMO)
+	$(BIN)/python eval.py --load_params=$(DEMO) $(DEMO_RESULTS)
 	@echo "$$DEMO_END"
 
 test: .venv/installed-dev $(CUDA)

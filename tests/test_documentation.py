@@ -108,7 +108,7 @@ def run_commands(text, place, done, monkeypatch):
         if line in done:
             continue
         done.add(line)
-        words = shlex.split(line.replace("/nfs/", f"{place}/nfs/"))
+        words = shlex.split(line.replace("/nfs/", f"{place}/nfs/"), comments=True)
         if words[0] == "make":
             targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[0].split()
             assert words[-1] in targets, line
