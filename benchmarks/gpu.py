@@ -5,8 +5,8 @@
   tests allow on a CPU, because GPUs add in another order. With TF32, NVIDIA's shorter float32, which train.py and
   eval.py leave off, the errors are only stated.
 - random words: dropout draws the same random bits as on a CPU.
-- replicas: all GPUs take the steps of one on the joint batch, dropout included; how much faster; and whether a repeated
-  run is the same bit by bit.
+- replicas, with several GPUs: whether all together take the steps of one on the joint batch, dropout included; how much
+  faster they are; and whether a repeated run on one is the same bit by bit.
 - training, in float32 and in bfloat16: a step, an evaluation and the GPU's memory beside the plain network, in turns.
 - sampling: a batch, beside an evaluation of it and the naive loop.
 
@@ -42,7 +42,7 @@ ALLOWED = {
     "steps_from_checkpoint": 1e-4,
     "samples": 1e-1,
 }
-"""The largest errors of golden numbers on a GPU, by the names that tests/golden_numbers.py gives them."""
+"""The largest errors that are allowed on a GPU, by the names that tests/golden_numbers.py gives them."""
 
 COMPILED = ["h12_noup_smallkey", "model", "pxpp"]
 """The networks that are also computed with every function compiled: one of each kind of convolution."""
@@ -264,17 +264,17 @@ def _golden_in_words(result):
 def _replicas_in_words(result):
     repeats = "repeats" if result["repeats_bit_by_bit"] else "does not repeat"
     return (
-        f"the steps of one device: losses to {result['losses_error']:.0e}, all but {result['parameters_apart']:.2%} of "
-        f"the parameters to 1% of a step; {result['step_seconds']} s a step, {result['times_faster']} times as fast; "
-        f"a run {repeats} bit by bit"
+        f"the steps of one device: largest relative error of the losses {result['losses_error']:.0e}, "
+        f"{result['parameters_apart']:.2%} of the parameters differ by more than 1% of a step; "
+        f"{result['step_seconds']} s a step, {result['times_faster']} times as fast as one device; a run on one "
+        f"device {repeats} bit by bit"
     )
 
 
 def _training_in_words(result):
     return (
-        f"{result['step_seconds']} s a step, {result['ratio']} of the plain network's; {result['peak_gb']} GB, "
-        f"{result['memory_ratio']} of its; evaluation {result['evaluation_seconds']} s, "
-        f"{result['evaluation_ratio']} of its"
+        f"step {result['step_seconds']} s ({result['ratio']} x plain network); memory {result['peak_gb']} GB "
+        f"({result['memory_ratio']} x); evaluation {result['evaluation_seconds']} s ({result['evaluation_ratio']} x)"
     )
 
 

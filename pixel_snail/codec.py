@@ -52,10 +52,18 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     place = "the checkpoint, or a folder: its newest one"
     add("-r", "--load_params", metavar="PREFIX", type=command_line.path, required=True, help=place)
     add("--raw", action="store_true", help="use the parameters themselves, not their running average")
-    add("--classes", type=lambda text: text.split(","), help="of a conditional network: the class of all, or of each")
-    add("--batch_size", type=command_line.positive_int, help="images coded at once; without it, 8 or, of many, 32")
+    add(
+        "--classes",
+        type=lambda text: text.split(","),
+        help="class-conditional network: one class for all pictures, or one for each",
+    )
+    add(
+        "--batch_size",
+        type=command_line.positive_int,
+        help="images coded at once; without it, 8, or 32 for more than 16",
+    )
     add("--no_verify", action="store_true", help="do not decode what was encoded: this takes half the time")
-    add("--portable", action="store_true", help="compute so that other x86-64 processors with AVX2 can read the file")
+    add("--portable", action="store_true", help="compute so that other x86-64 processors can read the file")
     limit = pictures.MAX_PIXELS // 10**6
     add("--max_megapixels", type=command_line.positive_int, default=limit, help="the largest picture that can be used")
 

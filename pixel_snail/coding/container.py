@@ -1,13 +1,14 @@
 """The file format of compressed images: a header, then groups of images, each a stream of its own.
 
     8 bytes     SIGNATURE
-    4 bytes     the header's size n, little-endian
-    4 bytes     the CRC-32 of the header
-    n bytes     the header: a JSON object, compressed by zlib
-    groups      streams of images, one after the other
+    4 bytes     n
+    4 bytes     the CRC-32 of the next n bytes
+    n bytes     4 bytes: m; m bytes: a JSON object, compressed by zlib; and for each group 16 bytes: the size and the
+                CRC-32 of its stream, and 8 bytes of a checksum of its pixels
+    the rest    the streams of the groups, one after the other
 
-The header has, of each group, the size, a CRC-32 of the stream, and a checksum of the pixels. Everything is checked
-before it is used, and no more memory is taken than there are bytes to fill it. Nothing here needs TensorFlow.
+Numbers are little-endian. Everything is checked before it is used, and no more memory is taken than there are bytes to
+fill it. Nothing here needs TensorFlow.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ VERSION = 1
 _START = struct.Struct("<8sII")
 _GROUP = struct.Struct("<II8s")
 _MOST_HEADER = 2**24
-"""The largest header in bytes, before compression: of each picture there are its name and size, of images labels."""
+"""The largest JSON object in bytes, before compression. It has each picture's name and size, and each image's label."""
 MOST_IN_A_GROUP = 256
 """The largest batch."""
 
@@ -190,17 +191,17 @@ def _checked(fields):
     for name in ("model", "resnet_nonlinearity"):
         _require(type(header.network[name]) is str, f"{name} is no name")
     settings = [header.network[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")]
-    _require(_are_whole(settings, least=1), "a number of the network is none")
+    _require(_are_whole(settings, least=1), "nr_resnet, nr_filters and nr_logistic_mix must be whole and above 0")
     shape = header.network["image_shape"]
     _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
-    _require(type(header.weights) is str and type(header.machine) is dict, "weights or machine is none")
+    _require(type(header.weights) is str and type(header.machine) is dict, "weights is no text or machine no object")
     _require(is_whole(header.images, least=0), "images is no number")
     _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")
     if header.labels is not None:
         _require(_are_whole(header.labels) and len(header.labels) == header.images, "labels are not of the images")
     if header.checkpoint is not None:
         prefix, averaged = header.checkpoint
-        _require(type(prefix) is str and type(averaged) is bool, "checkpoint is none")
+        _require(type(prefix) is str and type(averaged) is bool, "checkpoint is not a path and true or false")
     if header.pictures is None:
         return header
     pictures = [Picture(*picture) for picture in header.pictures]

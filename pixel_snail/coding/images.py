@@ -1,8 +1,8 @@
 """A batch of images as one stream, with the probabilities that a network predicts.
 
-The values stand in the stream in the order in which the network predicts them: pixel by pixel in raster order, at each
-pixel R, then G, then B, of each the values of all images. Encoder and decoder must compute the same probabilities, bit
-by bit. So both run the same compiled function; a flag tells it where a pixel's values come from.
+The stream has the pixels in raster order; for each pixel first the R values of all images, then G, then B. Encoder and
+decoder must compute the same probabilities, bit by bit. So both run the same compiled function; a flag tells it where a
+pixel's values come from.
 """
 
 from collections.abc import Callable

@@ -53,8 +53,9 @@ class Encoder:
 
     def write(self, lower: np.ndarray, upper: np.ndarray) -> None:
         """Appends values, given by their intervals of cumulative frequencies, integers [n] each."""
-        # For the library, each value is the middle one of three: all values below it, the value, and all above it. It
-        # gives each of the three a frequency of one, and divides the rest in proportion to these, which divides evenly.
+        # For constriction, each value is the middle one of three: all values below it, the value, and all above it. It
+        # adds one to each of the three frequencies and shares out the other 2^24 - 3 in proportion. It gets each
+        # frequency minus one, so that the result is exact.
         frequencies = np.stack([lower, upper - lower, TOTAL - upper], -1)
         self._encoder.encode(np.ones(len(frequencies), np.int32), self._family, (frequencies - 1).astype(np.float64))
 
