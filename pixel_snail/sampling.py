@@ -128,6 +128,9 @@ class RowByRow:
                 _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, steps, state)
                 return cache.end_row(loop), [_batch_first(array.stack()) for array in results], carried
 
+        # They are traced again for each phase, network and size of batch. TensorFlow would warn of that. The attribute
+        # is private; without it, drawing is the same and the warning comes back.
+        row._omit_frequent_tracing_warning = self._advance._omit_frequent_tracing_warning = True
         self._row = row
 
     @property

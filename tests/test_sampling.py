@@ -1,11 +1,14 @@
 """Samples against the original's and the naive loop's; step-by-step predictions against the whole image's."""
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import CAUSAL, build_shallow
+from networks import CAUSAL, add_spec, build_shallow
 
 import golden_numbers
+from benchmarks.counted_training import ONE_BLOCK
 from benchmarks.plain import naive_sampler
 from pixel_snail import sampling
 from pixel_snail.errors import UserError
@@ -110,6 +113,15 @@ def test_an_images_random_numbers_do_not_depend_on_which_are_drawn_with_it():
     assert u_mix.shape == (5, 4, 5, 2)
     assert u_logistic.shape == (5, 4, 5, 3)
     assert len(np.unique(np.concatenate([u_mix.ravel(), u_logistic.ravel()]))) > 450
+
+
+def test_drawing_with_many_networks_in_one_program_warns_of_nothing(monkeypatch, caplog, rng):
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "propagate", True)  # to caplog
+    for _ in range(6):  # from the fifth trace on, TensorFlow would warn
+        model = build_shallow("h1", (1, 4, 3), rng)
+        sampling.batch_drawer(model, 2, jit=False)(weights(model), *sampling.uniforms(0, 0, 2, (1, 4, 3), 2), verbose=0)
+    assert not caplog.records
 
 
 def test_the_naive_loop_draws_in_raster_order_each_pixel_from_those_before_it():
