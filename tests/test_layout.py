@@ -95,11 +95,12 @@ def test_make_installs_cudas_libraries_where_they_are_asked_for_also_later(tmp_p
     for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
         (tmp_path / name).write_text((ROOT / name).read_text())
 
+    # `make GPU=1 test` hands its own settings to the programs that it starts.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "GPU"))}
+
     def planned(*arguments):
-        done = subprocess.run(
-            ["make", "--dry-run", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        return done.stdout
+        command = ["make", "--dry-run", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
     gpu, plain = "install --quiet --disable-pip-version-check --requirement requirements-gpu.txt", "-m venv .venv"
     assert plain in planned("demo") and gpu not in planned("demo") + planned("GPU=0", "demo")
