@@ -18,7 +18,7 @@ copies of the map. Only strided filters compute in float32 there.
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
-from pixel_snail.kernels.xla import compiled, of_words, words
+from pixel_snail.kernels.xla import compiled, is_large, of_words, words
 from pixel_snail.parallel import devices
 
 
@@ -38,7 +38,7 @@ def convolve(
         strides: (vertical, horizontal).
         transformed: `transform` of w, if it is already computed.
     """
-    if _uses_winograd(w, strides, x.dtype):
+    if _uses_winograd(w, strides, x.dtype) and _transforms_are_compiled(x, w):
         return winograd(x, w, b, transformed)
     return elementwise.add_bias(_convolve(x, tf.cast(w, x.dtype), strides), tf.cast(b, x.dtype))
 
@@ -67,6 +67,12 @@ def _uses_winograd(w, strides, dtype):
     wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _wide()
     fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else devices.number_of_gpus() > 0
     return wide and not fast_otherwise
+
+
+def _transforms_are_compiled(x, w):
+    """Whether XLA compiles the transforms of maps and outputs. If not, they take longer than the products they save."""
+    batch, rows, columns, channels = x.shape
+    return is_large(tf.TensorShape([batch, rows - 1, columns - 1, min(channels, w.shape[3])]))
 
 
 def _wide():

@@ -97,12 +97,12 @@ def _gate_gradient(c, dy):
 
 def _elu(x):
     # On CPUs, bit for bit tf.nn.elu. XLA compiles tf.nn.elu to an expm1, which takes twice as long as this.
-    return tf.where(x > 0, x, tf.exp(x) - 1) if is_large(x) else tf.nn.elu(x)
+    return tf.where(x > 0, x, tf.exp(x) - 1) if is_large(x.shape) else tf.nn.elu(x)
 
 
 def _elu_gradient(y, dy):
     # Where y = elu(x) = exp(x) - 1, the derivative is y + 1. For small maps, which are not compiled, one operation.
-    return tf.where(y > 0, dy, dy * (y + 1)) if is_large(y) else tf.raw_ops.EluGrad(gradients=dy, outputs=y)
+    return tf.where(y > 0, dy, dy * (y + 1)) if is_large(y.shape) else tf.raw_ops.EluGrad(gradients=dy, outputs=y)
 
 
 _formulas = {"concat_elu": lambda x: _elu(tf.concat([x, -x], -1)), "elu": _elu, "relu": tf.nn.relu}
@@ -141,7 +141,8 @@ def _activate(x, random, nonlinearity, margins, rate):
 def _activate_gradient(y, random, dy, nonlinearity, margins, rate):
     if margins is not None:
         (top, bottom), (left, right) = margins
-        y, dy = (map_[:, top : map_.shape[1] - bottom, left : map_.shape[2] - right] for map_ in (y, dy))
+        size = [-1, y.shape[1] - top - bottom, y.shape[2] - left - right, -1]
+        y, dy = (tf.slice(map_, [0, top, left, 0], size) for map_ in (y, dy))
     if random is not None:
         y, dy = y * (1 - rate), tf.where(dropout.kept(random, y.shape, rate), dy / (1 - rate), 0)
     dx = tf.where(y > 0, dy, 0) if nonlinearity == "relu" else _elu_gradient(y, dy)

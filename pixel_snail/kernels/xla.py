@@ -29,15 +29,15 @@ def compiled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments):
-        large = any(is_large(argument) for argument in arguments if isinstance(argument, tf.Tensor))
+        large = any(is_large(argument.shape) for argument in arguments if isinstance(argument, tf.Tensor))
         return (compiled_function if large and not tf.executing_eagerly() else in_float32)(*arguments)
 
     return call
 
 
-def is_large(x: tf.Tensor) -> bool:
-    """Whether x has more elements than SMALL; also if their number is not known when the graph is traced."""
-    size = x.shape.num_elements()
+def is_large(shape: tf.TensorShape) -> bool:
+    """Whether a tensor has more elements than SMALL; also if their number is not known when the graph is traced."""
+    size = shape.num_elements()
     return size is None or size > SMALL
 
 
