@@ -1,20 +1,26 @@
 """Convolutions: TensorFlow's, or one of two other algorithms where it is faster.
 
-Wide 2x2 filters on a CPU use Winograd's minimal filtering (Winograd 1980; Lavin & Gray 2016 for networks). In one
-dimension, three outputs y of a filter with two taps w need four products instead of six. With d the four inputs that
-these outputs see:
+Wide 2x2 and 2x3 filters on a CPU use Winograd's minimal filtering (Winograd 1980; Lavin & Gray 2016 for networks). In
+one dimension, four inputs d give three outputs y of a filter with two taps w, or two outputs of one with three taps.
+They need four products instead of six:
 
     y = A^T [(G w) * (B^T d)],   B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 -1 0 1],
-    G = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],   A^T = [1 1 1 0; 0 1 -1 0; 0 1 1 1].
 
-In two dimensions, a tile of 3 x 3 outputs needs 16 products instead of 36. So the convolution is sixteen matrix
+    two taps:    G = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],              A^T = [1 1 1 0; 0 1 -1 0; 0 1 1 1],
+    three taps:  G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1],  A^T = [1 1 1 0; 0 1 -1 1].
+
+A and G are values of polynomials at 0, 1, -1 and infinity (of G, those at 1 and -1 are halved); the coefficients are y
+and w. In two dimensions, a tile of 4 x 4 inputs needs 16 products instead of 36. So the convolution is sixteen matrix
 products over all tiles, each with a C x F matrix, between transforms of the maps that only add. In float32, the error
 is within a factor of two of a plain convolution's.
 
-In bfloat16, the gradient of TensorFlow's convolution is fast on GPUs and on CPUs with AMX only. On other CPUs, wide 2x2
+In bfloat16, the gradient of TensorFlow's convolution is fast on GPUs and on CPUs with AMX only. On other CPUs, these
 filters use Winograd's algorithm in bfloat16 as well, and other filters are applied as one matrix product over shifted
 copies of the map. Only strided filters compute in float32 there.
 """
+
+import functools
+import operator
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
@@ -64,7 +70,7 @@ def transform(w: tf.Tensor, strides: tuple[int, int], dtype: tf.DType) -> tf.Ten
 
 
 def _uses_winograd(w, strides, dtype):
-    wide = w.shape[:2] == (2, 2) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _wide()
+    wide = w.shape[:2] in ((2, 2), (2, 3)) and strides == (1, 1) and w.shape[2] * w.shape[3] >= _wide()
     fast_otherwise = _has_fast_bfloat16() if dtype == tf.bfloat16 else devices.number_of_gpus() > 0
     return wide and not fast_otherwise
 
@@ -136,30 +142,31 @@ def _copies_gradient(copies, height, width, rows, columns):
 
 
 def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | None = None) -> tf.Tensor:
-    """`convolve` with a filter [2, 2, C, F] and strides of 1, by Winograd's algorithm.
+    """`convolve` with a filter [fh, fw, C, F], fh and fw 2 or 3, and strides of 1, by Winograd's algorithm.
 
     Args:
         transformed: the filter's transform, if it is already computed; ignored if its type is not x's. The gradient
             goes to w, not to `transformed`.
     """
+    taps = tuple(w.shape[:2])
+    size = tuple(side - number + 1 for side, number in zip(x.shape[1:3], taps, strict=True))
 
     def transformed_after(tensor):
         # Without the dependency, TensorFlow would compute the transforms of all layers at once, as soon as the weights
-        # are known. A transform is four times as large as its filter.
+        # are known. A transform is up to four times as large as its filter.
         with tf.control_dependencies([tensor]):
             return transformed if transformed is not None and transformed.dtype == x.dtype else _transform(w, x.dtype)
 
     @tf.custom_gradient
     def differentiable(x, w, b):
-        size = (x.shape[1] - 1, x.shape[2] - 1)
-        y = _outputs(words(tf.matmul(_inputs(x), transformed_after(x))), b, size)
+        y = _outputs(words(tf.matmul(_inputs(x, taps), transformed_after(x))), b, size, taps)
 
         def gradient(dy):
             # The transformed maps are computed again rather than kept: they are twice as large as the maps, and cheap.
             with tf.control_dependencies([dy]):
-                products = _outputs_gradient(dy)
-                dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size)
-                dw = _weights_gradient(words(tf.matmul(_inputs(x), products, transpose_a=True)))
+                products = _outputs_gradient(dy, taps)
+                dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size, taps)
+                dw = _weights_gradient(words(tf.matmul(_inputs(x, taps), products, transpose_a=True)), taps)
             return dx, dw, elementwise.sum_of_pixels(tf.cast(products[_SUMS], tf.float32))
 
         return y, gradient
@@ -171,68 +178,89 @@ def _transform(w, dtype):
     return tf.cast(_weights(w), dtype)
 
 
-def _tiles(size):
-    return -(-size // 3)
+def _values(coefficients):
+    """A polynomial's values at 0, 1, -1 and infinity, from two or three coefficients."""
+    even, odd = (functools.reduce(operator.add, coefficients[first::2]) for first in (0, 1))
+    return [coefficients[0], even + odd, even - odd, coefficients[-1]]
 
 
-def _thirds(x, axis, number, tiles):
-    """x[0::3], x[1::3], ..., `number` of them, along an axis; each is padded with zeros to the length `tiles`."""
-    thirds = []
+def _values_transposed(values, number):
+    """The transpose of `_values` for `number` coefficients."""
+    first, plus, minus, last = values
+    both, difference = plus + minus, plus - minus
+    inner = [difference] if number == 3 else []
+    return [first + both, *inner, (both if number == 3 else difference) + last]
+
+
+def _tiling(size, taps):
+    """Along each side of a map with `size` outputs: the outputs of a tile, and the number of tiles."""
+    steps = [5 - number for number in taps]
+    return [(step, -(-side // step)) for side, step in zip(size, steps, strict=True)]
+
+
+def _phases(x, axis, number, step, tiles):
+    """x[0::step], x[1::step], ..., `number` of them, along an axis; each is padded with zeros to the length `tiles`."""
+    phases = []
     for first in range(number):
-        third = x[(slice(None),) * axis + (slice(first, first + 3 * tiles - 2, 3),)]
-        lacking = [[0, tiles - third.shape[axis] if i == axis else 0] for i in range(x.shape.rank)]
-        thirds.append(tf.pad(third, lacking))
-    return thirds
+        phase = x[(slice(None),) * axis + (slice(first, first + step * (tiles - 1) + 1, step),)]
+        lacking = [[0, tiles - phase.shape[axis] if i == axis else 0] for i in range(x.shape.rank)]
+        phases.append(tf.pad(phase, lacking))
+    return phases
+
+
+_AXES = (1, 3)
+"""The axes of rows and columns, once the phases of the rows are stacked before them."""
 
 
 @compiled
-def _inputs(x):
-    """B^T d B, the transform of the inputs: [B, H+1, W+1, C] -> [16, B * tiles, C]."""
-    tiles = [_tiles(side - 1) for side in x.shape[1:3]]
-    for axis, number in zip((1, 3), tiles, strict=True):  # columns move from axis 2 to 3 when the rows are stacked
-        a, b, c, d = _thirds(x, axis, 4, number)
+def _inputs(x, taps):
+    """B^T d B, the transform of the inputs: [B, H + fh - 1, W + fw - 1, C] -> [16, B * tiles, C]."""
+    size = [side - number + 1 for side, number in zip(x.shape[1:3], taps, strict=True)]
+    for axis, (step, tiles) in zip(_AXES, _tiling(size, taps), strict=True):
+        a, b, c, d = _phases(x, axis, 4, step, tiles)
         x = tf.stack([a - c, b + c, c - b, d - b])
     return tf.reshape(x, [16, -1, x.shape[-1]])
 
 
 @compiled
-def _inputs_gradient(d, size):
-    """The gradient of `_inputs`: [16, B * tiles, C] -> [B, H+1, W+1, C]."""
+def _inputs_gradient(d, size, taps):
+    """The gradient of `_inputs`: [16, B * tiles, C] -> [B, H + fh - 1, W + fw - 1, C]."""
+    tilings = _tiling(size, taps)
+    inputs = [side + number - 1 for side, number in zip(size, taps, strict=True)]
 
-    def thirds(parts, axis):
-        # The last input of a tile is also the first of the next tile. In the last tile it may lie outside the map.
+    def phases(parts, axis):
         d0, d1, d2, d3 = parts
-        further = size[axis - 1] // 3 + 1 - d0.shape[axis]
+        of_tile = [d0, d1 - d2 - d3, d1 + d2 - d0, d3]
+        step, tiles = tilings[axis - 1]
+        further = -(-inputs[axis - 1] // step) - tiles
         here, after = ([margin if i == axis else [0, 0] for i in range(4)] for margin in ([0, further], [1, 0]))
-        before = d3 if further else d3[(slice(None),) * axis + (slice(-1),)]
-        return [tf.pad(d0, here) + tf.pad(before, after), tf.pad(d1 - d2 - d3, here), tf.pad(d1 + d2 - d0, here)]
+        sums = [tf.pad(part, here) for part in of_tile[:step]]
+        # The last inputs of a tile are also the first of the next tile. In the last tile they may lie outside the map.
+        for phase, part in enumerate(of_tile[step:]):
+            sums[phase] += tf.pad(part if further else part[(slice(None),) * axis + (slice(-1),)], after)
+        return sums
 
-    d = tf.reshape(d, [4, 4, -1, *map(_tiles, size), d.shape[-1]])
-    by_row = zip(*(thirds(tf.unstack(by_column), 1) for by_column in tf.unstack(d)), strict=True)
-    return _interleaved([thirds(columns, 2) for columns in by_row])[:, : size[0] + 1, : size[1] + 1]
+    d = tf.reshape(d, [4, 4, -1, *(tiles for _, tiles in tilings), d.shape[-1]])
+    by_row = zip(*(phases(tf.unstack(by_column), 1) for by_column in tf.unstack(d)), strict=True)
+    return _interleaved([phases(columns, 2) for columns in by_row])[:, : inputs[0], : inputs[1]]
 
 
 @compiled
-def _outputs(products, b, size):
+def _outputs(products, b, size, taps):
     """A^T products A + b: products [16, B * tiles, F], or their `words` -> [B, H, W, F]."""
-
-    def thirds(parts):
-        p0, p1, p2, p3 = parts
-        return [p0 + p1 + p2, p1 - p2, p1 + p2 + p3]
-
-    pieces = tf.reshape(products, [4, 4, -1, *map(_tiles, size), products.shape[-1]])
-    by_column = [thirds([of_words(pieces[j, i]) for i in range(4)]) for j in range(4)]
-    y = _interleaved([thirds(columns) for columns in zip(*by_column, strict=True)])[:, : size[0], : size[1]] + b
+    (down, rows), (across, columns) = _tiling(size, taps)
+    pieces = tf.reshape(products, [4, 4, -1, rows, columns, products.shape[-1]])
+    by_column = [_values_transposed([of_words(pieces[j, i]) for i in range(4)], down) for j in range(4)]
+    y = _interleaved([_values_transposed(values, across) for values in zip(*by_column, strict=True)])
+    y = y[:, : size[0], : size[1]] + b
     return tf.cast(y, tf.bfloat16) if products.dtype == tf.uint16 else y
 
 
 @compiled
-def _outputs_gradient(dy):
+def _outputs_gradient(dy, taps):
     """The gradient of `_outputs`, with respect to the products: [B, H, W, F] -> [16, B * tiles, F]."""
-    tiles = [_tiles(side) for side in dy.shape[1:3]]
-    for axis, number in zip((1, 3), tiles, strict=True):
-        a, b, c = _thirds(dy, axis, 3, number)
-        dy = tf.stack([a, a + b + c, a - b + c, c])
+    for axis, (step, tiles) in zip(_AXES, _tiling(dy.shape[1:3], taps), strict=True):
+        dy = tf.stack(_values(_phases(dy, axis, step, step, tiles)))
     return tf.reshape(dy, [16, -1, dy.shape[-1]])
 
 
@@ -242,26 +270,27 @@ _SUMS = 5
 
 @compiled
 def _weights(w):
-    """G w G^T, the transform of the filter: [2, 2, C, F] -> [16, C, F]."""
+    """G w G^T, the transform of the filter: [fh, fw, C, F] -> [16, C, F]."""
     for axis in (0, 1):
-        a, b = tf.unstack(w, axis=axis)
-        w = tf.stack([a, (a + b) / 2, (a - b) / 2, b])
+        first, plus, minus, last = _values(tf.unstack(w, axis=axis))
+        w = tf.stack([first, plus / 2, minus / 2, last])
     return tf.reshape(w, [16, *w.shape[2:]])
 
 
 @compiled
-def _weights_gradient(d):
-    """The gradient of `_weights`: [16, C, F], or its `words` -> [2, 2, C, F], float32."""
+def _weights_gradient(d, taps):
+    """The gradient of `_weights`: [16, C, F], or its `words` -> [fh, fw, C, F], float32."""
 
-    def taps(parts, axis):
-        d0, d1, d2, d3 = parts
-        return tf.stack([d0 + (d1 + d2) / 2, (d1 - d2) / 2 + d3], axis)
+    def of_taps(values, number):
+        first, plus, minus, last = values
+        return _values_transposed([first, plus / 2, minus / 2, last], number)
 
     d = tf.reshape(d, [4, 4, *d.shape[1:]])
-    return taps([taps([of_words(d[j, i]) for i in range(4)], 0) for j in range(4)], 1)
+    by_column = [tf.stack(of_taps([of_words(d[j, i]) for i in range(4)], taps[0])) for j in range(4)]
+    return tf.stack(of_taps(by_column, taps[1]), 1)
 
 
-def _interleaved(thirds):
-    """The map [B, 3 * tiles down, 3 * tiles across, C] with map[:, i::3, j::3] = thirds[i][j]."""
-    y = tf.stack([tf.stack(row, 3) for row in thirds], 2)
-    return tf.reshape(y, [-1, 3 * y.shape[1], 3 * y.shape[3], y.shape[5]])
+def _interleaved(phases):
+    """The map [B, step * tiles, step' * tiles', C] with map[:, i::step, j::step'] = phases[i][j]."""
+    y = tf.stack([tf.stack(row, 3) for row in phases], 2)
+    return tf.reshape(y, [-1, len(phases) * y.shape[1], len(phases[0]) * y.shape[3], y.shape[5]])

@@ -39,14 +39,16 @@ def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
         np.testing.assert_allclose(tf.cast(a, tf.float64), e, rtol=0, atol=tolerance * np.abs(e).max())
 
 
-@pytest.mark.parametrize("size", [(2, 2), (3, 4), (5, 9), (8, 7), (33, 33)])
-def test_winograds_way_is_the_convolution(size, rng):
-    assert_is_tensorflows(convolution.winograd, tf.float32, size, (2, 2), 2e-6, rng)
+@pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (3, 2), (3, 3)])
+@pytest.mark.parametrize("outputs", [(1, 1), (2, 3), (4, 8), (7, 6), (32, 32)])
+def test_winograds_way_is_the_convolution(outputs, filter_size, rng):
+    size = [number + taps - 1 for number, taps in zip(outputs, filter_size, strict=True)]
+    assert_is_tensorflows(convolution.winograd, tf.float32, size, filter_size, 2e-6, rng)
 
     def transformed_before(x, w, b):
         return convolution.winograd(x, w, b, tf.stop_gradient(convolution._weights(w)))
 
-    assert_is_tensorflows(transformed_before, tf.float32, size, (2, 2), 2e-6, rng)
+    assert_is_tensorflows(transformed_before, tf.float32, size, filter_size, 2e-6, rng)
 
 
 @pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (1, 3), (2, 1)])
