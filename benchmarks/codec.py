@@ -16,7 +16,8 @@ import argparse
 import json
 import statistics
 
-from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network, peak_gb, timed
+from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network
+from benchmarks.process import peak_gb, timed
 from pixel_snail import flags as command_line
 
 RUNS = 3

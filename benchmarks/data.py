@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measuring import in_a_process, peak_gb, timed
+from benchmarks.measuring import in_a_process
+from benchmarks.process import peak_gb, timed
 
 BATCH_SIZE = 8
 

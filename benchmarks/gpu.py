@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import measuring, sampling, training
+from benchmarks import measuring, process, sampling, training
 from pixel_snail import flags as command_line
 from pixel_snail import progress, settings
 from pixel_snail.errors import first_line
@@ -233,7 +233,7 @@ def replicas_and_one(flags: argparse.Namespace, number: int) -> dict:
     losses, parameters, step_of_one = run(one)
     losses_again, parameters_again, _ = run(one)
     losses_of_several, parameters_of_several, step_of_several = run(several)
-    timed = [functools.partial(measuring.timed, step) for step in (step_of_several, step_of_one)]
+    timed = [functools.partial(process.timed, step) for step in (step_of_several, step_of_one)]
     turns = training.in_turns(timed, flags.seconds)
     seconds, seconds_of_one = np.median(turns, 0)
     result = {

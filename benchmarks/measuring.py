@@ -1,4 +1,4 @@
-"""Helpers of the benchmarks: timing, memory of a separate process, and the network that the flags describe."""
+"""Helpers of the benchmarks: separate processes, memory of a device, and the network that the flags describe."""
 
 import argparse
 import concurrent.futures
@@ -6,10 +6,9 @@ import itertools
 import json
 import multiprocessing
 import os
-import time
 from collections.abc import Callable
-from pathlib import Path
 
+from benchmarks.process import peak_gb
 from pixel_snail import flags as command_line
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
@@ -29,12 +28,6 @@ def in_a_process(function: Callable, *arguments) -> object:
     """Returns function(*arguments), computed in a new process, whose memory nothing else has used."""
     with new_process() as process:
         return process.submit(function, *arguments).result()
-
-
-def peak_gb() -> float:
-    """The peak memory of this process in GB. getrusage would include its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return round(int(status.split("VmHWM:")[1].split()[0]) / 1e6, 2)
 
 
 def device_peak_gb() -> float:
@@ -74,10 +67,3 @@ def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
     size = getattr(flags, "image_size", 32)
     settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
     return model.build(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
-
-
-def timed(function: Callable[[], object]) -> float:
-    """Calls function() and returns the seconds it took."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin

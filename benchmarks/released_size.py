@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-from benchmarks.measuring import peak_gb, timed
+from benchmarks.process import peak_gb, timed
 from data import photos
 from pixel_snail import checkpoint, steps
 from pixel_snail import model as models

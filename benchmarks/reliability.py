@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from benchmarks.measuring import timed
+from benchmarks.process import timed
 from pixel_snail import checkpoint
 from pixel_snail import flags as command_line
 from pixel_snail import model as models

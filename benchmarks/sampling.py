@@ -11,7 +11,8 @@ the whole network for each pixel (extrapolated from a few pixels).
 import argparse
 import statistics
 
-from benchmarks.measuring import device_peak_gb, flags_of_networks, measure_each, network, timed
+from benchmarks.measuring import device_peak_gb, flags_of_networks, measure_each, network
+from benchmarks.process import timed
 from pixel_snail import flags as command_line
 
 NAIVE_PIXELS = 4

@@ -20,7 +20,8 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmarks.measuring import device_peak_gb, network, new_process, timed
+from benchmarks.measuring import device_peak_gb, network, new_process
+from benchmarks.process import timed
 from pixel_snail import flags as command_line
 from pixel_snail.network import Network
 

@@ -1,0 +1,167 @@
+"""Networks measured side by side, each in a program of its own, which may run in a Python environment of its own.
+
+A program calls `serve` with a function that makes its network. The benchmark starts the program with `Contestant` and
+calls `step`, `evaluate` and so on through it; requests and replies are lines of JSON. This module needs NumPy and the
+standard library only, so that it can be imported in every environment.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.process import peak_gb, timed
+
+TEST_EVERY = 30
+"""Seconds of training between two tests."""
+
+
+class Network(Protocol):
+    """What a program makes. Images are uint8 [B, H, W, 3]."""
+
+    def parameters(self) -> tuple[int, int]:
+        """The number of trainable parameters, and of those that are not always zero."""
+
+    def initialise(self, images: np.ndarray) -> None:
+        """Initialises the parameters from data."""
+
+    def step(self, images: np.ndarray) -> None:
+        """Takes a step of training."""
+
+    def nats(self, images: np.ndarray) -> np.ndarray:
+        """Minus the log-likelihood of each image in nats, [B], with the parameters of the last call of `prepare`."""
+
+    def prepare(self) -> None:
+        """Makes ready for `nats` with the parameters of now."""
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """The network's outputs, [B, H, W, any number]."""
+
+    def compile_drawing(self, number: int) -> None:
+        """Does what has to be done once before `number` images can be drawn at once."""
+
+    def draw(self, number: int) -> np.ndarray:
+        """Draws images."""
+
+
+class Contestant:
+    """A program with a network, started and called.
+
+    Args:
+        python: the Python interpreter of the program's environment.
+        module: the program, a module of the benchmarks.
+        settings: what its function gets; among them "batch_size", and "train" and "test", .npy files of images.
+    """
+
+    def __init__(self, python: str, module: str, settings: dict):
+        self.module = module
+        self._process = subprocess.Popen(
+            [python, "-m", module, json.dumps(settings | {"started": time.time()})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.stdin.close()
+        self._process.wait()
+
+    def __getattr__(self, name: str) -> Callable:
+        """A function of the program, by its name in `_functions`."""
+
+        def call(*arguments):
+            print(json.dumps([name, arguments]), file=self._process.stdin, flush=True)
+            reply = self._process.stdout.readline()
+            if not reply:
+                raise RuntimeError(f"{self.module} ended in {name}: see its message above")
+            return json.loads(reply)
+
+        return call
+
+
+def serve(make: Callable[[dict], Network]) -> None:
+    """Makes a network from the settings on the command line, and answers requests until there are no more."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no reply
+    settings = json.loads(sys.argv[1])
+    functions = _functions(make(settings), settings)
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        print(json.dumps(functions[name](*arguments)), file=replies, flush=True)
+
+
+def _functions(network, settings):
+    images, test = np.load(settings["train"]), np.load(settings["test"])
+    batch_size = settings["batch_size"]
+    batch = images[:batch_size]
+
+    def step():
+        return timed(lambda: network.step(batch))
+
+    def evaluate():
+        return timed(lambda: network.nats(batch))
+
+    def draw(number):
+        return timed(lambda: network.draw(number))
+
+    def is_causal():
+        """Whether a changed pixel changes no output at that pixel and before it, and some output after it."""
+        height, width = test.shape[1:3]
+        changed = test[:1].copy()
+        changed[:, height // 2, width // 2] ^= 128
+        difference = np.abs(network.outputs(test[:1]) - network.outputs(changed)).max((0, -1)).reshape(-1)
+        seen = height // 2 * width + width // 2 + 1
+        return bool(difference[:seen].max() < 1e-5 < difference[seen:].max())
+
+    def train(minutes):
+        return _train(network, images, test, batch_size, 60 * minutes, settings["started"])
+
+    return {
+        "parameters": network.parameters,
+        "initialise": lambda number: network.initialise(images[:number]),
+        "prepare": network.prepare,
+        "compile_drawing": network.compile_drawing,
+        "peak_gb": peak_gb,
+    } | {function.__name__: function for function in (step, evaluate, draw, is_causal, train)}
+
+
+def _train(network, images, test, batch_size, seconds, started):
+    """Trains until so many seconds are over since the program's start, of which tests are not counted.
+
+    Returns:
+        For each test: the seconds before it, the steps, and the bits/dim of the test images.
+    """
+    tested = []
+    in_tests = steps = 0
+    rng = np.random.default_rng(0)
+    while True:
+        order = rng.permutation(len(images))
+        for indices in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
+            network.step(images[indices])
+            steps += 1
+            over = time.time() - started - in_tests
+            if over > min(seconds, TEST_EVERY * (len(tested) + 1)) or steps == 1:
+                begin = time.time()
+                tested.append((round(over, 1), steps, _bits_per_dim(network, test, batch_size)))
+                in_tests += time.time() - begin
+                print(f"after {over:.0f} s: {tested[-1][2]:.4f} bits/dim", file=sys.stderr, flush=True)
+            if over > seconds:
+                return tested
+
+
+def _bits_per_dim(network, test, batch_size):
+    network.prepare()
+    # The last batch is filled up, so that nothing is compiled again.
+    padded = np.concatenate([test, np.repeat(test[-1:], -len(test) % batch_size, 0)])
+    nats = [network.nats(batch) for batch in np.split(padded, len(padded) // batch_size)]
+    return float(np.concatenate(nats)[: len(test)].mean() / np.log(2) / test[0].size)

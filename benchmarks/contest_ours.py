@@ -1,0 +1,62 @@
+"""A network of this project, trained as train.py trains it, for contest.py."""
+
+import numpy as np
+
+from benchmarks import contest
+from pixel_snail import model as models
+from pixel_snail import sampling, steps
+from pixel_snail.backend import tf
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import replicas
+from pixel_snail.weights import fold
+
+
+class OurNetwork:
+    """The network of settings of `pixel_snail.model.build`; with "to_draw", a drawing operation uses all cores."""
+
+    def __init__(self, settings: dict):
+        self.image_shape = np.load(settings["train"], mmap_mode="r").shape[1:]
+        self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
+        names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
+        self.model = models.build(**{name: settings[name] for name in names}, image_shape=self.image_shape)
+        self.optimizer = PolyakAdam()
+        self._test_step = steps.test_step(self.strategy, self.model)
+        self._drawers = {}
+
+    def parameters(self) -> tuple[int, int]:
+        number = sum(variable.value.shape.num_elements() for variable in self.model.trainable_variables)
+        return number, number
+
+    def initialise(self, images):
+        steps.initialise(self.model, {"images": images}, seed=1)
+        self.optimizer.build(self.model.trainable_variables)
+        self._step = steps.train_step(self.strategy, self.model, self.optimizer, seed=1)
+
+    def step(self, images):
+        float(self._step({"images": tf.constant(images)}))
+
+    def prepare(self):
+        self._ready = self._test_step(self._parameters)
+
+    def _parameters(self):
+        return self.model.trainable_variables
+
+    def nats(self, images):
+        return self._ready({"images": tf.constant(images)}).numpy().sum((1, 2, 3))
+
+    def outputs(self, images):
+        outputs = self.model(steps.network_inputs({"images": images}, None)[0])
+        return np.concatenate(outputs, -1) if isinstance(outputs, tuple) else outputs.numpy()
+
+    def compile_drawing(self, number):
+        self._drawers[number] = sampling.batch_drawer(self.model, number)
+        self.draw(number)
+
+    def draw(self, number):
+        weights = fold(self.model, self.model.trainable_variables)
+        uniforms = sampling.uniforms(0, 0, number, self.image_shape, self.model.description.nr_logistic_mix)
+        return self._drawers[number](weights, *uniforms, verbose=0)[0]
+
+
+if __name__ == "__main__":
+    contest.serve(OurNetwork)

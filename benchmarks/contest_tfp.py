@@ -1,0 +1,75 @@
+"""TensorFlow Probability's PixelCNN (tfp.distributions.PixelCNN), trained as its documentation shows, for contest.py.
+
+It runs in the environment of contest_tfp.txt. Each method is one compiled function, which is faster than Keras's `fit`.
+"""
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+from benchmarks import contest
+
+
+class PixelCNN:
+    """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix" and "dropout_p"."""
+
+    def __init__(self, settings: dict):
+        height, width = np.load(settings["train"], mmap_mode="r").shape[1:3]
+        self.dist = tfp.distributions.PixelCNN(
+            image_shape=(height, width, 3),
+            num_resnet=settings["nr_resnet"],
+            num_filters=settings["nr_filters"],
+            num_logistic_mix=settings["nr_logistic_mix"],
+            dropout_p=settings["dropout_p"],
+        )
+        self.variables = self.dist.network.trainable_variables
+        self.optimizer = tf_keras.optimizers.Adam(1e-3)
+        self._log_prob = tf.function(lambda images: self.dist.log_prob(images, training=False))
+        self._step = tf.function(self._step_of_images)
+        self._drawing = {}
+
+    def _step_of_images(self, images):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(self.dist.log_prob(images, training=True))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, self.variables), self.variables, strict=True))
+        return loss
+
+    def parameters(self) -> tuple[int, int]:
+        # After each step, a kernel's constraint sets to zero what would see the pixel itself or later pixels.
+        used = sum(
+            np.sum(variable.constraint(np.ones(variable.shape))) if variable.constraint else np.prod(variable.shape)
+            for variable in self.variables
+        )
+        return sum(int(np.prod(variable.shape)) for variable in self.variables), int(used)
+
+    def initialise(self, images):
+        # The layers of the first call initialise themselves from its images.
+        self._log_prob(images.astype(np.float32))
+
+    def step(self, images):
+        self._step(tf.constant(images, tf.float32)).numpy()
+
+    def prepare(self):
+        pass
+
+    def nats(self, images):
+        return -self._log_prob(tf.constant(images, tf.float32)).numpy()
+
+    def outputs(self, images):
+        parts = self.dist.network(images.astype(np.float32) / 127.5 - 1, training=False)
+        return np.concatenate([part.numpy().reshape([*images.shape[:3], -1]) for part in parts], -1)
+
+    def compile_drawing(self, number):
+        self._drawing[number] = tf.function(lambda: self.dist.sample(number)).get_concrete_function()
+
+    def draw(self, number):
+        return self._drawing[number]().numpy()
+
+
+if __name__ == "__main__":
+    contest.serve(PixelCNN)

@@ -1,0 +1,192 @@
+"""Compares the networks with TensorFlow Probability's PixelCNN, the maintained network of the kind in TensorFlow.
+
+Both are PixelCNN++ of the same size. Prints JSON lines and draws a picture:
+
+- for each size and batch, the seconds of a training step and of an evaluation, and the peak memory of the program in
+  training. The two networks take turns, each in a program of its own;
+- for each size, the seconds that 8 images take to draw;
+- for each of three networks of one size, the bits/dim of test photographs during ten minutes of training each. The
+  clock starts with the program and stops during tests; each network gets the same batches.
+
+    python -m benchmarks.peers --picture=docs/peers.png     # some 45 minutes
+    python -m benchmarks.peers --minutes=0                  # without training
+
+The first call installs the packages of contest_tfp.txt into .venv-peers.
+"""
+
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contest import Contestant
+from benchmarks.training import in_turns
+from data import photos
+from pixel_snail import flags as command_line
+from pixel_snail.parallel import devices
+
+SIZES = (32, 64)
+"""The numbers of filters of the compared networks."""
+
+PIXEL_CNN_PP = {"model": "pxpp", "nr_resnet": 2, "nr_logistic_mix": 10, "resnet_nonlinearity": "concat_elu"}
+PIXEL_SNAIL = {"model": "h12_noup_smallkey", "nr_resnet": 3, "nr_logistic_mix": 10, "resnet_nonlinearity": "elu"}
+
+TRAINED = {
+    "pxpp": (False, PIXEL_CNN_PP | {"nr_filters": 32}),
+    "TFP PixelCNN": (True, PIXEL_CNN_PP | {"nr_filters": 32}),
+    "h12_noup_smallkey": (False, PIXEL_SNAIL | {"nr_filters": 40}),
+}
+"""Networks whose numbers of used parameters are within 2% of each other: whether it is the peer's, and its settings."""
+
+BATCH_SIZES = (8, 32)
+DRAWN = 8
+INIT_BATCH_SIZE = 100
+IN_TRAINING = {"batch_size": 8, "dropout_p": 0.0}
+"""Without dropout: in a few minutes, a network does not see the same crops often enough to learn them by heart."""
+
+
+def main() -> None:
+    parser = command_line.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10, help="of training, for each of three networks")
+    parser.add_argument("--seconds", type=float, default=30, help="of each timing")
+    parser.add_argument("--picture", help="the PNG file of bits/dim over minutes")
+    flags = parser.parse_args()
+    python = environment(Path(__file__).parents[1] / ".venv-peers", Path(__file__).with_name("contest_tfp.txt"))
+    ours = functools.partial(Contestant, sys.executable, "benchmarks.contest_ours")
+    peers = functools.partial(Contestant, python, "benchmarks.contest_tfp")
+    print(json.dumps({"devices": devices.described(1)}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        files = save_images(folder, *photos.load())
+        for nr_filters in SIZES:
+            settings = PIXEL_CNN_PP | files | {"nr_filters": nr_filters, "dropout_p": 0.5}
+            for batch_size in BATCH_SIZES:
+                result = compared(ours, peers, settings | {"batch_size": batch_size}, flags.seconds)
+                print(json.dumps(result), flush=True)
+            print(json.dumps(drawn(ours, peers, settings | {"batch_size": DRAWN})), flush=True)
+        curves = []
+        for name, (is_the_peers, settings) in TRAINED.items() if flags.minutes else ():
+            settings = settings | files | IN_TRAINING
+            curves.append(trained(name, peers if is_the_peers else ours, settings, flags.minutes))
+            print(json.dumps(curves[-1]), flush=True)
+        if flags.picture and curves:
+            draw_curves(curves, flags.picture)
+
+
+def environment(folder: Path, requirements: Path) -> str:
+    """The Python interpreter of an environment with the required packages; makes it unless it is there."""
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    if not installed.exists() or installed.read_text() != requirements.read_text():
+        say(f"installing the packages of {requirements.name} into {folder.name}: about a minute")
+        venv.create(folder, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--requirement", requirements], check=True, stdout=sys.stderr)
+        installed.write_text(requirements.read_text())
+    return str(python)
+
+
+def save_images(folder: str, train: np.ndarray, test: np.ndarray) -> dict[str, str]:
+    """Writes images in a random order, the same on every machine, as files that every program reads."""
+    files = {}
+    for name, images in (("train", train), ("test", test)):
+        files[name] = str(Path(folder) / f"{name}.npy")
+        np.save(files[name], np.random.default_rng(0).permutation(images))
+    return files
+
+
+def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) -> dict:
+    """Measures training steps and evaluations of two networks with the same settings, in turns.
+
+    Args:
+        ours, peers: start a program with settings and return the Contestant.
+    """
+    of = {name: settings[name] for name in ("nr_filters", "batch_size")}
+    say(f"training steps and evaluations: {of}")
+    with ours(settings) as our, peers(settings) as peer:
+        both = (our, peer)
+        for one in both:
+            one.initialise(settings["batch_size"])
+            one.step()  # compiles
+        steps = in_turns([one.step for one in both], seconds)
+        peaks = [one.peak_gb() for one in both]
+        for one in both:
+            one.prepare()
+            one.evaluate()  # compiles
+        evaluations = in_turns([one.evaluate for one in both], seconds)
+        (our_parameters, _), (all_of_peer, used_by_peer) = [one.parameters() for one in both]
+    return of | {
+        "parameters": our_parameters,
+        "peers_used_parameters": used_by_peer,
+        "peers_parameters": all_of_peer,
+        **_beside("step_seconds", map(statistics.median, zip(*steps, strict=True)), 4),
+        **_beside("evaluation_seconds", map(statistics.median, zip(*evaluations, strict=True)), 4),
+        **_beside("peak_gb", peaks, 2),
+    }
+
+
+def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
+    """Measures how long both take to draw; the arguments are those of `compared`."""
+    say(f"drawing {DRAWN} images; the peer's network takes minutes, for at every pixel it computes the whole images")
+    seconds = []
+    for start in (ours, peers):
+        with start(settings | {"to_draw": True}) as one:
+            one.initialise(settings["batch_size"])
+            one.compile_drawing(DRAWN)
+            seconds.append(one.draw(DRAWN))
+    return {"nr_filters": settings["nr_filters"], "images": DRAWN, **_beside("drawing_seconds", seconds, 2)}
+
+
+def _beside(name, values, digits):
+    """Our value, the peer's, and our share of it."""
+    our, peers = values
+    return {name: round(our, digits), f"peers_{name}": round(peers, digits), f"{name}_ratio": round(our / peers, 4)}
+
+
+def trained(name: str, start: Callable, settings: dict, minutes: float) -> dict:
+    """Trains a network and returns its bits/dim over time; `start` as in `compared`."""
+    say(f"training {name} for {minutes:g} minutes")
+    with start(settings) as network:
+        network.initialise(INIT_BATCH_SIZE)
+        seconds, steps, bits = zip(*network.train(minutes), strict=True)
+        return {
+            "network": name,
+            "nr_filters": settings["nr_filters"],
+            "used_parameters": network.parameters()[1],
+            "is_causal": network.is_causal(),
+            "steps": steps[-1],
+            "bits_per_dim": round(bits[-1], 4),
+            "seconds": seconds,
+            "bits_per_dim_after": [round(value, 4) for value in bits],
+        }
+
+
+def draw_curves(curves: list[dict], path: str) -> None:
+    """Writes a PNG: the bits/dim of each network over minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="minutes of training, compilation included", ylabel="bits/dim of test images")
+    for curve in curves:
+        minutes = np.array(curve["seconds"]) / 60
+        axes.plot(
+            minutes, curve["bits_per_dim_after"], "o-", ms=3, label=f"{curve['network']}: {curve['bits_per_dim']}"
+        )
+    lowest, high = np.percentile([bits for curve in curves for bits in curve["bits_per_dim_after"]], [0, 90])
+    axes.set_ylim(lowest - 0.1, high + 0.2)  # the first tests are far above the rest
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
