@@ -38,7 +38,7 @@ class Network(Protocol):
         """Minus the log-likelihood of each image in nats, [B], with the parameters of the last call of `prepare`."""
 
     def prepare(self) -> None:
-        """Makes ready for `nats` with the parameters of now."""
+        """Makes ready for `nats` with the parameters of now, or with their average if the settings ask for one."""
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """The network's outputs, [B, H, W, any number]."""

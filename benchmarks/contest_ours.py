@@ -19,7 +19,8 @@ class OurNetwork:
         self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
         names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
         self.model = models.build(**{name: settings[name] for name in names}, image_shape=self.image_shape)
-        self.optimizer = PolyakAdam()
+        self.averages = "polyak_decay" in settings
+        self.optimizer = PolyakAdam(**({"polyak_decay": settings["polyak_decay"]} if self.averages else {}))
         self._test_step = steps.test_step(self.strategy, self.model)
         self._drawers = {}
 
@@ -39,7 +40,7 @@ class OurNetwork:
         self._ready = self._test_step(self._parameters)
 
     def _parameters(self):
-        return self.model.trainable_variables
+        return self.optimizer.averages() if self.averages else self.model.trainable_variables
 
     def nats(self, images):
         return self._ready({"images": tf.constant(images)}).numpy().sum((1, 2, 3))

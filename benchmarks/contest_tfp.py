@@ -16,7 +16,11 @@ from benchmarks import contest
 
 
 class PixelCNN:
-    """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix" and "dropout_p"."""
+    """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix" and "dropout_p".
+
+    The network keeps no average. With the setting "polyak_decay", this program keeps one. It begins after the first
+    step: before that, the filters are not masked.
+    """
 
     def __init__(self, settings: dict):
         height, width = np.load(settings["train"], mmap_mode="r").shape[1:3]
@@ -32,12 +36,28 @@ class PixelCNN:
         self._log_prob = tf.function(lambda images: self.dist.log_prob(images, training=False))
         self._step = tf.function(self._step_of_images)
         self._drawing = {}
+        self._decay = settings.get("polyak_decay")
+        self._averages = [tf.Variable(variable) for variable in self.variables] if self._decay else []
+        self._has_stepped = tf.Variable(False)
+        self._holds_averages = False
 
     def _step_of_images(self, images):
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self.dist.log_prob(images, training=True))
         self.optimizer.apply_gradients(zip(tape.gradient(loss, self.variables), self.variables, strict=True))
+        decay = tf.where(self._has_stepped, self._decay or 0.0, 0.0)
+        for average, variable in zip(self._averages, self.variables, strict=False):
+            average.assign(decay * average + (1 - decay) * variable)
+        self._has_stepped.assign(True)
         return loss
+
+    def _exchange(self):
+        """Exchanges the parameters and their averages."""
+        for average, variable in zip(self._averages, self.variables, strict=False):
+            value = variable.numpy()
+            variable.assign(average)
+            average.assign(value)
+        self._holds_averages = not self._holds_averages
 
     def parameters(self) -> tuple[int, int]:
         # After each step, a kernel's constraint sets to zero what would see the pixel itself or later pixels.
@@ -52,10 +72,13 @@ class PixelCNN:
         self._log_prob(images.astype(np.float32))
 
     def step(self, images):
+        if self._holds_averages:
+            self._exchange()
         self._step(tf.constant(images, tf.float32)).numpy()
 
     def prepare(self):
-        pass
+        if self._averages and not self._holds_averages:
+            self._exchange()
 
     def nats(self, images):
         return -self._log_prob(tf.constant(images, tf.float32)).numpy()

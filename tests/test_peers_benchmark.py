@@ -1,0 +1,73 @@
+"""`python -m benchmarks.peers`: its protocol and results with a program in the peer's place, and our own program."""
+
+import functools
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import contest, contest_ours, peers
+
+PROGRAM = functools.partial(contest.Contestant, sys.executable, "tests.counting_program")
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, [12, 8, 8, 3], np.uint8)
+
+
+@pytest.fixture
+def settings(tmp_path, images):
+    return peers.save_images(tmp_path, images[:7], images[7:]) | {"nr_filters": 4, "batch_size": 2}
+
+
+def test_images_are_shuffled_and_none_is_lost(settings, images):
+    for name, given in (("train", images[:7]), ("test", images[7:])):
+        shuffled = np.load(settings[name])
+        assert not np.array_equal(shuffled, given)
+        assert sorted(image.tobytes() for image in shuffled) == sorted(image.tobytes() for image in given)
+
+
+def test_two_programs_are_measured_in_turns(settings):
+    result = peers.compared(PROGRAM, PROGRAM, settings, seconds=0)
+    assert (result["parameters"], result["peers_parameters"], result["peers_used_parameters"]) == (3, 3, 2)
+    for name in ("step_seconds", "evaluation_seconds"):
+        assert 0 <= result[name] < 1 and result[f"{name}_ratio"] > 0
+    assert result["peak_gb"] == pytest.approx(result["peers_peak_gb"], rel=0.2)
+    assert peers.drawn(PROGRAM, PROGRAM, settings)["images"] == peers.DRAWN
+
+
+def test_training_is_tested_on_every_test_image_and_drawn(settings, tmp_path, monkeypatch):
+    result = peers.trained("counting", PROGRAM, settings, minutes=0)
+    # One step, and a test after it.
+    assert result["steps"] == 1
+    assert result["bits_per_dim_after"] == [result["bits_per_dim"]] == [7.99]
+    assert result["is_causal"]
+    assert not peers.trained("leaking", PROGRAM, settings | {"leaks": True}, minutes=0)["is_causal"]
+    peers.draw_curves([result], str(tmp_path / "curves.png"))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_program_that_ends_is_named(settings):
+    with PROGRAM(settings) as program, pytest.raises(RuntimeError, match=r"tests\.counting_program ended in step"):
+        for _ in range(101):
+            program.step()
+
+
+def test_our_program_learns_and_knows_whether_it_is_causal(settings):
+    names = ("nr_resnet", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
+    of_network = dict(zip(names, (1, 2, "elu", 0.0), strict=True)) | {"model": "h6_shift"}
+    network = contest_ours.OurNetwork(settings | of_network)
+    functions = contest._functions(network, settings)
+    functions["initialise"](5)
+    functions["step"]()
+    images = np.load(settings["test"])
+    network.prepare()
+    before = network.nats(images[:2])
+    for _ in range(20):
+        network.step(images[:2])
+    network.prepare()
+    assert (network.nats(images[:2]) < before).all()
+    assert functions["is_causal"]()
+    leaking = contest_ours.OurNetwork(settings | of_network | {"model": "h6_hier4"})
+    assert not contest._functions(leaking, settings)["is_causal"]()
