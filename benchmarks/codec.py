@@ -8,8 +8,9 @@ runs that alternate); their ratios to drawing; the speeds in kB of pixels a seco
     python -m benchmarks.codec --load_params=data/save/demo      # bits: what a file of the test set consists of
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
-probabilities before they are rounded; after; the streams; the whole file. It also prints what share of the values would
-take more than 24 bits by the likelihood, and how far the likelihood's 256 probabilities are from summing to one.
+probabilities before they are rounded; after; the streams; the whole file. Beside them: the same images as PNG, WebP and
+JPEG XL files without loss, a file for each. It also prints what share of the values would take more than 24 bits by the
+likelihood, and how far the likelihood's 256 probabilities are from summing to one.
 """
 
 import argparse
@@ -85,12 +86,13 @@ def composition(flags: argparse.Namespace) -> dict:
     from pixel_snail import logistic_mixture
     from pixel_snail.backend import tf
     from pixel_snail.coding import container, stream
+    from pixel_snail.reports import comparisons
     from pixel_snail.steps import network_inputs
 
     model = pixel_snail.load(flags.load_params)
     images = data.load(flags.data_set, None).test.images[:]
 
-    @tf.function
+    @tf.function(autograph=False)
     def sums_over(images):
         """Sums over the values of a batch, by the names of their means in the result."""
         x, _ = network_inputs({"images": images}, None)
@@ -153,11 +155,26 @@ def composition(flags: argparse.Namespace) -> dict:
             f"{name}_above_likelihood": f"{100 * (rows[name] / rows['likelihood'] - 1):.4f} %"
             for name in list(rows)[1:]
         },
+        **{name: round(bits, 6) for name, bits in comparisons.files_bits_per_dim(images).items()},
+        "JPEG XL": round(_jpeg_xl_bits_per_dim(images), 6),
         **means,
         "file_bytes": len(file),
         "stream_bytes": streams,
         "groups": len(groups),
     }
+
+
+def _jpeg_xl_bits_per_dim(images):
+    """Bits/dim of lossless JPEG XL files, one for each image, at the strongest compression."""
+    import imagecodecs
+    import numpy as np
+
+    sizes = []
+    for image in images:
+        file = imagecodecs.jpegxl_encode(image, lossless=True, effort=10)
+        assert np.array_equal(imagecodecs.jpegxl_decode(file), image)
+        sizes.append(len(file))
+    return 8 * sum(sizes) / images.size
 
 
 def _mass(log_weights, mean, log_scale, lower, value):
