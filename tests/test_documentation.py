@@ -5,6 +5,7 @@ pictures, the authors' checkpoints, data sets. Training gets further flags that 
 pages runs once. Of commands that install or measure, the tests only check that they exist.
 """
 
+import dataclasses
 import json
 import re
 import shlex
@@ -71,6 +72,10 @@ def place(tmp_path_factory):
         for name in ("cifar", "imagenet", "imagenet64"):
             patch.setitem(data.data_sets, name, lambda _: tiny())
         patch.setitem(data.data_sets, "imagenet_resized", lambda _, image_size=32: tiny(image_size))
+        photos = data.load("photos", None)
+        # Ten of 244 test images: a full batch and one that is not.
+        few = dataclasses.replace(photos, test=Split(photos.test.images[::25]))
+        patch.setitem(data.data_sets, "photos", lambda _: few)
         keras.utils.set_random_seed(0)
         write_demo(place / "data" / "save" / "demo" / "pixelsnail_photos_2026_01_01_00_00_00")
         (place / "pictures").mkdir()
