@@ -9,9 +9,11 @@ from pixel_snail import packages  # noqa: F401
 
 # isort: split
 import argparse
+import collections
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,7 +64,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=command_line.positive_int,
         help="images coded at once; without it, 8, or 32 for more than 16",
     )
-    add("--no_verify", action="store_true", help="do not decode what was encoded: this takes half the time")
+    add("--no_verify", action="store_true", help="do not decode what was encoded: this halves the time")
     add("--portable", action="store_true", help="compute so that other x86-64 processors can read the file")
     limit = pictures.MAX_PIXELS // 10**6
     add("--max_megapixels", type=command_line.positive_int, default=limit, help="the largest picture that can be used")
@@ -73,11 +75,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("-o", "--output", required=True, metavar="FOLDER", type=command_line.path, help="the folder for the pictures")
     hint = f"{place}; without it, the one that the file names"
     add("-r", "--load_params", metavar="PREFIX", type=command_line.path, help=hint)
+    add("--raw", action="store_true", help="the file is of the parameters themselves; most files tell that")
 
     for parser_ in (of_compress, of_decompress):
         parser_.add_argument("--image_size", type=command_line.positive_int, help="side of the network's images")
-        # The checkpoint tells the flags that are not given.
-        command_line.add_network_flags(parser_, defaults=False)
+    # The checkpoint tells the flags that are not given; for decompress, the file does.
+    command_line.add_network_flags(of_compress, defaults=False)
 
     of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
     of_info.add_argument("file", metavar="FILE", type=command_line.path, help="the compressed file")
@@ -91,6 +94,8 @@ def compress(flags: argparse.Namespace) -> None:
         UserError: a picture or the checkpoint can't be read, the file can't be written, or a reason of Archiver's.
     """
     files.check_file_writable(flags.output)
+    if os.path.isfile(flags.output) and not Path(flags.output).read_bytes().startswith(container.SIGNATURE):
+        raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
     max_pixels = flags.max_megapixels * 10**6
     read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
     if flags.portable:
@@ -98,11 +103,11 @@ def compress(flags: argparse.Namespace) -> None:
     from pixel_snail import checkpoint, drawing
     from pixel_snail.reports import comparisons
 
-    prefix = checkpoint.find(flags.load_params)
+    prefix = os.path.abspath(checkpoint.find(flags.load_params))
     model = _load(prefix, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, flags.image_size, not flags.raw)
     tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
     classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
-    labels = drawing.classes_to_complete(classes, len(read), model.nr_labels)
+    labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
     if labels is not None:
         labels = np.repeat(labels, list(map(len, tiles)))
     images = np.zeros([sum(map(len, tiles)), *model.image_shape], np.uint8)
@@ -117,7 +122,8 @@ def compress(flags: argparse.Namespace) -> None:
     files.write(flags.output, lambda path: Path(path).write_bytes(data))
 
     others = [comparisons.file_sizes(picture) for picture in read]
-    sizes = {flags.output: len(data)} | {f"{name} files": sum(of[name] for of in others) for name in others[0]}
+    formats = [name for name in others[0] if all(name in of_picture for of_picture in others)]
+    sizes = {flags.output: len(data)} | {f"{name} files": sum(of[name] for of in others) for name in formats}
     values = sum(picture.size for picture in read)
     width = max(map(len, sizes))
     print(f"{'':{width}} {'bytes':>12} {'bits/dim':>9}")
@@ -133,29 +139,38 @@ def decompress(flags: argparse.Namespace) -> None:
         UserError: the file or the checkpoint can't be read, a picture is lost or exists already, or a reason of
             Archiver's.
     """
-    header, groups = _read(flags.file)
+    header, groups, _ = _read(flags.file)
     files.check_writable(flags.output)
-    for name in _names(header):
-        if Path(flags.output, name).exists():
-            raise UserError(f"{Path(flags.output, name)} exists: remove it, or choose another folder")
+    for path in (Path(flags.output, name) for name in _names(header)):
+        if os.path.lexists(path):
+            raise _exists(path)
     if header.machine.items() >= PORTABLE.items():
         os.environ |= PORTABLE
     from pixel_snail import checkpoint
 
-    if not flags.load_params and not header.checkpoint:
+    prefix, is_averaged = header.checkpoint or (None, not flags.raw)
+    if flags.load_params:
+        prefix = checkpoint.find(flags.load_params)
+    elif prefix is None:
         raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
-    prefix = checkpoint.find(flags.load_params or header.checkpoint[0])
-    settings = {name: getattr(flags, name) or header.network[name] for name in NETWORK_DEFAULTS}
-    is_averaged = header.checkpoint[1] if header.checkpoint else True
-    model = _load(prefix, settings, flags.image_size, is_averaged)
+    elif not os.path.exists(f"{prefix}.index"):
+        raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
+    model = _load(prefix, {name: header.network[name] for name in NETWORK_DEFAULTS}, flags.image_size, is_averaged)
+    if model.image_shape != header.image_shape:
+        raise UserError(
+            f"{flags.file} has images of {header.image_shape[1]} x {header.image_shape[0]} pixels, not "
+            f"{model.image_shape[1]} x {model.image_shape[0]}: give --image_size={header.image_shape[0]}"
+        )
     written, losses = 0, []
     of_file = _pictures(header, _images(header, groups, model.archiver))
-    for name, picture in zip(_names(header), of_file, strict=True):
+    for path, picture in zip((Path(flags.output, name) for name in _names(header)), of_file, strict=True):
+        if not isinstance(picture, UserError) and os.path.lexists(path):
+            picture = _exists(path)  # on a disk that takes a.png and A.png for one name, or since the first look
         if isinstance(picture, UserError):
+            print(printable(f"lost: {path.name}: {picture}"), file=sys.stderr, flush=True)
             losses.append(picture)
             continue
-        save = functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True)
-        files.write(Path(flags.output, name), save)
+        files.write(path, functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True))
         written += 1
     total = written + len(losses)
     print(f"{written} of {total} pictures: {flags.output}")
@@ -169,8 +184,7 @@ def info(flags: argparse.Namespace) -> None:
     Raises:
         UserError: it can't be read.
     """
-    header, groups = _read(flags.file)
-    size = os.path.getsize(flags.file)
+    header, groups, size = _read(flags.file)
     coded = sum(3 * rows * columns for rows, columns in header.sizes())
     damaged = sum(group.stream is None for group in groups)
     height, width, _ = header.image_shape
@@ -185,8 +199,9 @@ def info(flags: argparse.Namespace) -> None:
         "classes": header.network.get("nr_labels"),
         "parameters": header.weights,
         "checkpoint": header.checkpoint and f"{header.checkpoint[0]}, {'averaged' if header.checkpoint[1] else 'raw'}",
-        **{name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in header.machine.items()},
     }
+    for name, value in header.machine.items():
+        lines.setdefault(name, " ".join(map(str, value)) if isinstance(value, list) else value)
     lines |= {f"picture {i}": f"{p.width} x {p.height} {p.name}" for i, p in enumerate(header.pictures or (), 1)}
     for name, value in lines.items():
         if value is not None:
@@ -194,11 +209,13 @@ def info(flags: argparse.Namespace) -> None:
 
 
 def _read(path):
-    """The header and groups of a compressed file."""
-    with pictures.readable(path):
-        file = Path(path).read_bytes()
+    """The header, the groups and the bytes of a compressed file."""
+    with pictures.readable(path), open(path, "rb") as stream:
+        file = stream.read(len(container.SIGNATURE))
+        if file == container.SIGNATURE:  # another file may be larger than memory
+            file += stream.read()
     try:
-        return container.read(file)
+        return *container.read(file), len(file)
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
 
@@ -214,13 +231,25 @@ def _names(header) -> Iterator[str]:
     """The names of the files that a compressed file's pictures are written to: each its own, in the same order."""
     if header.pictures is None:
         yield from (f"{i:0{len(str(header.images))}}.png" for i in range(1, header.images + 1))
-    taken = set()
+    taken, numbers = set(), collections.defaultdict(lambda: itertools.count(2))
     for picture in header.pictures or ():
-        stem = Path(picture.name).stem
-        numbered = (f"{stem}_{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
+        # Names get longer while a file is written, and a file system limits them.
+        stem = os.fsdecode(os.fsencode(Path(picture.name).stem)[:_LONGEST_STEM])
+        if files.is_leftover(Path(stem)):
+            stem = f"_{stem}"
+        name = stem
+        while name in taken:
+            name = f"{stem}_{next(numbers[stem])}"
         taken.add(name)
         yield f"{name}.png"
+
+
+_LONGEST_STEM = 200
+"""In bytes."""
+
+
+def _exists(path):
+    return UserError(f"{path} exists: remove it, or choose another folder")
 
 
 def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
@@ -239,9 +268,12 @@ def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
         return
     for picture in header.pictures:
         # Nothing is made for a picture of the size that the file claims before all of it is there.
-        tiles = tiles_of(picture.height, picture.width, *header.image_shape[:2])
-        of_picture = list(zip(tiles, images, strict=False))
-        lost = next((image for _, image in of_picture if isinstance(image, UserError)), None)
+        of_picture, lost = [], None
+        for tile in tiles_of(picture.height, picture.width, *header.image_shape[:2]):
+            image = next(images)
+            lost = lost or (image if isinstance(image, UserError) else None)
+            if not lost:
+                of_picture.append((tile, image))
         if lost:
             yield lost
             continue

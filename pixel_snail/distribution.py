@@ -257,9 +257,11 @@ class Distribution:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the data are damaged, or are of another network or checkpoint, or this machine computes otherwise
-                than the one that wrote them.
+            UserError: the data are not bytes or are damaged, or are of another network or checkpoint, or this machine
+                computes otherwise than the one that wrote them.
         """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise UserError(f"data must be the bytes that compress returned, not {type(data).__name__}: read the file")
         header, groups = container.read(bytes(data))
         images = [np.zeros([0, *self.image_shape], np.uint8)]
         for group in self.archiver.decompress(header, groups, verbose):

@@ -43,7 +43,7 @@ def what_to_draw(
         if what_was_done:
             print(f"{flags.complete}: {what_was_done}", flush=True)
         keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
-        classes = classes_to_complete(chosen, len(truth), nr_labels)
+        classes = classes_of_images(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
 
         def complete(model):
@@ -168,8 +168,8 @@ def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | Non
     return np.repeat(classes, -(-number // len(classes)))
 
 
-def classes_to_complete(classes: list[int] | None, images: int, nr_labels: int | None) -> np.ndarray | None:
-    """The class of each image to complete: `classes` has one for all images or one for each.
+def classes_of_images(classes: list[int] | None, images: int, nr_labels: int | None) -> np.ndarray | None:
+    """The class of each image to complete or compress: `classes` has one for all images or one for each.
 
     Raises:
         UserError: it has another number of classes.
@@ -177,5 +177,5 @@ def classes_to_complete(classes: list[int] | None, images: int, nr_labels: int |
     if nr_labels is None:
         return None
     if not classes or len(classes) not in (1, images):
-        raise UserError(f"--complete needs --classes: one class for all {images} images, or one for each")
+        raise UserError(f"the network needs --classes: one class for all {images} images, or one for each")
     return np.resize(classes, images)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pixel_snail import checkpoint, distribution, drawing, files, progress
 from pixel_snail import model as models
+from pixel_snail.coding import container
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError
@@ -46,6 +47,8 @@ def _evaluate(flags, load_data, cluster):
         for path in (flags.json, flags.compress):
             if path:
                 files.check_file_writable(path)
+        if flags.compress and os.path.exists(flags.compress) and not os.path.isfile(flags.compress):
+            raise UserError(f"--compress={flags.compress} is no file that can be read back")
         if flags.save_dir:
             files.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params)
@@ -134,7 +137,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
     )
     print(table.summary(figures), flush=True)
     if flags.compress:
-        figures |= _compress(flags.compress, model, test)
+        figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
     figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images)
     if flags.json:
         files.write(flags.json, lambda path: Path(path).write_text(json.dumps(figures, indent=1) + "\n"))
@@ -143,16 +146,23 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
     print(table.table(figures), flush=True)
 
 
-def _compress(path, model, test):
-    """Writes the test images into a compressed file and reads it again; returns what the result tells of it."""
+def _compress(path, model, test, origin):
+    """Writes the test images into a compressed file and reads it again; returns what the result tells of it.
+
+    Args:
+        origin: the checkpoint, as in container.Header.
+    """
     # Reading the file back is the verification.
-    data = model.compress(test.images, test.labels, verify=False)
+    data = model.archiver.compress(test.images, test.labels, checkpoint=origin, verify=False)
     files.write(path, lambda path: Path(path).write_bytes(data))
-    try:
-        read_back = np.array_equal(model.decompress(Path(path).read_bytes()), test.images[:])
-    except UserError as error:
-        print(f"warning: {path}: {error}", flush=True)
-        read_back = False
+    header, groups = container.read(Path(path).read_bytes())
+    read_back = True
+    for i, images in enumerate(model.archiver.decompress(header, groups)):
+        if isinstance(images, UserError):
+            print(f"warning: {path}: {images}", flush=True)
+            read_back = False
+        else:
+            read_back &= np.array_equal(images, test.images[i * header.batch :][: len(images)])
     return {
         "bytes_on_disk": len(data),
         "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),

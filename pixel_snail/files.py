@@ -90,10 +90,11 @@ def is_leftover(path: Path) -> bool:
 
 def check_writable(folder: str | Path) -> None:
     """Raises UserError, before any work is done, if a folder can't be made or written to."""
+    # Not pathlib's questions: they raise an error in a folder that may not be looked into.
     path = Path(folder).absolute()
-    while not path.exists():
+    while not os.path.exists(path):
         path = path.parent
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UserError(f"can't write to {folder}: {path} is not a folder")
     try:
         tempfile.TemporaryFile(dir=path).close()
@@ -103,11 +104,11 @@ def check_writable(folder: str | Path) -> None:
 
 def check_file_writable(path: str) -> None:
     """Raises UserError, before any work is done, if a file can't be written; its content stays."""
-    real = Path(os.path.realpath(path))
-    if real.is_dir():
+    real = os.path.realpath(path)
+    if os.path.isdir(real):
         raise UserError(f"can't write {path}: it is a folder")
-    if real.is_file() or not real.exists():  # not for a device or a pipe
-        check_writable(real.parent)
+    if os.path.isfile(real) or not os.path.exists(real):  # not for a device or a pipe
+        check_writable(os.path.dirname(real))
 
 
 @contextlib.contextmanager

@@ -96,17 +96,17 @@ class RowByRow:
         jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly.
 
     Attributes:
-        is_compiled: whether the next row needs no compilation.
+        is_compiled: whether a row has been compiled. A network of period p compiles its first p rows.
     """
 
     def __init__(self, network: Network, batch: int, choose: Callable, kept: Sequence[tf.DType], jit: bool = True):
         self._cache = new_cache(network, batch)
         self._period = network.period
-        self._advance = tf.function(self._cache.advance)
+        self._advance = tf.function(self._cache.advance, autograph=False)
         self._layers = ()
         cache, (_, width, _) = self._cache, network.description.image_shape
 
-        @tf.function(jit_compile=jit)
+        @tf.function(jit_compile=jit, autograph=False)
         def row(y, phase, inputs, carried, h, layers, weights):
             def step(x, phase, loop, carried, results):
                 cache.begin_step(x, phase, loop)
@@ -257,7 +257,8 @@ def check_memory(network: Network, batch: int) -> None:
     needed = 3 * batch * new_cache(network, 1).nbytes
     if needed > available and not devices.number_of_gpus():
         raise UserError(
-            f"drawing {batch} images at a time needs about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free"
+            f"computing {batch} images at a time, pixel by pixel, needs about {needed / 1e9:.1f} GB, and "
+            f"{available / 1e9:.1f} GB are free"
         )
 
 

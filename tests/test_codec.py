@@ -42,7 +42,7 @@ def write_checkpoint(folder, seed):
 
 
 def picture(kind, size, rng):
-    """A picture file, and what it is read as."""
+    """The bytes of a PNG file of random pixels."""
     values = rng.integers(0, 256, [*size, 3], np.uint8)
     image, stream = PIL.Image.fromarray(values), io.BytesIO()
     if kind == "P":
@@ -142,7 +142,8 @@ def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
         (["compress", "-r", "none", "large.png", "-o", "a.snail"], "no such folder or checkpoint"),
         (["compress", "-r", "run", "large.png", "-o", "more"], "can't write .*more: it is a folder"),
         (["compress", "-r", "run", "large.png", "-o", "a.snail", "--classes=1"], "--classes is for networks trained"),
-        (["decompress", "all.snail", "-o", "out", "--image_size=8"], "of another network: its image_shape is"),
+        (["decompress", "all.snail", "-o", "out", "--image_size=8"], "images of 4 x 4 pixels, not 8 x 8: give --image"),
+        (["compress", "-r", "run", "large.png", "-o", "tile.png"], "tile.png exists and is not a compressed file"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(argv, message, place, monkeypatch, capsys):
@@ -164,9 +165,47 @@ def test_pictures_that_are_not_damaged_are_written(place, tmp_path, capsys):
     told = capsys.readouterr()
     assert "1 of 2 pictures" in told.out
     assert "1 of 2 pictures are lost: images 1 to 8 of 10 are lost: their part of the file is damaged" in told.err
+    assert "lost: large.png: images 1 to 8 of 10" in told.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tile.png"]
     assert run("info", tmp_path / "two.snail") == 0
     assert "2, 1 of them damaged" in capsys.readouterr().out
+
+
+def test_every_name_that_a_picture_can_have_is_kept_or_shortened(place, tmp_path):
+    names = [
+        "Bild 1.23\u202fPM.png",
+        "\U0001f469\u200d\U0001f680.png",
+        "a\nb.png",
+        f"{'x' * 251}.png",
+        ".writing_y.png",
+    ]
+    sources = [tmp_path / "in" / name for name in [os.fsdecode(b"\xff.png"), *names]]
+    (tmp_path / "in").mkdir()
+    for path in sources:
+        path.write_bytes((place / "pixel.png").read_bytes())
+    assert run("compress", "-r", place / "run", *sources, "-o", tmp_path / "a.snail", "--no_verify") == 0
+    assert run("decompress", tmp_path / "a.snail", "-o", tmp_path / "out") == 0
+    expected = {path.name for path in sources[:-2]} | {f"{'x' * 200}.png", "_.writing_y.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    assert run("info", tmp_path / "a.snail") == 0
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(place, tmp_path, monkeypatch, capsys):
+    exists = os.path.lexists
+    calls = []
+    monkeypatch.setattr(os.path, "lexists", lambda path: len(calls.append(path) or calls) == 8 or exists(path))
+    assert run("decompress", place / "all.snail", "-o", tmp_path / "out") == 2
+    assert "1 of 6 pictures are lost" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_a_checkpoint_that_is_not_where_the_file_says_is_asked_for(place, tmp_path, capsys):
+    write_checkpoint(tmp_path / "run", 0)
+    assert run("compress", "-r", tmp_path / "run", place / "row.png", "-o", tmp_path / "a.snail", "--no_verify") == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert run("decompress", tmp_path / "a.snail", "-o", tmp_path / "out") == 2
+    assert "which is not here: give --load_params" in capsys.readouterr().err
+    assert run("decompress", tmp_path / "a.snail", "-o", tmp_path / "out", "-r", tmp_path / "moved") == 0
 
 
 def test_a_portable_file_is_read_with_the_environment_that_wrote_it(place, tmp_path, monkeypatch):

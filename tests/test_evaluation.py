@@ -84,11 +84,11 @@ def test_classes_of_samples_and_completions():
     assert drawing.classes_to_draw([2, 0], 4, nr_labels=3).tolist() == [2, 2, 0, 0]
     assert drawing.classes_to_draw(None, 3, nr_labels=3).tolist() == [0, 1, 2]
     assert drawing.classes_to_draw(None, 3, nr_labels=None) is None
-    assert drawing.classes_to_complete([1], 2, nr_labels=3).tolist() == [1, 1]
-    assert drawing.classes_to_complete([1, 0], 2, nr_labels=3).tolist() == [1, 0]
+    assert drawing.classes_of_images([1], 2, nr_labels=3).tolist() == [1, 1]
+    assert drawing.classes_of_images([1, 0], 2, nr_labels=3).tolist() == [1, 0]
     for classes in (None, [0, 1, 2]):
         with pytest.raises(UserError, match="needs --classes: one class for all 2 images, or one for each"):
-            drawing.classes_to_complete(classes, 2, nr_labels=3)
+            drawing.classes_of_images(classes, 2, nr_labels=3)
 
 
 def test_classes_are_given_by_number_or_name():

@@ -141,8 +141,8 @@ def functions_of_drawing(network, monkeypatch):
     """The graphs of the function that draws a row, which XLA compiles by default, and of the one before each row."""
     concrete = {}
 
-    def traced_only(python_function, jit_compile=None):
-        function = tf_function(python_function)
+    def traced_only(python_function, **settings):
+        function = tf_function(python_function, autograph=False)
 
         def trace(*arguments):
             concrete[python_function.__name__] = function.get_concrete_function(*arguments)

@@ -100,7 +100,7 @@ def test_temperature_0_draws_no_noise(rng):
 def test_more_images_than_memory_holds_are_refused(rng):
     model = build_shallow("h8_noup_smallkey", (8, 8, 3), rng)
     sampling.check_memory(model, 8)
-    with pytest.raises(UserError, match=r"images at a time needs about .* GB, and .* GB are free"):
+    with pytest.raises(UserError, match=r"images at a time, pixel by pixel, needs about .* GB, and .* GB are free"):
         sampling.check_memory(model, 10**9)
 
 

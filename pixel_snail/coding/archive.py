@@ -36,7 +36,8 @@ class Archiver:
             raise UserError(
                 f"{models.leak_warning(name)}, and no decoder could repeat its predictions: it can't compress"
             )
-        self._coder = functools.cache(functools.partial(ImageCoder, network))
+        # Each takes memory, and a file chooses the size of its batches.
+        self._coder = functools.lru_cache(maxsize=2)(functools.partial(ImageCoder, network))
 
     def compress(
         self,
@@ -61,8 +62,8 @@ class Archiver:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: batch_size is not possible, or decoding gave other pixels than there were, or a prediction is
-                not finite.
+            UserError: batch_size or a picture's name is not possible, memory does not suffice, decoding gave other
+                pixels than there were, or a prediction is not finite.
         """
         batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
@@ -77,6 +78,7 @@ class Archiver:
             None if pictures is None else list(pictures),
             checkpoint,
         )
+        container.check(header)
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
             after_row = functools.partial(_count, bar)
@@ -104,7 +106,7 @@ class Archiver:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the file is of another network or checkpoint.
+            UserError: the file is of another network or checkpoint, or memory does not suffice.
         """
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
@@ -115,7 +117,11 @@ class Archiver:
                     yield UserError(f"{which} are lost: their part of the file is damaged or cut off")
                     continue
                 coder = self._coder(header.batch)
-                images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, after_row)
+                try:
+                    images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, after_row)
+                except UserError:  # what another machine wrote may lead to predictions that are not finite
+                    yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
+                    continue
                 if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels:
                     yield images[: batch.last - batch.first]
                 else:
@@ -126,8 +132,9 @@ class Archiver:
         ours = _description(self._network)
         for name in sorted({*ours, *header.network}):
             if header.network.get(name) != ours.get(name):
+                theirs = machine.in_words(header.network.get(name))
                 raise UserError(
-                    f"the file is of another network: its {name} is {header.network.get(name)}, not {ours.get(name)}"
+                    f"the file is of another network: its {machine.in_words(name)} is {theirs}, not {ours.get(name)}"
                 )
         if header.weights != _checksum(self._network.trainable_variables):
             raise UserError(
@@ -135,7 +142,7 @@ class Archiver:
                 "differ too)"
             )
         nr_labels = self._network.description.nr_labels
-        if nr_labels is not None and not all(label < nr_labels for label in header.labels or [nr_labels]):
+        if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):
             raise UserError("the file is broken: it lacks labels of the images that the network knows")
 
     def _batches(self, header):

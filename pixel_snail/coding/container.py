@@ -8,7 +8,7 @@
     the rest    the streams of the groups, one after the other
 
 Numbers are little-endian. Everything is checked before it is used, and no more memory is taken than there are bytes to
-fill it. Nothing here needs TensorFlow.
+fill it, but for the JSON object, of 16 MB at most. Nothing here needs TensorFlow.
 """
 
 import dataclasses
@@ -104,13 +104,20 @@ def tiles_of(rows: int, columns: int, height: int, width: int) -> Iterator[tuple
 
     Those at the right and the lower edge have fewer rows or columns.
     """
-    for top, left in itertools.product(range(0, rows, height), range(0, columns, width)):
-        yield top, left, min(rows - top, height), min(columns - left, width)
+    # itertools.product would first make tuples, as long as the header claims.
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            yield top, left, min(rows - top, height), min(columns - left, width)
 
 
 def checksum(pixels: np.ndarray) -> bytes:
     """Eight bytes that two different arrays of 8-bit values practically never share."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
+
+
+def check(header: Header) -> None:
+    """Raises UserError, before any work is done, if a file with this header could not be written or read back."""
+    _header(zlib.compress(_json(header)))
 
 
 def write(header: Header, groups: Sequence[Group]) -> bytes:
@@ -119,17 +126,23 @@ def write(header: Header, groups: Sequence[Group]) -> bytes:
     Raises:
         UserError: there is too much for one header.
     """
-    fields = {name: value for name, value in dataclasses.asdict(header).items() if value is not None}
-    if header.pictures is not None:
-        fields["pictures"] = [dataclasses.astuple(picture) for picture in header.pictures]
-    text = json.dumps({"version": VERSION, **fields}, separators=(",", ":")).encode()
-    if len(text) > _MOST_HEADER:
-        raise UserError("too many images or pictures for one file: compress them into several")
+    text = _json(header)
     table = b"".join(_GROUP.pack(len(group.stream), zlib.crc32(group.stream), group.pixels) for group in groups)
     told = zlib.compress(text, 9)
     packed = struct.pack("<I", len(told)) + told + table
     start = _START.pack(SIGNATURE, len(packed), zlib.crc32(packed))
     return b"".join([start, packed, *(group.stream for group in groups)])
+
+
+def _json(header):
+    fields = {name: value for name, value in dataclasses.asdict(header).items() if value is not None}
+    if header.pictures is not None:
+        fields["pictures"] = [dataclasses.astuple(picture) for picture in header.pictures]
+    # int: of NumPy's integers.
+    text = json.dumps({"version": VERSION, **fields}, default=int, separators=(",", ":")).encode()
+    if len(text) > _MOST_HEADER:
+        raise UserError("too many images or pictures for one file: compress them into several")
+    return text
 
 
 def read(file: bytes) -> tuple[Header, list[Group]]:
@@ -160,16 +173,14 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
         stream = file[at : at + size]
         at += size
         groups.append(Group(stream if len(stream) == size and zlib.crc32(stream) == crc else None, pixels))
-    if at < len(file):
-        raise UserError(f"damaged: {len(file) - at} bytes follow its end")
     return header, groups
 
 
 def _header(packed):
     try:
         unpacker = zlib.decompressobj()
-        text = unpacker.decompress(packed, _MOST_HEADER)
-        if not unpacker.eof:
+        text = unpacker.decompress(packed, _MOST_HEADER + 1)
+        if not unpacker.eof or len(text) > _MOST_HEADER:
             raise ValueError("it is cut off or far too large")
         fields = json.loads(text)
         _require(type(fields) is dict, "it is no JSON object")
@@ -215,7 +226,9 @@ def _checked(fields):
 
 def _is_file_name(name):
     """Whether a name stands for a file in the folder where it is looked for, and nowhere else."""
-    return type(name) is str and name == os.path.basename(name) and name not in ("", ".", "..") and name.isprintable()
+    if type(name) is not str or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
+        return False
+    return len(os.fsencode(name)) <= 255
 
 
 def _are_whole(values, least=0):

@@ -57,7 +57,7 @@ class ImageCoder:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the next row needs no compilation."""
+        """Whether a row has been compiled."""
         return self._pixels.is_compiled
 
     def encode(

@@ -40,17 +40,19 @@ def difference(there: dict[str, object], here: dict[str, object]) -> str:
         if theirs == ours:
             continue
         if isinstance(theirs, list) and isinstance(ours, list):
-            lacking = (
-                [str(item) for item in theirs if item not in ours],
-                [str(item) for item in ours if item not in theirs],
-            )
+            lacking = [item for item in theirs if item not in ours], [item for item in ours if item not in theirs]
             for items, where in zip(lacking, ("there", "here"), strict=True):
                 if items:
-                    told.append(f"{name} {' '.join(items)} only {where}")
+                    told.append(f"{in_words(name)} {in_words(' '.join(map(str, items)))} only {where}")
         else:
-            told.append(f"{name} {_in_words(theirs)} there, {_in_words(ours)} here")
-    return "; ".join(told)
+            told.append(f"{in_words(name)} {in_words(theirs)} there, {in_words(ours)} here")
+    return "; ".join(told[:_MOST_DIFFERENCES])
 
 
-def _in_words(value):
+_MOST_DIFFERENCES = 20
+"""As many are told: the description of another machine may be as long as a file's header."""
+
+
+def in_words(value: object) -> str:
+    """A value of a file that anybody may have made, in few words."""
     return "none" if value is None else str(value)[:80]

@@ -136,6 +136,9 @@ _FILE_SETTINGS = {
     "WebP": {"lossless": True, "quality": 100, "method": 6},
 }
 
+_WEBP_SIDE = 16_383
+"""WebP files hold no larger picture."""
+
 MOST_IMAGES = 1000
 """At most this many images are compressed: ten thousand would take minutes."""
 
@@ -153,9 +156,14 @@ def files_bits_per_dim(images: np.ndarray) -> dict[str, float]:
 
 
 def file_sizes(picture: np.ndarray) -> dict[str, int]:
-    """The bytes of a picture, uint8 [H, W, 3], as a lossless file of each format, at the strongest compression."""
+    """The bytes of a picture, uint8 [H, W, 3], as a lossless file of each format, at the strongest compression.
+
+    Formats that can't hold so large a picture are left out.
+    """
     sizes = {}
     for name, settings in _FILE_SETTINGS.items():
+        if name == "WebP" and max(picture.shape[:2]) > _WEBP_SIDE:
+            continue
         stream = io.BytesIO()
         PIL.Image.fromarray(picture).save(stream, format=name, **settings)
         sizes[name] = stream.tell()

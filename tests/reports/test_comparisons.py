@@ -1,5 +1,6 @@
 """Which results are compared with the paper's figures, and the flags of the paper's runs."""
 
+import numpy as np
 import pytest
 
 import train as train_command
@@ -55,3 +56,8 @@ def test_flags_given_beside_paper_win_wherever_they_stand():
     for argv in (["-b4", "--paper=imagenet", "-m10"], ["--paper=imagenet", "-m10", "-b4"]):
         flags = train_command.parse_flags(argv)
         assert (flags.batch_size, flags.nr_logistic_mix, flags.polyak_decay) == (4, 10, 0.9997)
+
+
+def test_a_picture_too_large_for_webp_has_no_size_in_it():
+    assert comparisons.file_sizes(np.zeros([1, 16_383, 3], np.uint8)).keys() == {"PNG", "WebP"}
+    assert comparisons.file_sizes(np.zeros([16_384, 1, 3], np.uint8)).keys() == {"PNG"}
