@@ -47,7 +47,7 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     )
     t = tf.Variable(1.0)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images):
         x = steps.network_inputs({"images": images}, None)[0]
         with layers(), tf.GradientTape() as tape:
@@ -67,7 +67,7 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 def evaluation_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from images, uint8 [B, H, W, 3], to their loss in nats."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images):
         x = steps.network_inputs({"images": images}, None)[0]
         with layers():

@@ -48,7 +48,7 @@ def measure(flags: argparse.Namespace) -> dict:
     seconds = timed(lambda: draw(weights, *uniforms))
     peak = device_peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)))
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)), autograph=False)
     evaluate(x)
     evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
 

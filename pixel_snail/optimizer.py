@@ -27,8 +27,11 @@ class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step) -> tf.Tensor:
         # In float64, as the original's Python float: in float32, 0.999998^(10^6) is off by 1%.
-        steps = tf.cast(step, tf.float64) + 1
-        return tf.cast(self.learning_rate * tf.pow(tf.constant(self.lr_decay, tf.float64), steps), tf.float32)
+        return tf.cast(self.of_step(tf.cast(step, tf.float64) + 1), tf.float32)
+
+    def of_step(self, number: int | tf.Tensor) -> float | tf.Tensor:
+        """The rate of a step; steps are numbered from 1. A number of type float64 gives a tensor."""
+        return self.learning_rate * self.lr_decay**number
 
     def get_config(self) -> dict:
         return {"learning_rate": self.learning_rate, "lr_decay": self.lr_decay}
@@ -113,8 +116,8 @@ class PolyakAdam(keras.optimizers.Optimizer):
 
     def last_learning_rate(self) -> float:
         """The rate of the last step taken."""
-        rate = self._learning_rate(self.iterations.value - 1)
-        return float(rate * tf.convert_to_tensor(self.lr_factor.value))
+        # Without TensorFlow's operations, which would take a millisecond after every step.
+        return self._learning_rate.of_step(self.steps_taken()) * float(tf.convert_to_tensor(self.lr_factor.value))
 
     def averages(self) -> list[tf.Tensor]:
         """The averaged parameters, in the order of the variables given to `build`."""

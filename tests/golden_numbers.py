@@ -89,7 +89,7 @@ def errors_of_a_batch(name: str) -> dict[str, float]:
     x = tf.constant(golden["x"][0])
     parameters = model.trainable_variables
 
-    @tf.function
+    @tf.function(autograph=False)
     def compute():
         with tf.GradientTape() as tape:
             tape.watch(x)

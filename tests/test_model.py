@@ -220,7 +220,7 @@ def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itse
         blocks.Block, "call", lambda block, *args, **named: traced.append(1) or call(block, *args, **named)
     )
 
-    @tf.function
+    @tf.function(autograph=False)
     def with_folded_weights():
         with folded(fold(model, model.trainable_variables)):
             return model(x)

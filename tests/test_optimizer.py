@@ -91,7 +91,7 @@ def test_an_update_that_is_not_finite_changes_nothing(mirrored, replicas, bad):
         kept = (*variables, optimizer.momentum, optimizer.velocity, optimizer.average)
         return np.concatenate([np.ravel(tf.convert_to_tensor(variable.value)) for variable in kept])
 
-    @tf.function
+    @tf.function(autograph=False)
     def apply(value):
         # Only one replica gets the value.
         first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0

@@ -33,7 +33,7 @@ def assert_is_tensorflows(convolve, dtype, size, filter_size, tolerance, rng):
     )
     if takes_bias:  # parameters are float32
         arguments[1:] = [tf.cast(a, tf.float32) for a in arguments[1:]]
-    actual = tf.function(values_and_gradients)(convolve, arguments, tf.cast(weights, tf.float32))
+    actual = tf.function(values_and_gradients, autograph=False)(convolve, arguments, tf.cast(weights, tf.float32))
     for a, e, its_dtype in zip(actual, expected, [dtype, *(a.dtype for a in arguments)], strict=True):
         assert a.dtype == its_dtype
         np.testing.assert_allclose(tf.cast(a, tf.float64), e, rtol=0, atol=tolerance * np.abs(e).max())
