@@ -1,4 +1,4 @@
-"""Networks measured side by side, each in a program of its own, which may run in a Python environment of its own.
+"""Measures networks side by side. Each runs in its own program, which may have its own Python environment.
 
 A program calls `serve` with a function that makes its network. The benchmark starts the program with `Contestant` and
 calls `step`, `evaluate` and so on through it; requests and replies are lines of JSON. This module needs NumPy and the
@@ -26,7 +26,7 @@ class Network(Protocol):
     """What a program makes. Images are uint8 [B, H, W, 3]."""
 
     def parameters(self) -> tuple[int, int]:
-        """The number of trainable parameters, and of those that are not always zero."""
+        """The number of trainable parameters, and the number of those that are not kept at zero by a mask."""
 
     def initialise(self, images: np.ndarray) -> None:
         """Initialises the parameters from data."""
@@ -38,7 +38,7 @@ class Network(Protocol):
         """Minus the log-likelihood of each image in nats, [B], with the parameters of the last call of `prepare`."""
 
     def prepare(self) -> None:
-        """Makes ready for `nats` with the parameters of now, or with their average if the settings ask for one."""
+        """Prepares `nats` for the current parameters, or for their average if the settings have "polyak_decay"."""
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """The network's outputs, [B, H, W, any number]."""
@@ -46,17 +46,21 @@ class Network(Protocol):
     def compile_drawing(self, number: int) -> None:
         """Does what has to be done once before `number` images can be drawn at once."""
 
-    def draw(self, number: int) -> np.ndarray:
-        """Draws images."""
+    def draw(self, number: int) -> None:
+        """Draws `number` images."""
 
 
 class Contestant:
-    """A program with a network, started and called.
+    """Starts a program that serves a network, and calls its functions by name, as in contestant.step().
 
     Args:
         python: the Python interpreter of the program's environment.
-        module: the program, a module of the benchmarks.
-        settings: what its function gets; among them "batch_size", and "train" and "test", .npy files of images.
+        module: the program.
+        settings: passed to the function given to `serve`. "batch_size", "train" and "test" (paths of .npy files of
+            images, uint8 [N, H, W, 3]) are required.
+
+    Raises:
+        RuntimeError: in a call, if the program has ended.
     """
 
     def __init__(self, python: str, module: str, settings: dict):
@@ -136,10 +140,10 @@ def _functions(network, settings):
 
 
 def _train(network, images, test, batch_size, seconds, started):
-    """Trains until so many seconds are over since the program's start, of which tests are not counted.
+    """Trains until `seconds` have passed since `started`, not counting the seconds of tests.
 
     Returns:
-        For each test: the seconds before it, the steps, and the bits/dim of the test images.
+        (seconds without tests, steps so far, bits/dim of the test images) for each test.
     """
     tested = []
     in_tests = steps = 0

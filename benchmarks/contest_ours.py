@@ -12,17 +12,19 @@ from pixel_snail.weights import fold
 
 
 class OurNetwork:
-    """The network of settings of `pixel_snail.model.build`; with "to_draw", a drawing operation uses all cores."""
+    """The network that `pixel_snail.model.build` makes from the settings.
+
+    "to_draw" is for drawing only: the cores are then not prepared for micro-batches.
+    """
 
     def __init__(self, settings: dict):
         self.image_shape = np.load(settings["train"], mmap_mode="r").shape[1:]
         self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
         names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
         self.model = models.build(**{name: settings[name] for name in names}, image_shape=self.image_shape)
-        self.averages = "polyak_decay" in settings
-        self.optimizer = PolyakAdam(**({"polyak_decay": settings["polyak_decay"]} if self.averages else {}))
+        self.has_average = "polyak_decay" in settings
+        self.optimizer = PolyakAdam(polyak_decay=settings.get("polyak_decay", 0.9995))
         self._test_step = steps.test_step(self.strategy, self.model)
-        self._drawers = {}
 
     def parameters(self) -> tuple[int, int]:
         number = sum(variable.value.shape.num_elements() for variable in self.model.trainable_variables)
@@ -40,7 +42,7 @@ class OurNetwork:
         self._ready = self._test_step(self._parameters)
 
     def _parameters(self):
-        return self.optimizer.averages() if self.averages else self.model.trainable_variables
+        return self.optimizer.averages() if self.has_average else self.model.trainable_variables
 
     def nats(self, images):
         return self._ready({"images": tf.constant(images)}).numpy().sum((1, 2, 3))
@@ -50,13 +52,13 @@ class OurNetwork:
         return np.concatenate(outputs, -1) if isinstance(outputs, tuple) else outputs.numpy()
 
     def compile_drawing(self, number):
-        self._drawers[number] = sampling.batch_drawer(self.model, number)
+        self._draw = sampling.batch_drawer(self.model, number)
         self.draw(number)
 
     def draw(self, number):
         weights = fold(self.model, self.model.trainable_variables)
         uniforms = sampling.uniforms(0, 0, number, self.image_shape, self.model.description.nr_logistic_mix)
-        return self._drawers[number](weights, *uniforms, verbose=0)[0]
+        self._draw(weights, *uniforms, verbose=0)
 
 
 if __name__ == "__main__":

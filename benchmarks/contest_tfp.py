@@ -1,6 +1,7 @@
-"""TensorFlow Probability's PixelCNN (tfp.distributions.PixelCNN), trained as its documentation shows, for contest.py.
+"""TensorFlow Probability's PixelCNN, trained with Adam at the learning rate of its documentation, for contest.py.
 
-It runs in the environment of contest_tfp.txt. Each method is one compiled function, which is faster than Keras's `fit`.
+It runs in the environment of contest_tfp.txt. Training steps, likelihoods and drawing are compiled by tf.function;
+Keras's `fit` is not used.
 """
 
 import os
@@ -18,8 +19,8 @@ from benchmarks import contest
 class PixelCNN:
     """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix" and "dropout_p".
 
-    The network keeps no average. With the setting "polyak_decay", this program keeps one. It begins after the first
-    step: before that, the filters are not masked.
+    PixelCNN has no average of its parameters. With the setting "polyak_decay", this program keeps one. It begins after
+    the first step: before that, the filters are not masked.
     """
 
     def __init__(self, settings: dict):
@@ -35,7 +36,6 @@ class PixelCNN:
         self.optimizer = tf_keras.optimizers.Adam(1e-3)
         self._log_prob = tf.function(lambda images: self.dist.log_prob(images, training=False))
         self._step = tf.function(self._step_of_images)
-        self._drawing = {}
         self._decay = settings.get("polyak_decay")
         self._averages = [tf.Variable(variable) for variable in self.variables] if self._decay else []
         self._has_stepped = tf.Variable(False)
@@ -46,14 +46,18 @@ class PixelCNN:
             loss = -tf.reduce_mean(self.dist.log_prob(images, training=True))
         self.optimizer.apply_gradients(zip(tape.gradient(loss, self.variables), self.variables, strict=True))
         decay = tf.where(self._has_stepped, self._decay or 0.0, 0.0)
-        for average, variable in zip(self._averages, self.variables, strict=False):
+        for average, variable in self._pairs():
             average.assign(decay * average + (1 - decay) * variable)
         self._has_stepped.assign(True)
         return loss
 
+    def _pairs(self):
+        """Each average and its parameter; none without "polyak_decay"."""
+        return zip(self._averages, self.variables, strict=True) if self._averages else ()
+
     def _exchange(self):
         """Exchanges the parameters and their averages."""
-        for average, variable in zip(self._averages, self.variables, strict=False):
+        for average, variable in self._pairs():
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)
@@ -74,7 +78,7 @@ class PixelCNN:
     def step(self, images):
         if self._holds_averages:
             self._exchange()
-        self._step(tf.constant(images, tf.float32)).numpy()
+        self._step(tf.constant(images, tf.float32)).numpy()  # waits for the step to end
 
     def prepare(self):
         if self._averages and not self._holds_averages:
@@ -88,10 +92,11 @@ class PixelCNN:
         return np.concatenate([part.numpy().reshape([*images.shape[:3], -1]) for part in parts], -1)
 
     def compile_drawing(self, number):
-        self._drawing[number] = tf.function(lambda: self.dist.sample(number)).get_concrete_function()
+        # Only traced: a first drawing would take minutes. The time of the first execution is small beside them.
+        self._draw = tf.function(lambda: self.dist.sample(number)).get_concrete_function()
 
     def draw(self, number):
-        return self._drawing[number]().numpy()
+        self._draw()
 
 
 if __name__ == "__main__":

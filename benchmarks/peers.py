@@ -1,6 +1,6 @@
-"""Compares the networks with TensorFlow Probability's PixelCNN, the maintained network of the kind in TensorFlow.
+"""Compares the networks with TensorFlow Probability's PixelCNN, a PixelCNN++.
 
-Both are PixelCNN++ of the same size. Prints JSON lines and draws a picture:
+Prints JSON lines and draws a picture:
 
 - for each size and batch, the seconds of a training step and of an evaluation, and the peak memory of the program in
   training. The two networks take turns, each in a program of its own;
@@ -43,14 +43,15 @@ TRAINED = {
     "TFP PixelCNN": (True, PIXEL_CNN_PP | {"nr_filters": 32}),
     "h12_noup_smallkey": (False, PIXEL_SNAIL | {"nr_filters": 40}),
 }
-"""Networks whose numbers of used parameters are within 2% of each other: whether it is the peer's, and its settings."""
+"""For each name: whether TensorFlow Probability's program trains it, and its settings. The numbers of parameters in use
+are within 2% of each other."""
 
 BATCH_SIZES = (8, 32)
 DRAWN = 8
 INIT_BATCH_SIZE = 100
 IN_TRAINING = {"batch_size": 8, "dropout_p": 0.0, "polyak_decay": 0.99}
-"""Without dropout: in a few minutes, a network does not see the same crops often enough to learn them by heart. With an
-average of some hundred steps: the parameters of single steps are up to 0.3 bits/dim apart."""
+"""Without dropout, since the runs are short. With an average of the parameters over about 100 steps, because the
+bits/dim of single steps scatter."""
 
 
 def main() -> None:
@@ -106,9 +107,11 @@ def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) ->
 
     Args:
         ours, peers: start a program with settings and return the Contestant.
+        settings: those of both networks.
+        seconds: how long to measure steps, and then evaluations, of both programs together.
     """
-    of = {name: settings[name] for name in ("nr_filters", "batch_size")}
-    say(f"training steps and evaluations: {of}")
+    size = {name: settings[name] for name in ("nr_filters", "batch_size")}
+    say(f"training steps and evaluations: {size}")
     with ours(settings) as our, peers(settings) as peer:
         both = (our, peer)
         for one in both:
@@ -121,7 +124,7 @@ def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) ->
             one.evaluate()  # compiles
         evaluations = in_turns([one.evaluate for one in both], seconds)
         (our_parameters, _), (all_of_peer, used_by_peer) = [one.parameters() for one in both]
-    return of | {
+    return size | {
         "parameters": our_parameters,
         "peers_used_parameters": used_by_peer,
         "peers_parameters": all_of_peer,
@@ -133,7 +136,7 @@ def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) ->
 
 def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
     """Measures how long both take to draw; the arguments are those of `compared`."""
-    say(f"drawing {DRAWN} images; the peer's network takes minutes, for at every pixel it computes the whole images")
+    say(f"drawing {DRAWN} images; the peer's program takes minutes: it computes the whole network for every pixel")
     seconds = []
     for start in (ours, peers):
         with start(settings | {"to_draw": True}) as one:
@@ -144,7 +147,7 @@ def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
 
 
 def _beside(name, values, digits):
-    """Our value, the peer's, and our share of it."""
+    """Both values, rounded, and ours divided by the peer's."""
     our, peers = values
     return {name: round(our, digits), f"peers_{name}": round(peers, digits), f"{name}_ratio": round(our / peers, 4)}
 

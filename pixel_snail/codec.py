@@ -34,7 +34,7 @@ PORTABLE = {
 """Environment variables with which x86-64 processors that have AVX2 round alike: XLA and oneDNN use no later
 instructions, and XLA leaves sums to no library that chooses its instructions by itself."""
 
-# What needs TensorFlow, which takes seconds to start, is imported where there is work for it; `info` has none.
+# Modules that need TensorFlow are imported inside functions: it takes seconds to start, and `info` does not need it.
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--batch_size",
         type=command_line.positive_int,
-        help="images coded at once; without it, 8, or 32 for more than 16",
+        help="images coded at once (default: 8, or 32 if there are more than 16 tiles)",
     )
     add("--no_verify", action="store_true", help="do not decode what was encoded: this halves the time")
     add("--portable", action="store_true", help="compute so that other x86-64 processors can read the file")
@@ -75,11 +75,15 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("-o", "--output", required=True, metavar="FOLDER", type=command_line.path, help="the folder for the pictures")
     hint = f"{place}; without it, the one that the file names"
     add("-r", "--load_params", metavar="PREFIX", type=command_line.path, help=hint)
-    add("--raw", action="store_true", help="the file is of the parameters themselves; most files tell that")
+    add(
+        "--raw",
+        action="store_true",
+        help="use the parameters, not their average, if the file does not say which it was written with",
+    )
 
     for parser_ in (of_compress, of_decompress):
         parser_.add_argument("--image_size", type=command_line.positive_int, help="side of the network's images")
-    # The checkpoint tells the flags that are not given; for decompress, the file does.
+    # Flags that are not given come from the checkpoint; for decompress, all come from the file.
     command_line.add_network_flags(of_compress, defaults=False)
 
     of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
@@ -91,7 +95,8 @@ def compress(flags: argparse.Namespace) -> None:
     """Writes pictures into one file, and prints its size beside those of other formats.
 
     Raises:
-        UserError: a picture or the checkpoint can't be read, the file can't be written, or a reason of Archiver's.
+        UserError: a picture or the checkpoint can't be read, the file can't be written, or as Archiver and its
+            `compress`.
     """
     files.check_file_writable(flags.output)
     if os.path.isfile(flags.output) and not Path(flags.output).read_bytes().startswith(container.SIGNATURE):
@@ -136,8 +141,8 @@ def decompress(flags: argparse.Namespace) -> None:
     """Writes the pictures of a compressed file as PNG files. If some are lost, the others are written.
 
     Raises:
-        UserError: the file or the checkpoint can't be read, a picture is lost or exists already, or a reason of
-            Archiver's.
+        UserError: the file or the checkpoint can't be read, a picture is lost or exists already, or as Archiver and
+            its `decompress`.
     """
     header, groups, _ = _read(flags.file)
     files.check_writable(flags.output)
@@ -165,7 +170,7 @@ def decompress(flags: argparse.Namespace) -> None:
     of_file = _pictures(header, _images(header, groups, model.archiver))
     for path, picture in zip((Path(flags.output, name) for name in _names(header)), of_file, strict=True):
         if not isinstance(picture, UserError) and os.path.lexists(path):
-            picture = _exists(path)  # on a disk that takes a.png and A.png for one name, or since the first look
+            picture = _exists(path)  # made meanwhile, or a.png and A.png are one file on this disk
         if isinstance(picture, UserError):
             print(printable(f"lost: {path.name}: {picture}"), file=sys.stderr, flush=True)
             losses.append(picture)
@@ -228,7 +233,7 @@ def _load(prefix, settings, image_size, averaged):
 
 
 def _names(header) -> Iterator[str]:
-    """The names of the files that a compressed file's pictures are written to: each its own, in the same order."""
+    """The names of the files that a compressed file's pictures are written to, no two alike, in the same order."""
     if header.pictures is None:
         yield from (f"{i:0{len(str(header.images))}}.png" for i in range(1, header.images + 1))
     taken, numbers = set(), collections.defaultdict(lambda: itertools.count(2))
@@ -267,7 +272,7 @@ def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
         yield from images
         return
     for picture in header.pictures:
-        # Nothing is made for a picture of the size that the file claims before all of it is there.
+        # A damaged file may claim a huge picture: allocate it only once all its tiles are decoded.
         of_picture, lost = [], None
         for tile in tiles_of(picture.height, picture.width, *header.image_shape[:2]):
             image = next(images)

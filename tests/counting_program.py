@@ -1,4 +1,4 @@
-"""A program for benchmarks.contest without large imports. It predicts noise: 8 bits a value, less with each step."""
+"""A small program for tests of benchmarks.contest. Its network predicts 8 bits a value, less by 0.01 after each step."""
 
 import sys
 
@@ -17,7 +17,7 @@ class Counting:
         return 3, 2
 
     def initialise(self, images):
-        self.initialised_from = len(images)
+        pass
 
     def step(self, images):
         if self.steps == 100:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers`: its protocol and results with a program in the peer's place, and our own program."""
+"""Tests benchmarks.peers: with a small program in place of both networks, and with our network."""
 
 import functools
 import sys

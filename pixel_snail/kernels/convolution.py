@@ -1,22 +1,26 @@
 """Convolutions: TensorFlow's, or one of two other algorithms where it is faster.
 
-Wide 2x2 and 2x3 filters on a CPU use Winograd's minimal filtering (Winograd 1980; Lavin & Gray 2016 for networks). In
-one dimension, four inputs d give three outputs y of a filter with two taps w, or two outputs of one with three taps.
-They need four products instead of six:
+On CPUs, 2x2 and 2x3 filters with many channels (C * F, see `_wide`) use Winograd's minimal filtering on large maps
+(Winograd 1980; Lavin & Gray 2016 for networks). In one dimension, four inputs d give three outputs y of a filter with
+two taps w, or two outputs of one with three taps. They need four products instead of six:
 
     y = A^T [(G w) * (B^T d)],   B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 -1 0 1],
 
     two taps:    G = [1 0; 1/2 1/2; 1/2 -1/2; 0 1],              A^T = [1 1 1 0; 0 1 -1 0; 0 1 1 1],
     three taps:  G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1],  A^T = [1 1 1 0; 0 1 -1 1].
 
-A and G are values of polynomials at 0, 1, -1 and infinity (of G, those at 1 and -1 are halved); the coefficients are y
-and w. In two dimensions, a tile of 4 x 4 inputs needs 16 products instead of 36. So the convolution is sixteen matrix
-products over all tiles, each with a C x F matrix, between transforms of the maps that only add. In float32, the error
-is within a factor of two of a plain convolution's.
+G takes the taps as the coefficients of a polynomial and gives its values at 0, 1, -1 and infinity (the last
+coefficient); those at 1 and -1 are halved. A does the same without halving, for a polynomial with as many coefficients
+as outputs; the algorithm uses its transpose. In two dimensions, with the G and A of each direction's number of taps,
 
-In bfloat16, the gradient of TensorFlow's convolution is fast on GPUs and on CPUs with AMX only. On other CPUs, these
-filters use Winograd's algorithm in bfloat16 as well, and other filters are applied as one matrix product over shifted
-copies of the map. Only strided filters compute in float32 there.
+    Y = A^T [(G w G^T) * (B^T d B)] A,
+
+and a tile of 4 x 4 inputs needs 16 products instead of 36. The convolution is sixteen matrix products, [tiles, C] x
+[C, F]. The transforms of inputs and outputs before and after them need additions only.
+
+In bfloat16, TensorFlow's convolutions have fast gradients only on GPUs and on CPUs with AMX, so they are used there. On
+other CPUs, these filters use Winograd's algorithm in bfloat16 too, and other filters are one matrix product over
+shifted copies of the map. Strided filters are computed in float32.
 """
 
 import functools
@@ -97,7 +101,7 @@ def _has_fast_bfloat16():
 def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """A convolution with strides of 1 as one matrix product, [pixels, fh * fw * C] x [fh * fw * C, F].
 
-    Maps and filter have the same type.
+    x [B, H, W, C] and w [fh, fw, C, F], of one type -> [B, H - fh + 1, W - fw + 1, F].
     """
     height, width, _, filters = w.shape
 
@@ -162,7 +166,7 @@ def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | 
         y = _outputs(words(tf.matmul(_inputs(x, taps), transformed_after(x))), b, size, taps)
 
         def gradient(dy):
-            # The transformed maps are computed again rather than kept: they are twice as large as the maps, and cheap.
+            # The transformed maps, 1.8 or 2.7 times as large as the maps, are cheap: they are computed again, not kept.
             with tf.control_dependencies([dy]):
                 products = _outputs_gradient(dy, taps)
                 dx = _inputs_gradient(tf.matmul(products, transformed_after(dy), transpose_b=True), size, taps)
@@ -209,7 +213,7 @@ def _phases(x, axis, number, step, tiles):
 
 
 _AXES = (1, 3)
-"""The axes of rows and columns, once the phases of the rows are stacked before them."""
+"""The axis of the rows, and that of the columns once the four phases of the rows are stacked in front."""
 
 
 @compiled
