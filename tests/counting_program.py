@@ -1,4 +1,4 @@
-"""A small program for tests of benchmarks.contest. Its network predicts 8 bits a value, less by 0.01 after each step."""
+"""A small program for tests of benchmarks.contest. Its network predicts 8 bits a value, and 0.01 less after a step."""
 
 import sys
 
