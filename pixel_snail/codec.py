@@ -99,7 +99,7 @@ def compress(flags: argparse.Namespace) -> None:
             `compress`.
     """
     files.check_file_writable(flags.output)
-    if os.path.isfile(flags.output) and not Path(flags.output).read_bytes().startswith(container.SIGNATURE):
+    if os.path.isfile(flags.output) and not _begins_as_compressed(flags.output):
         raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
     max_pixels = flags.max_megapixels * 10**6
     read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
@@ -223,6 +223,11 @@ def _read(path):
         return *container.read(file), len(file)
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
+
+
+def _begins_as_compressed(path):
+    with pictures.readable(path), open(path, "rb") as stream:
+        return stream.read(len(container.SIGNATURE)) == container.SIGNATURE
 
 
 def _load(prefix, settings, image_size, averaged):
