@@ -29,7 +29,9 @@ import numpy as np
 from benchmarks.contest import Contestant
 from benchmarks.training import in_turns
 from data import photos
+from pixel_snail import files
 from pixel_snail import flags as command_line
+from pixel_snail.errors import UserError
 from pixel_snail.parallel import devices
 
 SIZES = (32, 64)
@@ -60,21 +62,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of each timing")
     parser.add_argument("--picture", help="the PNG file of bits/dim over minutes")
     flags = parser.parse_args()
+    if flags.picture:
+        try:
+            files.check_file_writable(flags.picture)
+        except UserError as error:
+            parser.error(str(error))
     python = environment(Path(__file__).parents[1] / ".venv-peers", Path(__file__).with_name("contest_tfp.txt"))
     ours = functools.partial(Contestant, sys.executable, "benchmarks.contest_ours")
     peers = functools.partial(Contestant, python, "benchmarks.contest_tfp")
     print(json.dumps({"devices": devices.described(1)}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = save_images(folder, *photos.load())
+        images = save_images(folder, *photos.load())
         for nr_filters in SIZES:
-            settings = PIXEL_CNN_PP | files | {"nr_filters": nr_filters, "dropout_p": 0.5}
+            settings = PIXEL_CNN_PP | images | {"nr_filters": nr_filters, "dropout_p": 0.5}
             for batch_size in BATCH_SIZES:
                 result = compared(ours, peers, settings | {"batch_size": batch_size}, flags.seconds)
                 print(json.dumps(result), flush=True)
             print(json.dumps(drawn(ours, peers, settings | {"batch_size": DRAWN})), flush=True)
         curves = []
         for name, (is_the_peers, settings) in TRAINED.items() if flags.minutes else ():
-            settings = settings | files | IN_TRAINING
+            settings = settings | images | IN_TRAINING
             curves.append(trained(name, peers if is_the_peers else ours, settings, flags.minutes))
             print(json.dumps(curves[-1]), flush=True)
         if flags.picture and curves:

@@ -32,30 +32,30 @@ def start(program, *arguments, **settings):
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_that_leaves_does_not_end_the_work(stream, tmp_path):
-    process = start(PRINTS_MUCH, tmp_path / "work", **{"stdout": subprocess.DEVNULL, stream: subprocess.PIPE})
+    process = start(PRINTS_MUCH, tmp_path / "result", **{"stdout": subprocess.DEVNULL, stream: subprocess.PIPE})
     reader = getattr(process, stream)
     assert reader.readline() == b"0\n"
     reader.close()
     assert process.wait(60) == 0
-    assert (tmp_path / "work").read_text() == "done"
+    assert (tmp_path / "result").read_text() == "done"
 
 
 def test_a_terminal_that_closes_does_not_end_the_work(tmp_path):
     ours, its = pty.openpty()
-    process = start(PRINTS_MUCH, tmp_path / "work", stdout=its, stderr=its, start_new_session=True)
+    process = start(PRINTS_MUCH, tmp_path / "result", stdout=its, stderr=its, start_new_session=True)
     os.close(its)
     os.read(ours, 1)
     os.close(ours)
     assert process.wait(60) == 0
-    assert (tmp_path / "work").read_text() == "done"
+    assert (tmp_path / "result").read_text() == "done"
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_does_not_end_the_work_nor_get_into_files(closed, tmp_path):
-    command = f"exec {sys.executable} -c '{PRINTS_MUCH}' {tmp_path}/work {closed}"
+    command = f"exec {sys.executable} -c '{PRINTS_MUCH}' {tmp_path}/result {closed}"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, timeout=60)
     assert done.returncode == 0
-    assert (tmp_path / "work").read_text() == "done"
+    assert (tmp_path / "result").read_text() == "done"
 
 
 def test_a_full_disk_is_still_an_error():
