@@ -81,8 +81,9 @@ def _uses_winograd(w, strides, dtype):
 
 def _transforms_are_compiled(x, w):
     """Whether XLA compiles the transforms of maps and outputs. If not, they take longer than the products they save."""
-    batch, rows, columns, channels = x.shape
-    return is_large(tf.TensorShape([batch, rows - 1, columns - 1, min(channels, w.shape[3])]))
+    batch, rows, columns, _ = x.shape
+    height, width, channels, filters = w.shape
+    return is_large(tf.TensorShape([batch, rows - height + 1, columns - width + 1, min(channels, filters)]))
 
 
 def _wide():

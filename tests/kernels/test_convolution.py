@@ -51,6 +51,26 @@ def test_winograds_way_is_the_convolution(outputs, filter_size, rng):
     assert_is_tensorflows(transformed_before, tf.float32, size, filter_size, 2e-6, rng)
 
 
+@pytest.mark.parametrize("filter_size", [(2, 2), (2, 3)])
+def test_winograds_algorithm_is_used_only_where_all_its_transforms_of_maps_are_compiled(filter_size, monkeypatch):
+    monkeypatch.setattr(xla, "SMALL", 2**12)
+    used = []
+    for side in range(6, 12):  # of the outputs: 64 channels of 8 x 8 are 2^12 elements
+        x, w, b = (
+            tf.TensorSpec([1, side + filter_size[0] - 1, side + filter_size[1] - 1, 64]),
+            tf.TensorSpec([*filter_size, 64, 64]),
+            tf.TensorSpec([64]),
+        )
+        y = tf.TensorSpec([1, side, side, 64])
+        step = tf.function(lambda x, w, b, y: values_and_gradients(convolution.convolve, [x, w, b], y), autograph=False)
+        operations = step.get_concrete_function(x, w, b, y).graph.get_operations()
+        used.append(all(operation.type != "Conv2D" for operation in operations))
+        # The transforms slice maps.
+        sliced = [operation.outputs[0].shape.rank for operation in operations if operation.type == "StridedSlice"]
+        assert all(rank < 4 for rank in sliced), side
+    assert used == [False, False, False, True, True, True]
+
+
 @pytest.mark.parametrize("filter_size", [(2, 2), (2, 3), (1, 3), (2, 1)])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 2e-6), (tf.bfloat16, 1e-2)])  # bfloat16: 2^-8 is 0.4%
 def test_a_product_over_shifted_copies_is_the_convolution(filter_size, dtype, tolerance, rng):
