@@ -11,6 +11,7 @@ from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
 from pixel_snail.errors import UserError
+from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices
 from pixel_snail.weights import Weights, folded, for_pixels, layers_in
@@ -103,11 +104,11 @@ class RowByRow:
         self._cache = new_cache(network, batch)
         self._period = network.period
         self._advance = tf.function(self._cache.advance, autograph=False)
-        self._layers = ()
+        self._weights = {}
         cache, (_, width, _) = self._cache, network.description.image_shape
 
         @tf.function(jit_compile=jit, autograph=False)
-        def row(y, phase, inputs, carried, h, layers, weights):
+        def row(y, phase, inputs, carried, h, layers, packed):
             def step(x, phase, loop, carried, results):
                 cache.begin_step(x, phase, loop)
                 here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
@@ -121,6 +122,7 @@ class RowByRow:
                     loop, carried, results = step(x + i, i, loop, carried, results)
                 return x + network.period, loop, carried, results
 
+            weights = unpack(packed, list(self._weights.values()))
             with folded(dict(zip(layers, weights, strict=True))):
                 cache.begin_row(y, phase)
                 network(None, h=h, cache=cache)
@@ -145,8 +147,8 @@ class RowByRow:
             h: labels [B, L], of a conditional network.
         """
         self._cache.reset()
-        weights = for_pixels(weights)
-        self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
+        self._weights, self._h = for_pixels(weights), h
+        self._packed = pack(list(self._weights.values()))
 
     def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
         """Computes row y, the one after the row of the call before.
@@ -160,7 +162,7 @@ class RowByRow:
         """
         self._advance(tf.constant(y))
         phase = y % self._period
-        return self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._weights)
+        return self._row(tf.constant(y), phase, inputs, carried, self._h, tuple(self._weights), self._packed)
 
 
 class _Row(NamedTuple):

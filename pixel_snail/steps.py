@@ -10,6 +10,7 @@ from pixel_snail.backend import tf
 from pixel_snail.batches import test_batches
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
+from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import micro_batches, replicas
@@ -62,23 +63,25 @@ def train_step(
         dropout_seed = tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)])
         with tf.GradientTape() as tape:
             normalised = fold(network, variables)
+            packed = pack(list(normalised.values()))
         # The filters' transforms, shared by all micro-batches, take more memory than --recompute saves.
         weights = normalised if recompute else for_maps(normalised, bfloat16)
-        flat_weights = tf.nest.flatten(list(normalised.values()))
 
         def loss_and_gradients(micro_batch, first_image):
             x, h = network_inputs(micro_batch, nr_labels)
             images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
-            with tf.GradientTape() as inner_tape, folded(weights):
-                inner_tape.watch(flat_weights)
-                outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
+            with tf.GradientTape() as inner_tape:
+                inner_tape.watch(packed)
+                unpacked = zip(normalised, unpack(packed, list(normalised.values())), strict=True)
+                with folded({layer: weights[layer]._replace(**of_layer._asdict()) for layer, of_layer in unpacked}):
+                    outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
                 loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
-            return [loss, *inner_tape.gradient(loss, flat_weights)]
+            return [loss, *inner_tape.gradient(loss, packed)]
 
-        zeros = [tf.zeros([]), *map(tf.zeros_like, flat_weights)]
+        zeros = [tf.zeros([]), *map(tf.zeros_like, packed)]
         division = micro_batches.division(images, replicas.on_this_machine(strategy), grad_accum, smallest=recompute)
         loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
-        first, *gradients = tape.gradient(flat_weights, variables, of_weights)
+        first, *gradients = tape.gradient(packed, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
         gradients = [first + tf.where(tf.math.is_finite(loss), 0.0, float("nan")), *gradients]
         optimizer.apply(gradients, variables)
@@ -98,29 +101,31 @@ def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[C
     The step maps a batch, distributed over the replicas, to the nats of each value of each of its images,
     [B, H, W, 3], in order. It is compiled once, whatever the parameters.
     """
-    layers, nr_labels = [], network.description.nr_labels
+    layers, like, nr_labels = [], [], network.description.nr_labels
 
     @functools.cache
     def preparation(parameters):
         def replica_weights():
             weights = for_maps(fold(network, parameters()))
-            layers[:] = weights
-            return list(weights.values())
+            layers[:], like[:] = zip(*weights.items(), strict=True)
+            return pack(like)
 
         return tf.function(lambda: strategy.run(replica_weights), autograph=False)
 
-    def replica_step(batch, weights):
+    def replica_step(batch, packed):
+        weights = dict(zip(layers, unpack(packed, like), strict=True))
+
         def nats(micro_batch):
             x, h = network_inputs(micro_batch, nr_labels)
-            with folded(dict(zip(layers, weights, strict=True))):
+            with folded(weights):
                 return logistic_mixture.loss_per_channel(x, network(x, h=h))
 
         division = micro_batches.division(batch["images"].shape[0], replicas.on_this_machine(strategy))
         return micro_batches.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)
-    def step(weights, batch):
-        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, weights])), 0)
+    def step(packed, batch):
+        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, packed])), 0)
 
     return lambda parameters: functools.partial(step, preparation(parameters)())
 
