@@ -55,7 +55,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed: repeat the command with PYTHON=python3.11 at its end")'
 	$(PYTHON) -m venv .venv
 	@echo "installing the packages of requirements.txt into .venv: about a minute"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt

@@ -81,14 +81,18 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="use the parameters, not their average, if the file does not say which it was written with",
     )
 
-    for parser_ in (of_compress, of_decompress):
-        parser_.add_argument("--image_size", type=command_line.positive_int, help="side of the network's images")
+    of_compress.add_argument("--image_size", type=command_line.positive_int, help="side of the network's images")
     # Flags that are not given come from the checkpoint; for decompress, all come from the file.
     command_line.add_network_flags(of_compress, defaults=False)
 
     of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
     of_info.add_argument("file", metavar="FILE", type=command_line.path, help="the compressed file")
-    return parser.parse_args(argv)
+    flags = parser.parse_args(argv)
+    if flags.command == "compress" and (flags.batch_size or 1) > container.MOST_IN_A_GROUP:
+        of_compress.error(
+            f"--batch_size={flags.batch_size}: at most {container.MOST_IN_A_GROUP} images are coded at once"
+        )
+    return flags
 
 
 def compress(flags: argparse.Namespace) -> None:
@@ -109,7 +113,8 @@ def compress(flags: argparse.Namespace) -> None:
     from pixel_snail.reports import comparisons
 
     prefix = os.path.abspath(checkpoint.find(flags.load_params))
-    model = _load(prefix, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, flags.image_size, not flags.raw)
+    image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
+    model = _load(prefix, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
     tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
     classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
     labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
@@ -138,11 +143,11 @@ def compress(flags: argparse.Namespace) -> None:
 
 
 def decompress(flags: argparse.Namespace) -> None:
-    """Writes the pictures of a compressed file as PNG files. If some are lost, the others are written.
+    """Writes the pictures of a compressed file as PNG files. If some can't be restored, the others are written.
 
     Raises:
-        UserError: the file or the checkpoint can't be read, a picture is lost or exists already, or as Archiver and
-            its `decompress`.
+        UserError: the file or the checkpoint can't be read, a picture can't be restored or exists already, or as
+            Archiver and its `decompress`.
     """
     header, groups, _ = _read(flags.file)
     files.check_writable(flags.output)
@@ -160,27 +165,24 @@ def decompress(flags: argparse.Namespace) -> None:
         raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
     elif not os.path.exists(f"{prefix}.index"):
         raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
-    model = _load(prefix, {name: header.network[name] for name in NETWORK_DEFAULTS}, flags.image_size, is_averaged)
-    if model.image_shape != header.image_shape:
-        raise UserError(
-            f"{flags.file} has images of {header.image_shape[1]} x {header.image_shape[0]} pixels, not "
-            f"{model.image_shape[1]} x {model.image_shape[0]}: give --image_size={header.image_shape[0]}"
-        )
-    written, losses = 0, []
+    model = _load(prefix, {name: header.network[name] for name in NETWORK_DEFAULTS}, header.image_shape, is_averaged)
+    written, failures = 0, []
     of_file = _pictures(header, _images(header, groups, model.archiver))
     for path, picture in zip((Path(flags.output, name) for name in _names(header)), of_file, strict=True):
         if not isinstance(picture, UserError) and os.path.lexists(path):
             picture = _exists(path)  # made meanwhile, or a.png and A.png are one file on this disk
         if isinstance(picture, UserError):
-            print(printable(f"lost: {path.name}: {picture}"), file=sys.stderr, flush=True)
-            losses.append(picture)
+            print(printable(f"not restored: {path.name}: {picture}"), file=sys.stderr, flush=True)
+            failures.append(picture)
             continue
         files.write(path, functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True))
         written += 1
-    total = written + len(losses)
-    print(f"{written} of {total} pictures: {flags.output}")
-    if losses:
-        raise UserError(f"{flags.file}: {len(losses)} of {total} pictures are lost: {losses[0]}")
+    total = written + len(failures)
+    print(f"wrote {written} of {total} pictures into {flags.output}")
+    if failures:
+        raise UserError(
+            f"{flags.file}: {len(failures)} of {total} pictures were not restored; the first: {failures[0]}"
+        )
 
 
 def info(flags: argparse.Namespace) -> None:
@@ -201,8 +203,8 @@ def info(flags: argparse.Namespace) -> None:
         "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",
         "groups": f"{len(groups)}, {damaged} of them damaged",
         **{name: header.network[name] for name in NETWORK_DEFAULTS},
-        "classes": header.network.get("nr_labels"),
-        "parameters": header.weights,
+        "number of classes": header.network.get("nr_labels"),
+        "checksum (weights)": header.weights,
         "checkpoint": header.checkpoint and f"{header.checkpoint[0]}, {'averaged' if header.checkpoint[1] else 'raw'}",
     }
     for name, value in header.machine.items():
@@ -230,10 +232,12 @@ def _begins_as_compressed(path):
         return stream.read(len(container.SIGNATURE)) == container.SIGNATURE
 
 
-def _load(prefix, settings, image_size, averaged):
+def _load(prefix, settings, image_shape, averaged):
     from pixel_snail import distribution
+    from pixel_snail.backend import tf
 
-    image_shape = (image_size, image_size, 3) if image_size else None
+    # As train.py and eval.py do: with TF32, a GPU would not read what eval.py writes.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return distribution.load(prefix, **settings, image_shape=image_shape, averaged=averaged)
 
 
@@ -263,7 +267,7 @@ def _exists(path):
 
 
 def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
-    """Each image, or why it is lost."""
+    """Each image, or why there is none."""
     for first, of_group in zip(range(0, header.images, header.batch), archiver.decompress(header, groups), strict=True):
         if isinstance(of_group, UserError):
             yield from [of_group] * min(header.batch, header.images - first)
@@ -272,7 +276,7 @@ def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
 
 
 def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
-    """Each picture, put together from its tiles, or why it is lost."""
+    """Each picture, put together from its tiles, or why there is none."""
     if header.pictures is None:
         yield from images
         return

@@ -262,7 +262,10 @@ class Distribution:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be the bytes that compress returned, not {type(data).__name__}: read the file")
-        header, groups = container.read(bytes(data))
+        try:
+            header, groups = container.read(bytes(data))
+        except UserError as error:
+            raise UserError(f"data is {error}") from error
         images = [np.zeros([0, *self.image_shape], np.uint8)]
         for group in self.archiver.decompress(header, groups, verbose):
             if isinstance(group, UserError):
@@ -372,7 +375,9 @@ def load(
         for name, value in given.items()
     }
     if image_shape is None and told is None:
-        raise UserError(f"the checkpoint {prefix} does not tell the size of its images: give image_shape=(H, W, 3)")
+        raise UserError(
+            f"the checkpoint {prefix} does not tell the size of its images: give {option('image_size', 'image_shape')}"
+        )
     _check_size(reader, settings)
     with (strategy or tf.distribute.get_strategy()).scope():
         network = models.build(

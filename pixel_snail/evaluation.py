@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _evaluate(flags, load_data, cluster):
             if path:
                 files.check_file_writable(path)
         if flags.compress and os.path.exists(flags.compress) and not os.path.isfile(flags.compress):
-            raise UserError(f"--compress={flags.compress} is no file that can be read back")
+            raise UserError(f"--compress={flags.compress} is a device or a pipe: name an ordinary file")
         if flags.save_dir:
             files.check_writable(flags.save_dir)
     prefix = checkpoint.find(flags.load_params)
@@ -85,10 +86,11 @@ def _evaluate(flags, load_data, cluster):
     )
     cluster.check_agreement(data_set.sizes() if data_set else {})
     cluster.check_same_checkpoint(model.network.trainable_variables)
-    if data_set:
-        _test(flags, prefix, cluster, model, data_set)
+    figures = _test(flags, prefix, cluster, model, data_set) if data_set else {}
     if draw:
         print(draw(model))
+    if not figures.get("read_back", True):
+        raise UserError(f"{flags.compress} does not give back every pixel: the warnings above say why")
 
 
 def _images_and_classes(flags, prefix, data_set):
@@ -105,24 +107,24 @@ def _images_and_classes(flags, prefix, data_set):
     if nr_labels and data_set.nr_labels != nr_labels:
         raise UserError(
             f"the network of {prefix} was trained on {nr_labels} classes, but the data set {flags.data_set} has "
-            f"{data_set.nr_labels}"
+            f"{data_set.nr_labels}: evaluate it on the data set of its training"
         )
     if names and data_set.class_names and names != data_set.class_names:
         theirs, ours = next(pair for pair in zip(names, data_set.class_names, strict=True) if pair[0] != pair[1])
         raise UserError(
             f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}: one is "
-            f"{theirs} there and {ours} here"
+            f"{theirs} there and {ours} here; evaluate it on the data set of its training"
         )
     return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
 
 
 def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
-    """Evaluates the whole test set; the chief prints a table, and writes --json and the picture."""
+    """Evaluates the whole test set; the chief prints and returns the figures, and writes --json and the picture."""
     test = data_set.test
     batches = model.nats_in_batches(test.images, test.labels, batch_size=flags.batch_size)
     nats, extremes = _nats_and_extremes(batches)
     if not cluster.is_chief:
-        return
+        return {}
     figures = table.result(
         nats,
         data_set.image_shape,
@@ -144,6 +146,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
     if flags.save_dir:
         print(f"where the bits go: {_save_bit_maps(flags, test.images, figures, extremes)}")
     print(table.table(figures), flush=True)
+    return figures
 
 
 def _compress(path, model, test, origin):
@@ -159,7 +162,7 @@ def _compress(path, model, test, origin):
     read_back = True
     for i, images in enumerate(model.archiver.decompress(header, groups)):
         if isinstance(images, UserError):
-            print(f"warning: {path}: {images}", flush=True)
+            print(f"warning: {path}: {images}", file=sys.stderr, flush=True)
             read_back = False
         else:
             read_back &= np.array_equal(images, test.images[i * header.batch :][: len(images)])

@@ -64,7 +64,7 @@ def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -
             images.append(drawn[: last - first])
         images = np.concatenate(images)
         if not np.isfinite(images).all():
-            raise UserError("samples are not finite: the checkpoint's parameters are damaged or untrained")
+            raise UserError("samples are not finite: the checkpoint's parameters are damaged or untrained; use another")
         return images
 
     return draw
@@ -260,7 +260,7 @@ def check_memory(network: Network, batch: int) -> None:
     if needed > available and not devices.number_of_gpus():
         raise UserError(
             f"computing {batch} images at a time, pixel by pixel, needs about {needed / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB are free"
+            f"{available / 1e9:.1f} GB are free: end other programs, or use smaller images or batches"
         )
 
 

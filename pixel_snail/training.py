@@ -88,7 +88,7 @@ def _train(flags, load_data, cluster):
     if over := _what_is_over(flags, so_far):
         done, limit = over
         if not run_folder:
-            raise UserError(f"{prefix} {done}: raise {limit}")
+            raise UserError(f"{prefix} {done}, and the limit is {limit}: raise it")
         if cluster.is_chief:
             print(f"{prefix} {done}, and the limit is {limit}: nothing is left to do")
         return
@@ -401,8 +401,8 @@ class _Run:
         if initial > _YOUNG:
             raw = self._test_bpd(self.unaveraged)
             self.folder.log(
-                f"the average is young: the initial parameters still weigh {initial:.1%} in it; without averaging, "
-                f"test_bpd is {raw:{_DIGITS['test_bpd']}}"
+                f"few steps are averaged yet: the initial parameters still have a weight of {initial:.1%} in the "
+                f"average; without averaging, test_bpd is {raw:{_DIGITS['test_bpd']}}"
             )
         self._summarise(scalars, self.optimizer.steps_taken())
         self._draw_curve()

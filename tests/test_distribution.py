@@ -316,8 +316,9 @@ def test_eval_tells_when_the_test_set_could_not_be_read_back(run, tmp_path, monk
     decode = ImageCoder.decode
     monkeypatch.setattr(ImageCoder, "decode", lambda *arguments: decode(*arguments) ^ 1)
     argv = [f"-r{folder}", f"--json={tmp_path}/result.json", f"--compress={tmp_path}/all.snail"]
-    assert exit_code(eval_command, argv) == 0
+    assert exit_code(eval_command, argv) == 2
     assert json.loads((tmp_path / "result.json").read_text())["read_back"] is False
-    told = capsys.readouterr().out
-    assert "all.snail: images 1 to 5 of 5 can't be decoded here" in told
-    assert "NOT read back" in told
+    told = capsys.readouterr()
+    assert "all.snail: images 1 to 5 of 5 can't be decoded here" in told.err
+    assert "all.snail does not give back every pixel" in told.err
+    assert "NOT read back" in told.out

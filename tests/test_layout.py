@@ -49,7 +49,8 @@ def imported(path):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     candidates = {f"{name.replace('.', '/')}{ending}" for name in names for ending in (".py", "/__init__.py")}
     # Not the __init__.py of a package that contains the module: Python runs it anyway.
-    return {module for module in candidates if module in MODULES and not path.startswith(module[: -len("__init__.py")])}
+    packages = {f"{parent}/__init__.py" for parent in Path(path).parents}
+    return {module for module in candidates - packages if module in MODULES}
 
 
 @pytest.mark.parametrize("path", MODULES)

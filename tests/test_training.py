@@ -356,7 +356,7 @@ def test_a_test_of_a_young_average_also_tells_the_figure_of_the_parameters(decay
     argv = [*TINY_NETWORK, "-x1", f"--polyak_decay={decay}", "--sample_interval=0", f"-o{tmp_path}"]
     assert run(train_command, argv) == 0
     out = capsys.readouterr().out
-    assert ("the average is young: the initial parameters still weigh 99.8% in it" in out) == is_young
+    assert ("the initial parameters still have a weight of 99.8% in the average" in out) == is_young
     if is_young:
         assert run(eval_command, [f"-r{tmp_path}", "--raw"]) == 0
         raw = re.search(r"without averaging, test_bpd is ([\d.]+)", out)[1]
@@ -505,4 +505,4 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
 def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
-    assert "has already done 1 epochs: raise --max_epochs=1" in capsys.readouterr().err
+    assert "has already done 1 epochs, and the limit is --max_epochs=1: raise it" in capsys.readouterr().err

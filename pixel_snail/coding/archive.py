@@ -14,7 +14,7 @@ from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.coding import container, machine
 from pixel_snail.coding.images import ImageCoder
-from pixel_snail.errors import UserError, is_whole
+from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.weights import WeightNormalised, Weights, fold
 
@@ -67,7 +67,9 @@ class Archiver:
         """
         batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
-            raise UserError(f"batch_size={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}")
+            raise UserError(
+                f"{option('batch_size')}={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}"
+            )
         header = container.Header(
             _description(self._network),
             _checksum(self._network.trainable_variables),
@@ -91,7 +93,8 @@ class Archiver:
                     if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
                         raise UserError(
                             f"decoding images {batch.first + 1} to {batch.last} gave other pixels: this machine does "
-                            "not compute the same twice, and nothing is written"
+                            "not compute the same twice, and nothing is written; test its memory, or on a GPU set "
+                            "CUDA_VISIBLE_DEVICES=-1"
                         )
                 groups.append(container.Group(stream, container.checksum(pixels)))
         return container.write(header, groups)
@@ -134,16 +137,17 @@ class Archiver:
             if header.network.get(name) != ours.get(name):
                 theirs = machine.in_words(header.network.get(name))
                 raise UserError(
-                    f"the file is of another network: its {machine.in_words(name)} is {theirs}, not {ours.get(name)}"
+                    f"the file is of another network: its {machine.in_words(name)} is {theirs}, not {ours.get(name)}; "
+                    "use the checkpoint that it was written with"
                 )
         if header.weights != _checksum(self._network.trainable_variables):
             raise UserError(
-                "the file is of another checkpoint: the same network with other parameters (averaged and raw ones "
-                "differ too)"
+                "the file is of another checkpoint: the network is the same, but its parameters are others; use the "
+                "checkpoint that it was written with, and averaged or raw parameters as then"
             )
         nr_labels = self._network.description.nr_labels
         if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):
-            raise UserError("the file is broken: it lacks labels of the images that the network knows")
+            raise UserError("the file is damaged: it has no valid class for each image; get it anew")
 
     def _batches(self, header):
         weights = _weights(self._network)
@@ -231,5 +235,11 @@ def _reason(there):
     """Why the pixels of an undamaged stream are wrong."""
     difference = machine.difference(there, machine.description())
     if not difference:
-        return "this machine computes otherwise than the one that wrote them, though nothing that is recorded differs"
-    return f"another machine wrote them, which computes otherwise: {difference}"
+        return (
+            "sums are rounded differently here than where the file was written, though nothing that it records "
+            "differs: decompress it on the machine that wrote it"
+        )
+    return (
+        f"sums are rounded differently here than where the file was written ({difference}): decompress it where these "
+        "are the same, or write it anew with --portable"
+    )

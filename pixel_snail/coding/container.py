@@ -153,21 +153,24 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
             makes its stream None.
     """
     if file[: len(SIGNATURE)] != SIGNATURE:
-        raise UserError("not a file of compressed images: it begins otherwise")
+        raise UserError("not a compressed file: it begins otherwise")
     if len(file) < _START.size:
-        raise UserError("cut off: there is no header")
+        raise UserError("cut off before its header: get the whole file")
     _, size, crc = _START.unpack_from(file)
     packed = file[_START.size : _START.size + size]
     if len(packed) < max(size, 4):
-        raise UserError("cut off in its header")
+        raise UserError("cut off in its header: get the whole file")
     if zlib.crc32(packed) != crc:
-        raise UserError("damaged: the checksum of its header is wrong")
+        raise UserError("damaged: the checksum of its header is wrong; get the file anew")
     (told,) = struct.unpack_from("<I", packed)
     header = _header(packed[4 : 4 + told])
     table = packed[4 + told :]
     number = -(-header.images // header.batch)
     if len(table) != number * _GROUP.size:
-        raise UserError(f"not what its header says: {header.images} images in groups of {header.batch}")
+        raise UserError(
+            f"damaged: its list of groups does not fit {header.images} images in groups of {header.batch}; get the "
+            "file anew"
+        )
     groups, at = [], _START.size + size
     for size, crc, pixels in _GROUP.iter_unpack(table):
         stream = file[at : at + size]
@@ -186,7 +189,7 @@ def _header(packed):
         _require(type(fields) is dict, "it is no JSON object")
         version = fields.pop("version", None)
         if is_whole(version, least=VERSION + 1):
-            raise UserError(f"of version {version}, which a later version of this program wrote")
+            raise UserError(f"of format version {version}, which a later version of this program wrote: update it")
         _require(version == VERSION, "it has no version")
         return _checked(fields)
     except UserError:

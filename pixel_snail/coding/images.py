@@ -126,7 +126,9 @@ class ImageCoder:
             row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
             _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
             if not is_finite.numpy().all():
-                raise UserError("predictions are not finite: the checkpoint's parameters are damaged or untrained")
+                raise UserError(
+                    "predictions are not finite: the checkpoint's parameters are damaged or untrained; use another"
+                )
             decoder = carried.decoder
             result[:, y] = np.where(is_inside[..., None], result_row.numpy(), 0)
             write(is_inside, bounds.numpy())

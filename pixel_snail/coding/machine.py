@@ -20,7 +20,7 @@ def description() -> dict[str, object]:
     return {
         "processor": devices.processor().get("model name", os.uname().machine),
         "instructions": [name for name in _INSTRUCTIONS if name in devices.instructions()],
-        **({"gpus": gpus} if gpus else {}),
+        **({"gpus": gpus, "tf32": tf.config.experimental.tensor_float_32_execution_enabled()} if gpus else {}),
         "cores": devices.number_of_cores(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -28,14 +28,14 @@ def description() -> dict[str, object]:
 
 
 def difference(there: dict[str, object], here: dict[str, object]) -> str:
-    """How two machines differ, in words; "" if in nothing that is recorded.
+    """How two machines differ, in words; "" if in nothing that is recorded. The number of cores changes no sum.
 
     Args:
         there: the description of another machine, which may be anything that JSON can hold.
         here: this machine's.
     """
     told = []
-    for name in sorted({*there, *here}):
+    for name in sorted({*there, *here} - {"cores"}):
         theirs, ours = there.get(name), here.get(name)
         if theirs == ours:
             continue

@@ -26,8 +26,8 @@ WAIT_SECONDS = 300
 _GROUP = 1000
 """The group key of this module's collective operations; the strategy counts its own keys from 1."""
 
-_FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "nr_gpu", "json", "complete")
-"""Paths, and --nr_gpu: `meet` compares the number of replicas instead."""
+_FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "nr_gpu", "json", "complete", "compress")
+"""Paths, and --nr_gpu: `wait_for_all` compares the number of replicas instead."""
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ class Cluster:
     index: int = 0
     advice: str = "start all workers again"
     _operations: int = dataclasses.field(default=0, init=False)
-    _places: np.ndarray | None = dataclasses.field(default=None, init=False)  # set by `meet`
+    _places: np.ndarray | None = dataclasses.field(default=None, init=False)  # set by `wait_for_all`
 
     @property
     def size(self) -> int:
