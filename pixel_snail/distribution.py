@@ -376,7 +376,8 @@ def load(
     }
     if image_shape is None and told is None:
         raise UserError(
-            f"the checkpoint {prefix} does not tell the size of its images: give {option('image_size', 'image_shape')}"
+            f"the checkpoint {prefix} does not tell the size of its images: give "
+            f"{option('image_size', in_python='image_shape=(H, W, 3)')}"
         )
     _check_size(reader, settings)
     with (strategy or tf.distribute.get_strategy()).scope():

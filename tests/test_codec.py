@@ -81,7 +81,7 @@ def place(tmp_path_factory):
 
 def test_pictures_of_every_size_and_kind_come_back(place, tmp_path, capsys):
     assert run("decompress", place / "all.snail", "-o", tmp_path / "out") == 0
-    assert f"6 of 6 pictures: {tmp_path / 'out'}" in capsys.readouterr().out
+    assert f"wrote 6 of 6 pictures into {tmp_path / 'out'}" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["column.png", "large.png", "pixel.png", "row.png", "row_2.png", "tile.png"]
     for name in names:

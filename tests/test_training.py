@@ -406,7 +406,7 @@ def test_names_of_classes_are_kept_shown_and_compared(tiny, tmp_path, capsys, mo
     monkeypatch.setitem(data.data_sets, "tiny_labels", load(("cat", "emu", "a gnu")))
     assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
     assert "was trained on other classes" in (err := capsys.readouterr().err)
-    assert err.endswith("one is dog there and emu here\n")
+    assert err.endswith("one is dog there and emu here; evaluate it on the data set of its training\n")
 
 
 def test_a_checkpoint_of_another_number_of_classes_is_told_by_the_number(tiny, tmp_path, capsys, monkeypatch):
