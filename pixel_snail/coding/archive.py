@@ -237,7 +237,7 @@ def _reason(there):
     if not difference:
         return (
             "sums are rounded differently here than where the file was written, though nothing that it records "
-            "differs: decompress it on the machine that wrote it"
+            "differs: decompress it on the machine that wrote it, or write it anew with --portable"
         )
     return (
         f"sums are rounded differently here than where the file was written ({difference}): decompress it where these "
