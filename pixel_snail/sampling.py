@@ -104,7 +104,7 @@ class RowByRow:
         self._cache = new_cache(network, batch)
         self._period = network.period
         self._advance = tf.function(self._cache.advance, autograph=False)
-        self._weights = {}
+        self._layers, self._weights = (), []
         cache, (_, width, _) = self._cache, network.description.image_shape
 
         @tf.function(jit_compile=jit, autograph=False)
@@ -122,8 +122,7 @@ class RowByRow:
                     loop, carried, results = step(x + i, i, loop, carried, results)
                 return x + network.period, loop, carried, results
 
-            weights = unpack(packed, list(self._weights.values()))
-            with folded(dict(zip(layers, weights, strict=True))):
+            with folded(dict(zip(layers, unpack(packed, like=self._weights), strict=True))):
                 cache.begin_row(y, phase)
                 network(None, h=h, cache=cache)
                 state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
@@ -147,8 +146,9 @@ class RowByRow:
             h: labels [B, L], of a conditional network.
         """
         self._cache.reset()
-        self._weights, self._h = for_pixels(weights), h
-        self._packed = pack(list(self._weights.values()))
+        weights = for_pixels(weights)
+        self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
+        self._packed = pack(self._weights)
 
     def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
         """Computes row y, the one after the row of the call before.
@@ -162,7 +162,7 @@ class RowByRow:
         """
         self._advance(tf.constant(y))
         phase = y % self._period
-        return self._row(tf.constant(y), phase, inputs, carried, self._h, tuple(self._weights), self._packed)
+        return self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._packed)
 
 
 class _Row(NamedTuple):

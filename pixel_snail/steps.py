@@ -72,6 +72,7 @@ def train_step(
             images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
             with tf.GradientTape() as inner_tape:
                 inner_tape.watch(packed)
+                # Layers compute with the unpacked weights: so the gradient reaches `packed`.
                 unpacked = zip(normalised, unpack(packed, list(normalised.values())), strict=True)
                 with folded({layer: weights[layer]._replace(**of_layer._asdict()) for layer, of_layer in unpacked}):
                     outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)

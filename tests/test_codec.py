@@ -117,7 +117,14 @@ def test_info_needs_neither_the_network_nor_tensorflow(place):
     assert told["tensorflow"]
 
 
-@pytest.mark.parametrize("argv, code", [(["--help"], 0), (["compress", "--nonsense"], 2)])
+@pytest.mark.parametrize(
+    "argv, code",
+    [
+        (["--help"], 0),
+        (["compress", "--nonsense"], 2),
+        (["compress", "-r", "run", "a.png", "-o", "a.snail", "--batch_size=257"], 2),
+    ],
+)
 def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
     program = (
         "import sys; from pixel_snail import codec\n"

@@ -142,8 +142,8 @@ class Archiver:
                 )
         if header.weights != _checksum(self._network.trainable_variables):
             raise UserError(
-                "the file is of another checkpoint: the network is the same, but its parameters are others; use the "
-                "checkpoint that it was written with, and averaged or raw parameters as then"
+                "the file is of another checkpoint: the network is the same, but its parameters differ; use the "
+                "checkpoint that the file was written with, averaged or raw as it was then"
             )
         nr_labels = self._network.description.nr_labels
         if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):
@@ -237,9 +237,9 @@ def _reason(there):
     if not difference:
         return (
             "sums are rounded differently here than where the file was written, though nothing that it records "
-            "differs: decompress it on the machine that wrote it, or write it anew with --portable"
+            "differs: decompress the file on the machine that wrote it, or compress the pictures again with --portable"
         )
     return (
-        f"sums are rounded differently here than where the file was written ({difference}): decompress it where these "
-        "are the same, or write it anew with --portable"
+        f"sums are rounded differently here than where the file was written ({difference}): decompress the file "
+        "where these are the same, or compress the pictures again with --portable"
     )

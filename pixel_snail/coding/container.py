@@ -189,7 +189,9 @@ def _header(packed):
         _require(type(fields) is dict, "it is no JSON object")
         version = fields.pop("version", None)
         if is_whole(version, least=VERSION + 1):
-            raise UserError(f"of format version {version}, which a later version of this program wrote: update it")
+            raise UserError(
+                f"of format version {version}, which a later version of this program wrote: update the program"
+            )
         _require(version == VERSION, "it has no version")
         return _checked(fields)
     except UserError:
