@@ -401,8 +401,8 @@ class _Run:
         if initial > _YOUNG:
             raw = self._test_bpd(self.unaveraged)
             self.folder.log(
-                f"few steps have been averaged so far: the initial parameters still have a weight of {initial:.1%} in the "
-                f"average; without averaging, test_bpd is {raw:{_DIGITS['test_bpd']}}"
+                f"few steps have been averaged so far: the initial parameters still have a weight of {initial:.1%} in "
+                f"the average; without averaging, test_bpd is {raw:{_DIGITS['test_bpd']}}"
             )
         self._summarise(scalars, self.optimizer.steps_taken())
         self._draw_curve()
