@@ -5,6 +5,8 @@ the cores wait for each other. Here an operation runs on one core, and each core
 which are small enough to stay in its caches.
 """
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 
@@ -16,6 +18,9 @@ _IMAGES = 2
 
 _AT_ONCE = 8
 """The most micro-batches computed side by side; with more cores, each micro-batch uses several."""
+
+_M_ARENA_MAX = -8
+"""The number of glibc's option in a call of mallopt, from malloc.h."""
 
 
 def share_cores() -> None:
@@ -29,6 +34,20 @@ def share_cores() -> None:
             tf.config.threading.set_intra_op_parallelism_threads(max(1, devices.number_of_cores() // _AT_ONCE))
         except RuntimeError:
             return
+
+
+def limit_arenas() -> None:
+    """Limits glibc's malloc to one arena for each core, two at least; its default is eight for each core.
+
+    Threads allocate from different arenas, and an arena keeps what its threads have freed. TensorFlow has many more
+    threads than cores, but only as many allocate at the same time. Measured on two cores: training takes 0.1 GB less
+    and as long as before.
+
+    Does nothing if MALLOC_ARENA_MAX is set, or with another C library.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError, TypeError):  # no mallopt; no C library that Python can load
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, devices.number_of_cores()))
 
 
 def division(images: int, replicas: int, rounds: int = 1, smallest: bool = False) -> tuple[int, int]:

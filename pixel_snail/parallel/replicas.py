@@ -43,6 +43,7 @@ def strategy(
         replicas = 1 if nr_gpu is None else nr_gpu
         if in_micro_batches:
             micro_batches.share_cores()
+            micro_batches.limit_arenas()
         _make_logical_cpus(replicas)
         kind = "CPU"
         if why := devices.why_no_gpu():

@@ -1,6 +1,11 @@
 """A batch is divided into equal micro-batches: every image is computed once, within the limits given."""
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,3 +44,37 @@ def test_parts_are_summed_and_mapped_as_the_whole(number, rng):
 
     mapped = tf.function(lambda: micro_batches.mapped(doubled, batch, number, at_once=2))()
     np.testing.assert_array_equal(mapped, doubled(batch))
+
+
+_ARENAS_OF_THREADS = """
+import ctypes, threading
+from pixel_snail.parallel import devices, micro_batches
+
+devices.number_of_cores = lambda: 1
+micro_batches.limit_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(8)
+
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize(("variables", "expected"), [({}, 2), ({"MALLOC_ARENA_MAX": "5"}, 5)])
+def test_threads_share_as_many_arenas_as_there_are_cores_unless_the_environment_says_how_many(variables, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"} | variables
+    command = [sys.executable, "-c", _ARENAS_OF_THREADS]
+    place = {"cwd": Path(__file__).parents[2], "env": environment}
+    done = subprocess.run(command, **place, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.count("<heap nr=") == expected
