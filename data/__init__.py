@@ -82,7 +82,10 @@ def from_flags(flags: argparse.Namespace) -> DataSet:
     if flags.data_set == "folder" and flags.save_dir:
         with _errors(data_dir):
             folder.check_apart(data_dir, Path(flags.save_dir), flags.test_folder)
-    data_set = load(flags.data_set, data_dir, classes=flags.class_conditional, **options(flags))
+    given = options(flags)
+    if getattr(flags, "complete", None) and flags.data_set != "folder":
+        del given["max_megapixels"]  # It is for the picture of eval.py --complete.
+    data_set = load(flags.data_set, data_dir, classes=flags.class_conditional, **given)
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     return data_set if flags.class_conditional else data_set.without_labels()

@@ -109,7 +109,7 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
         "--max_megapixels",
         type=positive_int,
         default=default["max_megapixels"],
-        help="with --data_set=folder: the largest picture that can be used",
+        help="with --data_set=folder, and with eval.py --complete: the largest picture that can be used",
     )
     add(
         "--test_folder",

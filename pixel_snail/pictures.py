@@ -162,7 +162,7 @@ def npy_header(stream):
     """
     # Arrays of numbers need no later version, in which a header may have any size.
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("its format is not version 1.0 of .npy, in which numpy.save writes arrays of numbers")
+        raise ValueError("it is not in version 1.0 of .npy: save it again with numpy.save, as an array of numbers")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:
         raise ValueError("it holds objects")

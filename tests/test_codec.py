@@ -140,7 +140,7 @@ def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
     "argv, message",
     [
         (["decompress", "all.snail", "-o", "out", "-r", "other"], "the file is of another checkpoint"),
-        (["decompress", "large.png", "-o", "out"], "large.png is not a compressed file: it begins otherwise"),
+        (["decompress", "large.png", "-o", "out"], "large.png is not a compressed file: give one that"),
         (["decompress", "none.snail", "-o", "out"], "can't read .*none.snail: No such file"),
         (["decompress", "all.snail", "-o", "."], "column.png exists: remove it, or choose another folder"),
         (["info", "run"], "can't read .*run: Is a directory"),

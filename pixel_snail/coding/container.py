@@ -153,7 +153,7 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
             makes its stream None.
     """
     if file[: len(SIGNATURE)] != SIGNATURE:
-        raise UserError("not a compressed file: it begins otherwise")
+        raise UserError("not a compressed file: give one that compress or eval.py --compress wrote")
     if len(file) < _START.size:
         raise UserError("cut off before its header: get the whole file")
     _, size, crc = _START.unpack_from(file)

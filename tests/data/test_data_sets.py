@@ -745,6 +745,14 @@ def test_an_option_at_its_default_is_not_refused(tmp_path):
     assert len(data.from_flags(argparse.Namespace(**flags)).train) == 5638
 
 
+def test_the_limit_of_megapixels_is_for_a_picture_to_complete_too(tmp_path):
+    flags = {"data_set": "photos", "save_dir": None, "class_conditional": False, "max_megapixels": 300}
+    with pytest.raises(UserError, match="--max_megapixels is not for --data_set=photos"):
+        data.from_flags(argparse.Namespace(**command_line.DATA_DEFAULTS | flags))
+    flags["complete"] = "large.png"
+    assert len(data.from_flags(argparse.Namespace(**command_line.DATA_DEFAULTS | flags)).train) == 5638
+
+
 # The contact sheet
 
 
