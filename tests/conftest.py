@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # programs that tests start inherit it
 
-from pixel_snail.backend import tf  # first: it sets up TensorFlow's environment
+from pixel_snail.backend import keras, tf  # first: it sets up TensorFlow's environment
 
 # isort: split
 import pytest
@@ -25,6 +25,18 @@ tf.config.set_logical_device_configuration(
 tf.config.list_logical_devices()  # starts TensorFlow, so that no test can change its devices
 # Rewriting graphs changes no result, but would take longer than all steps of the tests' small networks.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def seed_of_fixtures():
+    """Seeds the initial parameters of fixtures that the tests of a module share."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Seeds the initial parameters of a test, so that they are the same whatever ran before."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True)
