@@ -17,9 +17,10 @@ import argparse
 import json
 import statistics
 
-from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network
+from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network, parse_network
 from benchmarks.process import peak_gb, timed
 from pixel_snail import flags as command_line
+from pixel_snail.errors import UserError
 
 RUNS = 3
 
@@ -29,9 +30,12 @@ def main() -> None:
     flags_of_networks(parser)
     parser.add_argument("-r", "--load_params", type=command_line.path)
     parser.add_argument("--data_set", default="photos")
-    flags = parser.parse_args()
+    flags = parse_network(parser)
     if flags.load_params:
-        print(json.dumps(in_a_process(composition, flags)), flush=True)
+        try:
+            print(json.dumps(in_a_process(composition, flags)), flush=True)
+        except UserError as error:
+            parser.error(str(error))
         return
     measure_each(flags, speed, batches=[8, 32])
 

@@ -5,8 +5,8 @@
   tests allow on a CPU, because GPUs add in another order. With TF32, NVIDIA's shorter float32, which train.py and
   eval.py leave off, the errors are only stated.
 - random words: dropout draws the same random bits as on a CPU.
-- replicas, with several GPUs: whether all together take the steps of one on the joint batch, dropout included; how much
-  faster they are; and whether a repeated run on one is the same bit by bit.
+- replicas, with several GPUs: whether all GPUs together take the same steps as one GPU on the joint batch, dropout
+  included; how much faster they are; and whether a repeated run on one GPU is the same bit by bit.
 - training, in float32 and in bfloat16: a step, an evaluation and the GPU's memory beside the plain network, in turns.
 - sampling: a batch, beside an evaluation of it and the naive loop.
 
@@ -52,7 +52,7 @@ STEPS = 3
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    command_line.add_model_flags(parser)
+    command_line.add_network_flags(parser)
     parser.set_defaults(nr_filters=None, recompute=False, grad_accum=1)
     positive = {"type": command_line.positive_int}
     parser.add_argument("--nr_gpu", **positive, help="replicas; without it, all GPUs, or two logical CPU devices")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sample_batch", default=32, **positive, help="images drawn at a time on a GPU")
     parser.add_argument("--image_size", default=32, **positive)
     parser.add_argument(
-        "--networks", nargs="+", choices=settings.MODELS, help="compare these golden numbers; without it, all"
+        "--networks", nargs="+", choices=settings.MODELS, help="check the golden numbers of these networks only"
     )
     parser.add_argument(
         "--seconds",
@@ -249,7 +249,7 @@ def replicas_and_one(flags: argparse.Namespace, number: int) -> dict:
     }
     if not (result["losses_error"] < 1e-4 and result["parameters_apart"] < 0.02):
         result["failed"] = (
-            f"they don't take the steps of one: losses differ by {result['losses_error']:.1e}, "
+            f"the replicas' steps differ from those of one device: losses by {result['losses_error']:.1e}, "
             f"{result['parameters_apart']:.1%} of the parameters by more than 1% of a step"
         )
     return result
@@ -280,7 +280,7 @@ def _training_in_words(result):
 
 def _sampling_in_words(result):
     return (
-        f"drawn in {result['sampling_seconds']} s, as long as {result['ratio']} evaluations; naive loop "
+        f"drawn in {result['sampling_seconds']} s, {result['ratio']} times as long as an evaluation; naive loop "
         f"{result['naive_seconds']} s; {result['peak_gb']} GB; compiled in {result['compile_seconds']} s"
     )
 

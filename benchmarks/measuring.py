@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.process import peak_gb
 from pixel_snail import flags as command_line
+from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
 
@@ -42,10 +43,25 @@ def device_peak_gb() -> float:
 
 def flags_of_networks(parser: command_line.Parser) -> None:
     """Adds the flags of one network, batch and size; without --nr_filters and --batch_size, several are measured."""
-    command_line.add_model_flags(parser)
+    command_line.add_network_flags(parser)
     parser.set_defaults(nr_filters=None)
     parser.add_argument("--batch_size", type=command_line.positive_int)
     parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+
+
+def parse_network(parser: command_line.Parser) -> argparse.Namespace:
+    """The program's flags. If no network can be built from them, the parser tells why and exits with code 2."""
+    flags = parser.parse_args()
+    try:
+        in_a_process(_build, flags)
+    except UserError as error:
+        parser.error(str(error))
+    return flags
+
+
+def _build(flags):
+    with options_named_as_flags():
+        network(argparse.Namespace(**vars(flags) | {"nr_filters": flags.nr_filters or 32}))
 
 
 def measure_each(flags: argparse.Namespace, measure: Callable[[argparse.Namespace], dict], batches: list[int]) -> None:

@@ -8,7 +8,7 @@ Prints JSON lines and draws a picture:
 - for each of three networks of one size, the bits/dim of test photographs during ten minutes of training each. The
   clock starts with the program and stops during tests; each network gets the same batches.
 
-    python -m benchmarks.peers --picture=docs/peers.png     # some 45 minutes
+    python -m benchmarks.peers --picture=docs/peers.png     # 50 minutes
     python -m benchmarks.peers --minutes=0                  # without training
 
 The first call installs the packages of contest_tfp.txt into .venv-peers.
@@ -185,9 +185,8 @@ def draw_curves(curves: list[dict], path: str) -> None:
     axes = figure.add_subplot(xlabel="minutes of training, compilation included", ylabel="bits/dim of test images")
     for curve in curves:
         minutes = np.array(curve["seconds"]) / 60
-        axes.plot(
-            minutes, curve["bits_per_dim_after"], "o-", ms=3, label=f"{curve['network']}: {curve['bits_per_dim']}"
-        )
+        label = f"{curve['network']}: {curve['bits_per_dim']:.3f}"
+        axes.plot(minutes, curve["bits_per_dim_after"], "o-", ms=3, label=label)
     lowest, high = np.percentile([bits for curve in curves for bits in curve["bits_per_dim_after"]], [0, 90])
     axes.set_ylim(lowest - 0.1, high + 0.2)  # the first tests are far above the rest
     axes.grid(alpha=0.3)

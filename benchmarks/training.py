@@ -20,7 +20,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmarks.measuring import device_peak_gb, network, new_process
+from benchmarks.measuring import device_peak_gb, network, new_process, parse_network
 from benchmarks.process import timed
 from pixel_snail import flags as command_line
 from pixel_snail.network import Network
@@ -34,13 +34,13 @@ MATRIX = 4096
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
-    command_line.add_model_flags(parser)
+    command_line.add_network_flags(parser)
     command_line.add_step_flags(parser)
     parser.set_defaults(nr_filters=None)
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
     parser.add_argument("--image_size", type=command_line.positive_int, default=32)
     parser.add_argument("--growth", action="store_true", help="how the cost grows; without the plain network")
-    flags = parser.parse_args()
+    flags = parse_network(parser)
     sizes = [(flags.batch_size, flags.image_size)]
     if flags.growth:
         sizes = [*((batch, 32) for batch in (1, 2, 4, 8, 16, 32)), (8, 16), (8, 64)]

@@ -13,9 +13,10 @@ from pixel_snail import files, progress
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
 
-ARCHIVE = "cifar-10-python.tar.gz"
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_SITE = "https://www.cs.toronto.edu/~kriz"
+URL = f"{_SITE}/cifar-10-binary.tar.gz"
 """The archive that TensorFlow Datasets (TFDS) downloads."""
+ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_BYTES = 170_498_071
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = Path("cifar-10-python", "cifar-10-batches-py")
@@ -106,8 +107,8 @@ def _from_tfds(data_dir):
         splits = [_split_of_tfds(builder, name) for name in ("train", "test")]
     except Exception as error:  # of many types: network, files, protocol buffers
         raise UserError(
-            f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): put "
-            f"{ARCHIVE} there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
+            f"there is no CIFAR-10 in {data_dir}, and TensorFlow Datasets can't get it ({first_line(error)}): download "
+            f"{_SITE}/{ARCHIVE} and put it there ({ARCHIVE_BYTES:,} bytes, md5 {ARCHIVE_MD5})"
         ) from error
     return DataSet(*splits, source=str(builder.data_path), class_names=CLASSES)
 

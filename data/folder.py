@@ -110,14 +110,19 @@ def _split_folders(data_dir, test_folder):
     if test_folder is not None:
         test = [name for name in names if name == test_folder.rstrip("/")]
         if not test or test == train:
-            raise UserError(f"--test_folder={test_folder} is no folder beside train in {data_dir}")
+            raise UserError(
+                f"--test_folder={test_folder} is no folder beside train in {data_dir}: give the name of one"
+            )
     if test and not train:
         raise UserError(
             f"{data_dir} has the folder {test[0]} for the test set, but none called train: call the folder of the "
             "training pictures train"
         )
     if len(train) > 1:
-        raise UserError(f"{data_dir} has the folders {' and '.join(train)}: only one can have the training pictures")
+        raise UserError(
+            f"{data_dir} has the folders {' and '.join(train)}: only one can have the training pictures; rename the "
+            "other"
+        )
     if len(test) > 1:
         raise UserError(
             f"{data_dir} has the folders {' and '.join(test)}: name the one with the test set, such as "

@@ -143,7 +143,7 @@ def find(path: str) -> str:
                 return prefix
             except UserError as error:
                 print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-        raise UserError(f"none of the {len(candidates)} checkpoints below the folder {path} can be read")
+        raise UserError(f"none of the {len(candidates)} checkpoints below the folder {path} can be read: give another")
     if os.path.exists(f"{path}.index"):
         return path
     if of_file := _FILE_OF_CHECKPOINT.fullmatch(path):
@@ -151,7 +151,9 @@ def find(path: str) -> str:
     elif os.path.basename(path) == "checkpoint" and os.path.isfile(path):
         path = _noted_in(path)
     if not os.path.exists(f"{path}.index"):
-        raise UserError(f"no such folder or checkpoint: {path} (a checkpoint has a file {path}.index)")
+        raise UserError(
+            f"no such folder or checkpoint: {path}; give a run's folder, or a checkpoint's path without .index"
+        )
     return path
 
 
@@ -205,7 +207,10 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
     values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
     if optimizer is not None:
         if names[0] + AVERAGE not in reader.shapes:
-            raise UserError(f"the checkpoint {prefix} has no Polyak averages: training can't go on from it")
+            raise UserError(
+                f"the checkpoint {prefix} has no Polyak averages, so that training can't go on from it: begin without "
+                "--load_params"
+            )
         averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
         momentum = reader.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
@@ -302,7 +307,7 @@ class Reader:
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
-            raise UserError(f"the checkpoint {self.prefix} is damaged: {first_line(error)}") from error
+            raise UserError(f"the checkpoint {self.prefix} is damaged ({first_line(error)}): give another") from error
 
     def read_like(self, names: list[str], shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
         """As read; raises UserError also if they are not float32 of these shapes."""
@@ -382,21 +387,24 @@ class Reader:
         """
         found, told = self.parameters(), self.description()
         if told is not None:
-            there, here = dataclasses.asdict(told), dataclasses.asdict(network)
+            has, asked = dataclasses.asdict(told), dataclasses.asdict(network)
             differing = [
-                f"{_option_of(name)} is {there[name]} there and {here[name]} here"
-                for name in there
-                if there[name] != here[name] and name not in ("image_shape", "dropout_p", "class_names")
+                f"its {_option_of(name)} is {has[name]}, not {asked[name]}"
+                for name in has
+                if has[name] != asked[name] and name not in ("image_shape", "dropout_p", "class_names")
             ]
             if differing:
-                raise UserError(f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}")
+                raise UserError(
+                    f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}; ask for its network, "
+                    "or give another checkpoint"
+                )
         if found == expected:
             return
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
         raise UserError(
-            f"the checkpoint {self.prefix} is of another network: {name} is {_described(found.get(name))} there and "
-            f"{_described(expected.get(name))} here; the difference is probably {_likely_option(found, expected)}"
+            f"the checkpoint {self.prefix} is of another network: its {name} is {_described(found.get(name))}, not "
+            f"{_described(expected.get(name))}; the difference is probably {_likely_option(found, expected)}"
         )
 
 
@@ -415,7 +423,7 @@ def _linked(prefix, folder):
 
 
 def _option_of(field):
-    return "the number of classes" if field == "nr_labels" else option(field)
+    return "number of classes" if field == "nr_labels" else option(field)
 
 
 def _described(shape):
@@ -427,7 +435,7 @@ def _likely_option(found, expected):
     options = []
     stem = next(iter(expected))
     if stem in found and found[stem] != expected[stem]:
-        options.append(f"{option('nr_filters')} (there {found[stem][-1]}, here {expected[stem][-1]})")
+        options.append(f"{option('nr_filters')} (its is {found[stem][-1]}, not {expected[stem][-1]})")
     kinds_found, kinds_expected = ({name.split("/")[1] for name in names} for names in (found, expected))
     labels = "model/conditional_weights_0/hw"
     if any(kind.startswith("conditional") for kind in kinds_found ^ kinds_expected):
@@ -435,11 +443,11 @@ def _likely_option(found, expected):
     elif kinds_found != kinds_expected:
         options.append(f"{option('nr_resnet')} or {option('model')}")
     elif labels in found and found[labels][0] != expected[labels][0]:
-        options.append(f"the number of classes (there {found[labels][0]}, here {expected[labels][0]})")
+        options.append(f"the number of classes (its is {found[labels][0]}, not {expected[labels][0]})")
     else:
         outputs = list(expected)[-1]
         if found[outputs] != expected[outputs]:
-            components = f"there {found[outputs][0] // 10}, here {expected[outputs][0] // 10}"
+            components = f"its is {found[outputs][0] // 10}, not {expected[outputs][0] // 10}"
             options.append(f"{option('nr_logistic_mix')} ({components})")
         elif not options:
             options.append(f"{option('resnet_nonlinearity')} or {option('model')}")

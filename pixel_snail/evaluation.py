@@ -112,8 +112,8 @@ def _images_and_classes(flags, prefix, data_set):
     if names and data_set.class_names and names != data_set.class_names:
         theirs, ours = next(pair for pair in zip(names, data_set.class_names, strict=True) if pair[0] != pair[1])
         raise UserError(
-            f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}: one is "
-            f"{theirs} there and {ours} here; evaluate it on the data set of its training"
+            f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, for "
+            f"example {theirs} instead of {ours}: evaluate it on the data set of its training"
         )
     return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
 

@@ -260,7 +260,7 @@ def check_memory(network: Network, batch: int) -> None:
     if needed > available and not devices.number_of_gpus():
         raise UserError(
             f"computing {batch} images at a time, pixel by pixel, needs about {needed / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB are free: end other programs, or use smaller images or batches"
+            f"{available / 1e9:.1f} GB are free: end other programs, or use a machine with more memory"
         )
 
 

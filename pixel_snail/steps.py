@@ -174,7 +174,8 @@ def nats_in_batches(
         nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
         if not np.isfinite(nats).all():
             raise UserError(
-                "the likelihood of test images is not finite: the checkpoint's parameters are damaged or untrained"
+                "the likelihood of test images is not finite: the checkpoint's parameters are damaged or untrained; "
+                "use another"
             )
         seen += len(nats)
         yield nats

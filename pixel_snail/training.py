@@ -64,7 +64,8 @@ def _train(flags, load_data, cluster):
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     if flags.batch_size % flags.grad_accum:
         raise UserError(
-            f"--batch_size={flags.batch_size} can't be cut into --grad_accum={flags.grad_accum} equal parts"
+            f"--batch_size={flags.batch_size} can't be cut into --grad_accum={flags.grad_accum} equal parts: choose a "
+            "divisor of --batch_size"
         )
     if cluster.is_chief:
         files.check_writable(flags.save_dir)
@@ -230,7 +231,10 @@ class _Run:
         self.unaveraged = lambda: self.network.trainable_variables
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
-            self.draw = sampling.drawer(self.network, flags.sample_batch)
+            try:
+                self.draw = sampling.drawer(self.network, flags.sample_batch)
+            except UserError as error:
+                raise UserError(f"{error}; or draw no samples: --sample_interval=0") from error
         if cluster.is_chief:
             self.summaries = tf.summary.create_file_writer(os.fsencode(self.folder.path.absolute() / "tensorboard"))
         else:
@@ -338,10 +342,10 @@ class _Run:
         )
         if refused > self.flags.skip_nonfinite:
             newest = self.checkpoints.newest
-            go_on = f"go on from the last good checkpoint with --load_params={newest}" if newest else "start again"
+            go_on = f"go on from the last good checkpoint, --load_params={newest}" if newest else "start again"
             raise UserError(
-                f"{where}: the run has diverged; lower --learning_rate, and {go_on}; or pass over such batches with "
-                "--skip_nonfinite"
+                f"{where}: the run has diverged; lower --learning_rate, and {go_on}; or pass over N such batches with "
+                "--skip_nonfinite=N"
             )
         self.folder.log(f"warning: {where}: passed over, {refused} of --skip_nonfinite={self.flags.skip_nonfinite}")
 
@@ -482,7 +486,7 @@ class _Run:
     def _advice(self):
         newest, where = self.checkpoints.newest, " on every worker" if self.cluster.size > 1 else ""
         if not newest:
-            return f"start again{where}: nothing is saved yet"
+            return f"start again{where} (nothing is saved yet)"
         if self.flags.resume:
-            return f"the same command{where} goes on, from {newest}"
-        return f"go on with --load_params={newest}{where}"
+            return f"repeat the same command{where} to go on from {newest}"
+        return f"to go on, repeat the command{where} with --load_params={newest}"

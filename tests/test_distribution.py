@@ -92,7 +92,7 @@ def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(r
     monkeypatch.setitem(data.data_sets, "tiny", None)
     assert exit_code(eval_command, [f"-r{folder}", "--skip_test", "--nr_samples=2", f"-o{tmp_path}"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "tiny_samples.npy"), model.draw(2, verbose=0))
-    with pytest.raises(pixel_snail.UserError, match=r"is of another network: nr_filters is 4 there and 8 here$"):
+    with pytest.raises(pixel_snail.UserError, match=r"is of another network: its nr_filters is 4, not 8; ask"):
         pixel_snail.load(folder, nr_filters=8)
 
 
@@ -104,7 +104,7 @@ def test_an_originals_checkpoint_needs_its_flags_as_keywords(tmp_path):
     assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
     with pytest.raises(pixel_snail.UserError, match=r"give image_shape=\(H, W, 3\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES)
-    with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(there 4, here 8\)"):
+    with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(its is 4, not 8\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES | {"nr_filters": 8}, image_shape=SHAPE)
     with pytest.raises(pixel_snail.UserError, match="nr_filters=256 is too much"):
         pixel_snail.load(prefix, image_shape=SHAPE)
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_number_of_classes_names_it(one_block, tmp_path)
     prefix = str(tmp_path / "0" / "params_tiny.ckpt")
     checkpoint.save(prefix, one_block.network, optimizer, {})
     assert pixel_snail.load(prefix).nr_labels == 3
-    with pytest.raises(ValueError, match="the number of classes is 3 there and 5 here"):
+    with pytest.raises(ValueError, match="its number of classes is 3, not 5"):
         pixel_snail.load(prefix, nr_labels=5)
 
 

@@ -406,7 +406,7 @@ def test_names_of_classes_are_kept_shown_and_compared(tiny, tmp_path, capsys, mo
     monkeypatch.setitem(data.data_sets, "tiny_labels", load(("cat", "emu", "a gnu")))
     assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
     assert "was trained on other classes" in (err := capsys.readouterr().err)
-    assert err.endswith("one is dog there and emu here; evaluate it on the data set of its training\n")
+    assert err.endswith("for example dog instead of emu: evaluate it on the data set of its training\n")
 
 
 def test_a_checkpoint_of_another_number_of_classes_is_told_by_the_number(tiny, tmp_path, capsys, monkeypatch):
@@ -418,7 +418,7 @@ def test_a_checkpoint_of_another_number_of_classes_is_told_by_the_number(tiny, t
     assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
     assert "was trained on 3 classes, but the data set tiny_labels has 2" in capsys.readouterr().err
     assert run(train_command, [*argv, "-x2", f"-r{tmp_path}/runs", f"-o{tmp_path}/more"]) == 2
-    assert "the number of classes is 3 there and 2 here" in capsys.readouterr().err
+    assert "its number of classes is 3, not 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split, labels", [("training", [0, 1, -1]), ("test", [0, 2, 1])])

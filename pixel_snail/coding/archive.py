@@ -240,6 +240,6 @@ def _reason(there):
             "differs: decompress the file on the machine that wrote it, or compress the pictures again with --portable"
         )
     return (
-        f"sums are rounded differently here than where the file was written ({difference}): decompress the file "
-        "where these are the same, or compress the pictures again with --portable"
+        f"sums are rounded differently here than where the file was written ({difference}): decompress the file with "
+        "the same processor, versions and variables as there, or compress the pictures again with --portable"
     )

@@ -43,9 +43,9 @@ def difference(there: dict[str, object], here: dict[str, object]) -> str:
             lacking = [item for item in theirs if item not in ours], [item for item in ours if item not in theirs]
             for items, where in zip(lacking, ("there", "here"), strict=True):
                 if items:
-                    told.append(f"{in_words(name)} {in_words(' '.join(map(str, items)))} only {where}")
+                    told.append(f"{in_words(name)}: {in_words(' '.join(map(str, items)))} only {where}")
         else:
-            told.append(f"{in_words(name)} {in_words(theirs)} there, {in_words(ours)} here")
+            told.append(f"{in_words(name)}: {in_words(theirs)} there, {in_words(ours)} here")
     return "; ".join(told[:_MOST_DIFFERENCES])
 
 

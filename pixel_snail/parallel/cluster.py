@@ -116,20 +116,27 @@ class Cluster:
                 if first.get(name) != other.get(name):
                     raise UserError(
                         f"the workers disagree: {name} is {first.get(name)} on {self.name(0)} "
-                        f"and {other.get(name)} on {self.name(index)}"
+                        f"and {other.get(name)} on {self.name(index)}: give all workers the same flags, data and "
+                        "checkpoint"
                     )
 
     def check_flags(self, flags: argparse.Namespace) -> None:
         """Raises UserError on every worker if a worker's flags differ from the chief's, paths and --nr_gpu apart."""
         values = {f"--{name}": value for name, value in vars(flags).items() if name not in _FLAGS_THAT_MAY_DIFFER}
-        self.check_agreement(values | {"that --load_params is given": bool(flags.load_params)})
+        self.check_agreement(values | {"--load_params": "given" if flags.load_params else "not given"})
 
     def check_same_checkpoint(self, tensors: Iterable[tf.Tensor]) -> None:
         """Raises UserError on every worker if a worker has read other tensors than the chief."""
         checksum = 0
         for tensor in tensors if self.size > 1 else ():
             checksum = zlib.crc32(np.ascontiguousarray(tensor), checksum)
-        self.check_agreement({"the checksum of the checkpoint's tensors": checksum})
+        first, *others = self.gather_objects(checksum)
+        for index, other in enumerate(others, 1):
+            if other != first:
+                raise UserError(
+                    f"{self.name(index)} has read another checkpoint than {self.name(0)}: copy the chief's to each "
+                    "machine, or give all workers the same --load_params"
+                )
 
     def chief_first(self, function: Callable, *arguments: Any) -> Any:
         """Calls a function on the chief and then on the other workers, and returns its result.
@@ -166,7 +173,9 @@ class Cluster:
             if self.size == 1 or not (peer or aborted):
                 raise
             lost = self.name(int(peer[1])) if peer else f"a worker ({aborted[1]})"
-            raise UserError(f"{lost} is gone, its own output may tell why: {self.advice}") from error
+            raise UserError(
+                f"{lost} has ended or does not answer; its own output may say why: {self.advice}"
+            ) from error
 
     def _part(self):
         # A worker that has gathered all values must not leave before the others have gathered them, too.

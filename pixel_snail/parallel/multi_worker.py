@@ -55,7 +55,7 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     except tf.errors.UnknownError as error:
         raise UserError(
             f"can't listen at {cluster.addresses[cluster.index]}, the address of this worker in TF_CONFIG: "
-            f"is its port taken? ({error.message})"
+            f"if its port is taken, give it another in every worker's TF_CONFIG ({error.message})"
         ) from error
     except (RuntimeError, tf.errors.OpError) as error:
         raise UserError(_why_not_together(cluster, error)) from error

@@ -35,7 +35,9 @@ def strategy(
     if gpus:
         replicas = gpus if nr_gpu is None else nr_gpu
         if replicas > gpus:
-            raise UserError(f"--nr_gpu={nr_gpu}, but this machine has {gpus} GPUs")
+            raise UserError(
+                f"--nr_gpu={nr_gpu}, but this machine has {gpus} GPUs: give a smaller number, or leave --nr_gpu out"
+            )
         tf.config.experimental.enable_tensor_float_32_execution(False)
         _leave_other_gpus(replicas)
         kind = "GPU"

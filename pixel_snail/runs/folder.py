@@ -37,7 +37,9 @@ class RunFolder:
             path = path or _make(flags)
 
             def refuse():
-                raise UserError(f"another process is training in {path}")
+                raise UserError(
+                    f"another process is training in {path}: wait until it ends, or choose another --save_dir"
+                )
 
             self._lock.enter_context(files.locked(path, when_taken=refuse))
             files.remove_leftovers(path)

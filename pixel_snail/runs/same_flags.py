@@ -132,9 +132,12 @@ def _run_flags(path):
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"the run's flags can't be read from {path}: {type(error).__name__}, {str(error)[:200]}"
+            f"the run's flags can't be read from {path} ({type(error).__name__}, {str(error)[:200]}): move the file "
+            "away, and give the flags"
         ) from error
     for name, value in run.items():
         if not command_line.is_possible(name, value):
-            raise UserError(f"{path} is broken: {name} can't be {reprlib.repr(value)}")
+            raise UserError(
+                f"{path} is broken: {name} can't be {reprlib.repr(value)}; move the file away, and give the flags"
+            )
     return run

@@ -273,7 +273,8 @@ def test_an_archive_cut_off_is_refused_even_if_its_checksum_agrees(published_cif
 
 
 def test_without_cifar_and_without_a_network_one_line_says_what_to_get(published_cifar, tmp_path):
-    with pytest.raises(UserError, match=r"put cifar-10-python\.tar\.gz there \(170,498,071 bytes, md5") as error:
+    what = r"download https://\S+/cifar-10-python\.tar\.gz and put it there \(170,498,071 bytes, md5"
+    with pytest.raises(UserError, match=what) as error:
         data.load("cifar", tmp_path)
     assert "\n" not in str(error.value)
 

@@ -204,7 +204,8 @@ def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp
     worker.send_signal(signal.SIGKILL)
     assert chief.wait(60) == 2
     (line,) = told(chief)
-    assert re.search(r"error: worker 1 \(127.0.0.1:\d+\) is gone, .* go on with --load_params=\S+\.ckpt on every", line)
+    expected = r"worker 1 \(127.0.0.1:\d+\) has ended .*repeat the command on every worker with --load_params=\S+ckpt"
+    assert re.search(expected, line)
     prefix = re.search(r"--load_params=(\S+)", line)[1]
     assert prefix == checkpoint.find(f"{tmp_path}/runs")
 

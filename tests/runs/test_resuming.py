@@ -102,7 +102,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     assert newest == str(run / saved / "params_tiny.ckpt")
     if module is sampling:  # only the last samples are missing
         return
-    assert f"stopped by SIGTERM after {steps_taken} steps: the same command goes on, from {newest}\n" in out
+    assert f"stopped by SIGTERM after {steps_taken} steps: repeat the same command to go on from {newest}\n" in out
     assert len(history.read(newest).test) == (0 if maker == "test_step" else 1)
 
     code, out, _ = train(*argv)
@@ -329,7 +329,7 @@ def test_a_run_stopped_before_its_first_step_has_nothing_to_save(train, monkeypa
     assert code == 0
     assert "SIGTERM: ending: no step is done yet, nothing is to be saved" in err
     assert "unsaved" not in err
-    assert "stopped by SIGTERM after 0 steps: start again: nothing is saved yet" in out
+    assert "stopped by SIGTERM after 0 steps: start again (nothing is saved yet)" in out
     assert names(tmp_path) == []
 
 
