@@ -8,7 +8,7 @@ Prints JSON lines and draws a picture:
 - for each of three networks of one size, the bits/dim of test photographs during ten minutes of training each. The
   clock starts with the program and stops during tests; each network gets the same batches.
 
-    python -m benchmarks.peers --picture=docs/peers.png     # 50 minutes
+    python -m benchmarks.peers --picture=docs/peers.png     # 45 to 50 minutes
     python -m benchmarks.peers --minutes=0                  # without training
 
 The first call installs the packages of contest_tfp.txt into .venv-peers.
