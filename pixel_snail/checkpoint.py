@@ -395,8 +395,8 @@ class Reader:
             ]
             if differing:
                 raise UserError(
-                    f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}; ask for its network, "
-                    "or give another checkpoint"
+                    f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}; give its values, "
+                    "or another checkpoint"
                 )
         if found == expected:
             return

@@ -92,7 +92,7 @@ def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(r
     monkeypatch.setitem(data.data_sets, "tiny", None)
     assert exit_code(eval_command, [f"-r{folder}", "--skip_test", "--nr_samples=2", f"-o{tmp_path}"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "tiny_samples.npy"), model.draw(2, verbose=0))
-    with pytest.raises(pixel_snail.UserError, match=r"is of another network: its nr_filters is 4, not 8; ask"):
+    with pytest.raises(pixel_snail.UserError, match=r"is of another network: its nr_filters is 4, not 8; give its"):
         pixel_snail.load(folder, nr_filters=8)
 
 
