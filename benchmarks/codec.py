@@ -17,10 +17,9 @@ import argparse
 import json
 import statistics
 
-from benchmarks.measuring import flags_of_networks, in_a_process, measure_each, network, parse_network
+from benchmarks.measuring import check_network, flags_of_networks, in_a_process, measure_each, mistakes_told, network
 from benchmarks.process import peak_gb, timed
 from pixel_snail import flags as command_line
-from pixel_snail.errors import UserError
 
 RUNS = 3
 
@@ -30,13 +29,12 @@ def main() -> None:
     flags_of_networks(parser)
     parser.add_argument("-r", "--load_params", type=command_line.path)
     parser.add_argument("--data_set", default="photos")
-    flags = parse_network(parser)
+    flags = parser.parse_args()
     if flags.load_params:
-        try:
+        with mistakes_told(parser):
             print(json.dumps(in_a_process(composition, flags)), flush=True)
-        except UserError as error:
-            parser.error(str(error))
         return
+    check_network(parser, flags)
     measure_each(flags, speed, batches=[8, 32])
 
 

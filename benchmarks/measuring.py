@@ -2,11 +2,12 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from benchmarks.process import peak_gb
 from pixel_snail import flags as command_line
@@ -49,14 +50,19 @@ def flags_of_networks(parser: command_line.Parser) -> None:
     parser.add_argument("--image_size", type=command_line.positive_int, default=32)
 
 
-def parse_network(parser: command_line.Parser) -> argparse.Namespace:
-    """The program's flags. If no network can be built from them, the parser tells why and exits with code 2."""
-    flags = parser.parse_args()
+@contextlib.contextmanager
+def mistakes_told(parser: command_line.Parser) -> Iterator[None]:
+    """Within it, a UserError ends the program with one line on stderr and code 2."""
     try:
-        in_a_process(_build, flags)
+        yield
     except UserError as error:
         parser.error(str(error))
-    return flags
+
+
+def check_network(parser: command_line.Parser, flags: argparse.Namespace) -> None:
+    """Ends the program, as `mistakes_told` does, if no network can be built from the flags."""
+    with mistakes_told(parser):
+        in_a_process(_build, flags)
 
 
 def _build(flags):

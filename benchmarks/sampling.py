@@ -11,7 +11,7 @@ the whole network for each pixel (extrapolated from a few pixels).
 import argparse
 import statistics
 
-from benchmarks.measuring import device_peak_gb, flags_of_networks, measure_each, network, parse_network
+from benchmarks.measuring import check_network, device_peak_gb, flags_of_networks, measure_each, network
 from benchmarks.process import timed
 from pixel_snail import flags as command_line
 
@@ -21,7 +21,9 @@ NAIVE_PIXELS = 4
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     flags_of_networks(parser)
-    measure_each(parse_network(parser), measure, batches=[1, 8, 32])
+    flags = parser.parse_args()
+    check_network(parser, flags)
+    measure_each(flags, measure, batches=[1, 8, 32])
 
 
 def measure(flags: argparse.Namespace) -> dict:

@@ -20,7 +20,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmarks.measuring import device_peak_gb, network, new_process, parse_network
+from benchmarks.measuring import check_network, device_peak_gb, network, new_process
 from benchmarks.process import timed
 from pixel_snail import flags as command_line
 from pixel_snail.network import Network
@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
     parser.add_argument("--image_size", type=command_line.positive_int, default=32)
     parser.add_argument("--growth", action="store_true", help="how the cost grows; without the plain network")
-    flags = parse_network(parser)
+    flags = parser.parse_args()
+    check_network(parser, flags)
     sizes = [(flags.batch_size, flags.image_size)]
     if flags.growth:
         sizes = [*((batch, 32) for batch in (1, 2, 4, 8, 16, 32)), (8, 16), (8, 64)]

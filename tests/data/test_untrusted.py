@@ -690,10 +690,10 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path, completed
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"\xff" * 5000, "can't be read from .*flags.json .UnicodeDecodeError"),
-        (b"[" * 100_000, "can't be read from .*flags.json .RecursionError"),
+        (b"\xff" * 5000, r"can't be read from .*flags.json \(UnicodeDecodeError"),
+        (b"[" * 100_000, r"can't be read from .*flags.json \(RecursionError"),
         (b"[]", "can't be read from"),
-        (b"{}", "can't be read from .*flags.json .KeyError, 'model'"),
+        (b"{}", r"can't be read from .*flags.json \(KeyError, 'model'"),
         *(
             (json.dumps(RUN | {name: value}).encode(), f"flags.json is broken: {name} can't be ")
             for name, value in [

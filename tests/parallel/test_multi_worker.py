@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import tensorflow as tf
 
 import train as train_command
 from pixel_snail import checkpoint
+from pixel_snail.errors import UserError
+from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history
 
 COMMAND = """
@@ -195,6 +198,17 @@ def test_workers_with_different_numbers_of_replicas_are_told(start, tmp_path):
     for worker in workers:
         (line,) = told(worker)
         assert re.search(r"the number of replicas \(--nr_gpu\) is 1 on the chief .* and 2 on worker 1", line)
+
+
+def test_a_worker_that_has_read_another_checkpoint_is_told_and_equal_ones_are_not(monkeypatch):
+    workers = Cluster(("127.0.0.1:1", "127.0.0.1:2"))
+    monkeypatch.setattr(workers, "gather_objects", lambda own: [own, own])
+    workers.check_same_checkpoint([tf.zeros([3])])
+    of_other = zlib.crc32(np.ones(3, np.float32))
+    monkeypatch.setattr(workers, "gather_objects", lambda own: [own, of_other])
+    workers.check_same_checkpoint([tf.ones([3])])
+    with pytest.raises(UserError, match=r"worker 1 \(127.0.0.1:2\) has read another checkpoint than the chief"):
+        workers.check_same_checkpoint([tf.zeros([3])])
 
 
 def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp_path):
