@@ -208,8 +208,8 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
     if optimizer is not None:
         if names[0] + AVERAGE not in reader.shapes:
             raise UserError(
-                f"the checkpoint {prefix} has no Polyak averages, so that training can't go on from it: begin without "
-                "--load_params"
+                f"the checkpoint {prefix} has no Polyak averages, so that training can't go on from it: give "
+                "--load_params another checkpoint, or leave it out to train from the beginning"
             )
         averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
@@ -389,7 +389,7 @@ class Reader:
         if told is not None:
             has, asked = dataclasses.asdict(told), dataclasses.asdict(network)
             differing = [
-                f"its {_option_of(name)} is {has[name]}, not {asked[name]}"
+                _difference(name, has[name], asked[name])
                 for name in has
                 if has[name] != asked[name] and name not in ("image_shape", "dropout_p", "class_names")
             ]
@@ -422,8 +422,13 @@ def _linked(prefix, folder):
     return os.path.join(folder, "linked")
 
 
-def _option_of(field):
-    return "number of classes" if field == "nr_labels" else option(field)
+def _difference(field, has, asked):
+    """How a checkpoint's network differs in a field of Description from the network that was asked for, in words."""
+    if field != "nr_labels":
+        return f"its {option(field)} is {has}, not {asked}"
+    if has and asked:
+        return f"its number of classes is {has}, not {asked}"
+    return f"it was trained {'with' if has else 'without'} {option('class_conditional', in_python='nr_labels')}"
 
 
 def _described(shape):
@@ -435,7 +440,7 @@ def _likely_option(found, expected):
     options = []
     stem = next(iter(expected))
     if stem in found and found[stem] != expected[stem]:
-        options.append(f"{option('nr_filters')} (its is {found[stem][-1]}, not {expected[stem][-1]})")
+        options.append(f"{option('nr_filters')} ({found[stem][-1]} in the checkpoint, not {expected[stem][-1]})")
     kinds_found, kinds_expected = ({name.split("/")[1] for name in names} for names in (found, expected))
     labels = "model/conditional_weights_0/hw"
     if any(kind.startswith("conditional") for kind in kinds_found ^ kinds_expected):
@@ -443,11 +448,11 @@ def _likely_option(found, expected):
     elif kinds_found != kinds_expected:
         options.append(f"{option('nr_resnet')} or {option('model')}")
     elif labels in found and found[labels][0] != expected[labels][0]:
-        options.append(f"the number of classes (its is {found[labels][0]}, not {expected[labels][0]})")
+        options.append(f"the number of classes ({found[labels][0]} in the checkpoint, not {expected[labels][0]})")
     else:
         outputs = list(expected)[-1]
         if found[outputs] != expected[outputs]:
-            components = f"its is {found[outputs][0] // 10}, not {expected[outputs][0] // 10}"
+            components = f"{found[outputs][0] // 10} in the checkpoint, not {expected[outputs][0] // 10}"
             options.append(f"{option('nr_logistic_mix')} ({components})")
         elif not options:
             options.append(f"{option('resnet_nonlinearity')} or {option('model')}")

@@ -261,8 +261,8 @@ def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folde
 @pytest.mark.parametrize(
     "changed, flag",
     [
-        ({"nr_filters": 8}, r"nr_filters \(its is 4, not 8\)"),
-        ({"nr_logistic_mix": 3}, r"nr_logistic_mix \(its is 2, not 3\)"),
+        ({"nr_filters": 8}, r"nr_filters \(4 in the checkpoint, not 8\)"),
+        ({"nr_logistic_mix": 3}, r"nr_logistic_mix \(2 in the checkpoint, not 3\)"),
         ({"nr_resnet": 2}, "nr_resnet or model"),
         ({"resnet_nonlinearity": "concat_elu"}, "resnet_nonlinearity or model"),
         ({"nr_labels": 5}, "nr_labels"),

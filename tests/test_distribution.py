@@ -104,7 +104,7 @@ def test_an_originals_checkpoint_needs_its_flags_as_keywords(tmp_path):
     assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
     with pytest.raises(pixel_snail.UserError, match=r"give image_shape=\(H, W, 3\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES)
-    with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(its is 4, not 8\)"):
+    with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(4 in the checkpoint, not 8\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES | {"nr_filters": 8}, image_shape=SHAPE)
     with pytest.raises(pixel_snail.UserError, match="nr_filters=256 is too much"):
         pixel_snail.load(prefix, image_shape=SHAPE)

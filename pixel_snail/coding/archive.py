@@ -81,15 +81,19 @@ class Archiver:
             checkpoint,
         )
         container.check(header)
+        try:
+            coder = self._coder(batch_size)
+        except UserError as error:
+            raise UserError(f"{error}; or code fewer images at once: a smaller {option('batch_size')}") from error
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
             after_row = functools.partial(_count, bar)
             for batch in self._batches(header):
                 given = _filled(images[batch.first : batch.last], batch_size)
-                stream = self._coder(batch_size).encode(batch.weights, given, batch.sizes, batch.h, after_row)
+                stream = coder.encode(batch.weights, given, batch.sizes, batch.h, after_row)
                 pixels = _coded_pixels(given, batch.sizes)
                 if verify:
-                    decoded = self._coder(batch_size).decode(batch.weights, stream, batch.sizes, batch.h, after_row)
+                    decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, after_row)
                     if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
                         raise UserError(
                             f"decoding images {batch.first + 1} to {batch.last} gave other pixels: this machine does "
@@ -241,5 +245,6 @@ def _reason(there):
         )
     return (
         f"sums are rounded differently here than where the file was written ({difference}): decompress the file with "
-        "the same processor, versions and variables as there, or compress the pictures again with --portable"
+        "the same processor, versions and variables as there; if only the processor differs, compress the pictures "
+        "again with --portable"
     )

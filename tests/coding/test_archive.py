@@ -153,7 +153,8 @@ def test_a_machine_that_computes_otherwise_is_told_with_the_difference(model, da
     assert str(error.value) == (
         "images 1 to 8 of 19 can't be decoded here: sums are rounded differently here than where the file was written "
         f"(instructions: avx9 only there; tensorflow: 2.99 there, {here['tensorflow']} here): decompress the file "
-        "with the same processor, versions and variables as there, or compress the pictures again with --portable"
+        "with the same processor, versions and variables as there; if only the processor differs, compress the "
+        "pictures again with --portable"
     )
 
 
