@@ -130,6 +130,10 @@ class PixelSNAIL(Network):
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
         return [[*self.blocks, self.output_layer]]
 
+    def largest_map(self, height: int, width: int) -> int:
+        attention_weights = (height * width) ** 2 // nn.QUERY_CHUNKS
+        return max(attention_weights, super().largest_map(height, width))
+
     @classmethod
     def of_spec(cls, name: str, **settings) -> Network:
         # A configuration holds no functions or classes: they are the specification's.

@@ -103,6 +103,10 @@ class Network(keras.Model):
         """The layers that work at each size of map: the image's first, then half of it, and so on."""
         raise NotImplementedError
 
+    def largest_map(self, height: int, width: int) -> int:
+        """The number of values of an image's largest tensor: a feature map, or a part of the attention's weights."""
+        return height * width * self.settings["nr_filters"]
+
     @classmethod
     def of_spec(cls, name: str, **settings) -> "Network":
         """The network of a specification, without variables."""

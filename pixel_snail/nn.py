@@ -380,7 +380,7 @@ class gated_resnet(Layer):
         return conv(elementwise.activate(x, self.nonlinearity, margins, random, self.dropout_p), **settings)
 
 
-_QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few more operations
+QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few more operations
 
 
 def causal_attention(
@@ -418,7 +418,7 @@ def causal_attention(
     last_unit = tf.reshape(last_unit, [-1])
 
     # Chunks of queries, each against the keys before its end only: about half the work, the same result.
-    rows = -(-height // _QUERY_CHUNKS)
+    rows = -(-height // QUERY_CHUNKS)
     stops = [min(row + rows, height) * width for row in range(0, height, rows)]
     starts = [0, *stops[:-1]]
     mixed = []

@@ -80,7 +80,8 @@ def train_step(
             return [loss, *inner_tape.gradient(loss, packed)]
 
         zeros = [tf.zeros([]), *map(tf.zeros_like, packed)]
-        division = micro_batches.division(images, replicas.on_this_machine(strategy), grad_accum, smallest=recompute)
+        most = 1 if recompute else micro_batches.size(network.largest_map(*batch["images"].shape[1:3]))
+        division = micro_batches.division(images, replicas.on_this_machine(strategy), most, grad_accum)
         loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
         first, *gradients = tape.gradient(packed, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
@@ -121,7 +122,9 @@ def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[C
             with folded(weights):
                 return logistic_mixture.loss_per_channel(x, network(x, h=h))
 
-        division = micro_batches.division(batch["images"].shape[0], replicas.on_this_machine(strategy))
+        images, height, width, _ = batch["images"].shape
+        most = micro_batches.size(network.largest_map(height, width), keeps_activations=False)
+        division = micro_batches.division(images, replicas.on_this_machine(strategy), most)
         return micro_batches.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)

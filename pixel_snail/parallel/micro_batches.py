@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
-_IMAGES = 2
-"""Images of a micro-batch that a core computes. Measured: with one image, operations are too small."""
+_VALUES = 2**17
+"""The values of a micro-batch's largest map that are aimed at. Measured on a CPU: with fewer, the fixed costs of
+operations show; with more, a step takes as long and more memory."""
 
 _AT_ONCE = 8
 """The most micro-batches computed side by side; with more cores, each micro-batch uses several."""
@@ -50,21 +51,34 @@ def limit_arenas() -> None:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, devices.number_of_cores()))
 
 
-def division(images: int, replicas: int, rounds: int = 1, smallest: bool = False) -> tuple[int, int]:
+def size(largest_map: int, keeps_activations: bool = True) -> int:
+    """How many images a CPU's micro-batch has at most: a power of two.
+
+    Args:
+        largest_map: the number of values of the network's largest map, for one image.
+        keeps_activations: whether gradients follow. If not, twice as many images take less memory still.
+    """
+    images = max(2, _VALUES // largest_map)  # measured: with one image, a step takes longer for nearly all networks
+    return (1 if keeps_activations else 2) << images.bit_length() - 1
+
+
+def division(images: int, replicas: int, most: int, rounds: int = 1) -> tuple[int, int]:
     """Into how many micro-batches to divide a replica's batch, and how many of them to compute at once.
 
     Args:
         images: of the batch.
         replicas: how many share this machine.
+        most: how many images a CPU's micro-batch may have, a power of two. It has fewer if the batch can't be divided
+            by it, or if some cores would have no micro-batch.
         rounds: at least so many groups of images are computed one after another (--grad_accum).
-        smallest: whether a CPU's micro-batches are to have one image: less memory, a little more time.
     """
     if devices.number_of_gpus():
         return rounds, 1
     together = images // rounds
     cores = max(1, min(devices.number_of_cores(), _AT_ONCE) // replicas)
-    size = 1 if smallest or together % _IMAGES or together < cores * _IMAGES else _IMAGES
-    return images // size, min(cores, together // size)
+    while most > 1 and (together % most or together < cores * most):
+        most //= 2
+    return images // most, min(cores, together // most)
 
 
 def summed(function: Callable, zeros: list[tf.Tensor], batch: dict[str, tf.Tensor], number: int, at_once: int) -> list:

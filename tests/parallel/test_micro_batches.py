@@ -11,18 +11,43 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pixel_snail import model as models
 from pixel_snail.parallel import devices, micro_batches
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 64])
 def test_a_division_is_into_equal_parts_that_keep_the_cores_busy_and_to_the_rounds(cores, monkeypatch):
     monkeypatch.setattr(devices, "number_of_cores", lambda: cores)
-    for together, replicas, rounds in itertools.product(range(1, 33), (1, 2, 4), (1, 2, 3)):
+    for together, replicas, rounds, most in itertools.product(range(1, 33), (1, 2, 4), (1, 2, 3), (1, 2, 8)):
         images = together * rounds
-        number, at_once = micro_batches.division(images, replicas, rounds)
+        number, at_once = micro_batches.division(images, replicas, most, rounds)
         assert images % number == 0
+        assert images // number <= most
         assert 1 <= at_once * images // number <= together
         assert at_once == min(together, max(1, min(cores, 8) // replicas))
+
+
+def test_a_division_is_into_the_largest_parts_that_keep_the_cores_busy(monkeypatch):
+    monkeypatch.setattr(devices, "number_of_cores", lambda: 2)
+    sizes = {images: images // micro_batches.division(images, 1, 8)[0] for images in (2, 3, 4, 8, 12, 16, 24, 32)}
+    assert sizes == {2: 1, 3: 1, 4: 2, 8: 4, 12: 4, 16: 8, 24: 8, 32: 8}
+
+
+@pytest.mark.parametrize(
+    ("model", "nr_filters", "side", "trained", "evaluated"),
+    [
+        ("pxpp", 32, 32, 4, 8),
+        ("pxpp", 64, 32, 2, 4),
+        ("pxpp", 160, 32, 2, 4),
+        ("pxpp", 40, 16, 8, 16),
+        ("h12_noup_smallkey", 32, 32, 2, 4),  # the attention's weights are larger than the feature maps
+        ("h12_noup_smallkey", 32, 16, 8, 16),
+    ],
+)
+def test_maps_of_a_micro_batch_are_about_as_large_for_all_networks(model, nr_filters, side, trained, evaluated):
+    largest = models.specs[model](nr_filters=nr_filters).largest_map(side, side)
+    assert micro_batches.size(largest) == trained
+    assert micro_batches.size(largest, keeps_activations=False) == evaluated
 
 
 @pytest.mark.parametrize("number", [1, 2, 6])
@@ -48,6 +73,7 @@ def test_parts_are_summed_and_mapped_as_the_whole(number, rng):
 
 _ARENAS_OF_THREADS = """
 import ctypes, threading
+from pixel_snail import model as models
 from pixel_snail.parallel import devices, micro_batches
 
 devices.number_of_cores = lambda: 1
