@@ -130,9 +130,10 @@ class PixelSNAIL(Network):
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
         return [[*self.blocks, self.output_layer]]
 
-    def largest_map(self, height: int, width: int) -> int:
+    def values_per_image(self, height: int, width: int) -> int:
+        # The largest map: the weights of one chunk of queries for all keys, at full resolution.
         attention_weights = (height * width) ** 2 // nn.QUERY_CHUNKS
-        return max(attention_weights, super().largest_map(height, width))
+        return max(attention_weights, super().values_per_image(height, width))
 
     @classmethod
     def of_spec(cls, name: str, **settings) -> Network:

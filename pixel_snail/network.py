@@ -103,8 +103,8 @@ class Network(keras.Model):
         """The layers that work at each size of map: the image's first, then half of it, and so on."""
         raise NotImplementedError
 
-    def largest_map(self, height: int, width: int) -> int:
-        """The number of values of an image's largest tensor: a feature map, or a part of the attention's weights."""
+    def values_per_image(self, height: int, width: int) -> int:
+        """The number of values that an image adds to a map, by which the size of a micro-batch is chosen."""
         return height * width * self.settings["nr_filters"]
 
     @classmethod

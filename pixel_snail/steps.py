@@ -80,8 +80,9 @@ def train_step(
             return [loss, *inner_tape.gradient(loss, packed)]
 
         zeros = [tf.zeros([]), *map(tf.zeros_like, packed)]
-        most = 1 if recompute else micro_batches.size(network.largest_map(*batch["images"].shape[1:3]))
-        division = micro_batches.division(images, replicas.on_this_machine(strategy), most, grad_accum)
+        values = network.values_per_image(*batch["images"].shape[1:3])
+        most_images = 1 if recompute else micro_batches.most_images(values)
+        division = micro_batches.division(images, replicas.on_this_machine(strategy), most_images, grad_accum)
         loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
         first, *gradients = tape.gradient(packed, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
@@ -123,8 +124,8 @@ def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[C
                 return logistic_mixture.loss_per_channel(x, network(x, h=h))
 
         images, height, width, _ = batch["images"].shape
-        most = micro_batches.size(network.largest_map(height, width), keeps_activations=False)
-        division = micro_batches.division(images, replicas.on_this_machine(strategy), most)
+        most_images = micro_batches.most_images(network.values_per_image(height, width), keeps_activations=False)
+        division = micro_batches.division(images, replicas.on_this_machine(strategy), most_images)
         return micro_batches.mapped(nats, batch, *division)
 
     @tf.function(autograph=False)

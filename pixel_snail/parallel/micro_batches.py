@@ -13,9 +13,12 @@ from collections.abc import Callable
 from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
-_VALUES = 2**17
-"""The values of a micro-batch's largest map that are aimed at. Measured on a CPU: with fewer, the fixed costs of
-operations show; with more, a step takes as long and more memory."""
+_MOST_VALUES = 2**17
+"""The limit of a micro-batch's images times their `values_per_image`, if it has more than two images.
+
+With fewer values, the fixed costs of operations show. With more, memory grows, and a step is seldom much faster (table
+in docs/performance.md).
+"""
 
 _AT_ONCE = 8
 """The most micro-batches computed side by side; with more cores, each micro-batch uses several."""
@@ -51,34 +54,36 @@ def limit_arenas() -> None:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, devices.number_of_cores()))
 
 
-def size(largest_map: int, keeps_activations: bool = True) -> int:
-    """How many images a CPU's micro-batch has at most: a power of two.
+def most_images(values_per_image: int, keeps_activations: bool = True) -> int:
+    """How many images a CPU's micro-batch may have: a power of two.
 
     Args:
-        largest_map: the number of values of the network's largest map, for one image.
-        keeps_activations: whether gradients follow. If not, twice as many images take less memory still.
+        values_per_image: the network's.
+        keeps_activations: whether activations are kept for gradients. Without them, even twice as many images take
+            less memory.
     """
-    images = max(2, _VALUES // largest_map)  # measured: with one image, a step takes longer for nearly all networks
+    images = max(2, _MOST_VALUES // values_per_image)  # measured: with one, nearly every network is slower
     return (1 if keeps_activations else 2) << images.bit_length() - 1
 
 
-def division(images: int, replicas: int, most: int, rounds: int = 1) -> tuple[int, int]:
+def division(images: int, replicas: int, most_images: int, rounds: int = 1) -> tuple[int, int]:
     """Into how many micro-batches to divide a replica's batch, and how many of them to compute at once.
 
     Args:
         images: of the batch.
         replicas: how many share this machine.
-        most: how many images a CPU's micro-batch may have, a power of two. It has fewer if the batch can't be divided
-            by it, or if some cores would have no micro-batch.
+        most_images: how many images a CPU's micro-batch may have, a power of two. It is halved until it divides the
+            batch and every core has a micro-batch.
         rounds: at least so many groups of images are computed one after another (--grad_accum).
     """
     if devices.number_of_gpus():
         return rounds, 1
     together = images // rounds
     cores = max(1, min(devices.number_of_cores(), _AT_ONCE) // replicas)
-    while most > 1 and (together % most or together < cores * most):
-        most //= 2
-    return images // most, min(cores, together // most)
+    size = most_images
+    while size > 1 and (together % size or together < cores * size):
+        size //= 2
+    return images // size, min(cores, together // size)
 
 
 def summed(function: Callable, zeros: list[tf.Tensor], batch: dict[str, tf.Tensor], number: int, at_once: int) -> list:

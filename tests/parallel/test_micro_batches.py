@@ -44,10 +44,10 @@ def test_a_division_is_into_the_largest_parts_that_keep_the_cores_busy(monkeypat
         ("h12_noup_smallkey", 32, 16, 8, 16),
     ],
 )
-def test_maps_of_a_micro_batch_are_about_as_large_for_all_networks(model, nr_filters, side, trained, evaluated):
-    largest = models.specs[model](nr_filters=nr_filters).largest_map(side, side)
-    assert micro_batches.size(largest) == trained
-    assert micro_batches.size(largest, keeps_activations=False) == evaluated
+def test_micro_batches_have_more_images_where_maps_are_small(model, nr_filters, side, trained, evaluated):
+    values = models.specs[model](nr_filters=nr_filters).values_per_image(side, side)
+    assert micro_batches.most_images(values) == trained
+    assert micro_batches.most_images(values, keeps_activations=False) == evaluated
 
 
 @pytest.mark.parametrize("number", [1, 2, 6])
