@@ -73,7 +73,6 @@ def test_parts_are_summed_and_mapped_as_the_whole(number, rng):
 
 _ARENAS_OF_THREADS = """
 import ctypes, threading
-from pixel_snail import model as models
 from pixel_snail.parallel import devices, micro_batches
 
 devices.number_of_cores = lambda: 1
