@@ -311,16 +311,19 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number):
 
 
 def test_the_second_signal_ends_at_once():
-    before = signal.getsignal(signal.SIGINT)  # a shell's background job ignores it
-    with signals.Signals() as asked:
-        ask_to_stop()
-        assert asked.received == "SIGTERM"
-        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-        with pytest.raises(signals.Stopped), asked.at_once("ending"):
-            pass
-    assert signal.getsignal(signal.SIGINT) == before
-    with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
-        ask_to_stop()
+    at_start = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background ignore SIGINT
+    try:
+        with signals.Signals() as asked:
+            ask_to_stop()
+            assert asked.received == "SIGTERM"
+            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            with pytest.raises(signals.Stopped), asked.at_once("ending"):
+                pass
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
+            ask_to_stop()
+    finally:
+        signal.signal(signal.SIGINT, at_start)
 
 
 def test_a_run_stopped_before_its_first_step_has_nothing_to_save(train, monkeypatch, tmp_path):
