@@ -64,8 +64,8 @@ def test_gradients_of_a_batch_of_unknown_size_are_those_of_a_known_size(name, se
     unknown = tf.function(gradients, autograph=False).get_concrete_function(
         tf.TensorSpec([None, *shape]), tf.TensorSpec([None, 3])
     )
-    # Rounding differs, because maps of unknown size are compiled, and a few gradients are next to zero: they are rounding
-    # errors. Another dropout mask would change all by half.
+    # Rounding differs, because maps of unknown size are compiled, and a few gradients are nothing but rounding errors.
+    # Another dropout mask would change all by half.
     errors = [golden_numbers.error(*pair) for pair in zip(unknown(x, h), gradients(x, h), strict=True)]
     assert np.quantile(errors, 0.5) < 2e-4
     assert np.quantile(errors, 0.9) < 2e-3
