@@ -5,6 +5,7 @@ take all memory of a GPU. `python -m benchmarks.gpu` holds the GPUs to the golde
 """
 
 import ctypes
+import functools
 import gc
 import os
 from pathlib import Path
@@ -16,6 +17,10 @@ from pixel_snail.backend import keras, tf  # first: it sets up TensorFlow's envi
 # isort: split
 import pytest
 from tensorflow.python.framework import ops
+
+from pixel_snail import sampling
+from pixel_snail.coding import archive
+from pixel_snail.coding.images import ImageCoder
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only slow each other down
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -70,6 +75,13 @@ def mirrored():
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
     return strategy
+
+
+@pytest.fixture
+def uncompiled_drawing(monkeypatch):
+    """Draws and codes images without XLA, which takes seconds to compile a row: for tests of something else."""
+    monkeypatch.setattr(sampling, "batch_drawer", functools.partial(sampling.batch_drawer, jit=False))
+    monkeypatch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
 
+pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
+
 SIZES = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
 SHAPE = (8, 8, 3)
 

@@ -12,6 +12,8 @@ from pixel_snail import model as models
 from pixel_snail.backend import keras, tf
 from pixel_snail.pictures import from_8_bits
 
+pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
+
 SHAPE = (4, 4, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, [5, *SHAPE], np.uint8)
 LABELS = np.arange(5) % 3

@@ -20,6 +20,8 @@ from pixel_snail.backend import keras, tf
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.steps import network_inputs
 
+pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
+
 ROOT = Path(__file__).parents[1]
 SHAPE = (4, 4, 3)
 SIZES = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}

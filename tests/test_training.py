@@ -27,6 +27,8 @@ from pixel_snail.parallel import devices
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.weights import fold, folded
 
+pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
+
 
 @pytest.mark.parametrize("name", golden_numbers.NAMES)
 def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
