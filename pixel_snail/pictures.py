@@ -55,7 +55,7 @@ class PictureError(UserError):
         self.reason = reason
 
 
-def read_picture(file: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PNG, JPEG or WebP picture as upright RGB, uint8 [H, W, 3].
 
     Of 16 bits, the upper 8 are kept. What is transparent shows white behind it. An animation gives its first frame.
@@ -70,7 +70,7 @@ def read_picture(file: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS)
         UserError: it could not be read this time: the disk failed, or memory ran out.
     """
     try:
-        with open(file, "rb") if isinstance(file, Path) else contextlib.nullcontext(file) as stream:
+        with open(file, "rb") if isinstance(file, str | Path) else contextlib.nullcontext(file) as stream:
             form, pixels, orientation = metadata.separated(stream)
         return _rgb(_opened(form, pixels, max_pixels), orientation)
     except FileNotFoundError as error:
