@@ -72,7 +72,7 @@ def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_P
     try:
         with open(file, "rb") if isinstance(file, str | Path) else contextlib.nullcontext(file) as stream:
             form, pixels, orientation = metadata.separated(stream)
-        return _rgb(_opened(form, pixels, max_pixels), orientation)
+        return _rgb(_opened(form, pixels, max_pixels), pixels, orientation)
     except FileNotFoundError as error:
         raise PictureError(f"there is no file {name}", "not there") from error
     except PIL.Image.DecompressionBombError as error:
@@ -121,12 +121,13 @@ class _NoExactRGBError(Exception):
     """Says what a picture is that has no exact RGB of 8 bits."""
 
 
-def _rgb(image, orientation):
+def _rgb(image, pixels, orientation):
     """A picture that was opened as read_picture returns it."""
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and not image.mode.startswith("I"):
         raise _NoExactRGBError(f"a {image.mode} picture, whose colours have no exact RGB: save it as RGB")
     stored = image.tile[0].args if image.format == "PNG" else None
-    image.load()
+    with pixels:  # afterwards, its memory is free
+        image.load()
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     if "A" in image.mode or (image.mode == "P" and "transparency" in image.info):
