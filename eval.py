@@ -1,6 +1,7 @@
 """Evaluates a checkpoint on the whole test set, in bits/dim, and draws samples from it."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     def evaluate(flags):
         from pixel_snail import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
 
-        evaluation.evaluate(flags, load_data=data.from_flags)
+        evaluation.evaluate(flags, load_data=functools.partial(data.from_flags, only_test=True))
 
     command_line.run(parse_flags, evaluate, argv)
 

@@ -32,7 +32,12 @@ data_sets: dict[str, Callable[..., DataSet]] = {
 missing."""
 
 _DEFAULTS = {name: value for name, value in DATA_DEFAULTS.items() if name not in ("data_dir", "data_set")}
-_OPTIONS = {"folder": tuple(_DEFAULTS), "imagenet_resized": ("image_size",)}
+_OPTIONS = {
+    "folder": tuple(_DEFAULTS),
+    "imagenet_resized": ("image_size", "cache_dir"),
+    "imagenet": ("cache_dir",),
+    "imagenet64": ("cache_dir",),
+}
 
 
 def loader(name: str) -> Callable[..., DataSet]:
@@ -42,18 +47,20 @@ def loader(name: str) -> Callable[..., DataSet]:
     return data_sets[name]
 
 
-def load(name: str, data_dir: Path, classes: bool = False, **options: object) -> DataSet:
+def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = False, **options: object) -> DataSet:
     """Loads a data set.
 
     Args:
         name: as --data_set takes it.
         data_dir: the folder of the data set's files.
         classes: whether pictures of one's own get labels, from their folders. Other data sets have their labels anyway.
-        options: image_size, downsample, skip_bad, max_megapixels or test_folder; see the loaders of the data sets in
-            _OPTIONS. Others take no option that differs from its default.
+        only_test: whether the test split is enough, for pictures of one's own. Other data sets have both splits anyway.
+        options: image_size, downsample, skip_bad, max_megapixels, test_folder or cache_dir; see the loaders of the
+            data sets in _OPTIONS. Others take no option that differs from its default.
 
     Raises:
-        UserError: no data set has this name, its files are missing or broken, or it does not take such an option.
+        UserError: no data set has this name, its files are missing or broken, it does not take such an option, its
+            loader returns something else than a DataSet, or there are no training images and they are needed.
     """
     load_set = loader(name)
     given = {option: value for option, value in options.items() if value != _DEFAULTS.get(option)}
@@ -61,9 +68,17 @@ def load(name: str, data_dir: Path, classes: bool = False, **options: object) ->
         takers = " or ".join(taker for taker in _OPTIONS if option in _OPTIONS[taker])
         raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
     if name == "folder":
-        given["classes"] = classes
+        given |= {"classes": classes, "only_test": only_test}
     with _errors(data_dir):
-        return load_set(data_dir, **given)
+        data_set = load_set(data_dir, **given)
+    if not isinstance(data_set, DataSet):
+        raise UserError(
+            f"the loader of the data set {name} returns a {type(data_set).__name__}: let it return a "
+            "pixel_snail.dataset.DataSet"
+        )
+    if data_set.train is None and not only_test:
+        raise UserError(f"the data set {name} has no training images: it is for eval.py only")
+    return data_set
 
 
 def options(flags: argparse.Namespace) -> dict[str, object]:
@@ -71,21 +86,25 @@ def options(flags: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(flags, name) for name in _DEFAULTS}
 
 
-def from_flags(flags: argparse.Namespace) -> DataSet:
+def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
     """Loads the data set that the flags name. Its labels are dropped unless --class_conditional is given.
 
+    Args:
+        only_test: as in `load`.
+
     Raises:
-        UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or pictures in
-            --save_dir would become part of the data set.
+        UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or files in
+            --save_dir or --cache_dir would become part of the data set.
     """
     data_dir = Path(flags.data_dir)
-    if flags.data_set == "folder" and flags.save_dir:
-        with _errors(data_dir):
-            folder.check_apart(data_dir, Path(flags.save_dir), flags.test_folder)
+    for name in ("save_dir", "cache_dir") if flags.data_set == "folder" else ():
+        if path := getattr(flags, name):
+            with _errors(data_dir):
+                folder.check_apart(data_dir, Path(path), flags.test_folder, only_test, flag=name)
     given = options(flags)
     if getattr(flags, "complete", None) and flags.data_set != "folder":
         del given["max_megapixels"]  # It is for the picture of eval.py --complete.
-    data_set = load(flags.data_set, data_dir, classes=flags.class_conditional, **given)
+    data_set = load(flags.data_set, data_dir, flags.class_conditional, only_test, **given)
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     return data_set if flags.class_conditional else data_set.without_labels()

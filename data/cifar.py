@@ -8,7 +8,7 @@ from pathlib import Path
 import absl.logging
 import numpy as np
 
-from data import untrusted
+from data import listing, untrusted
 from pixel_snail import files, progress
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
@@ -42,8 +42,8 @@ def load(data_dir: Path) -> DataSet:
     """
     folders = [data_dir / FOLDER, data_dir / FOLDER.name]
     archives = [data_dir / ARCHIVE, data_dir / FOLDER.parent / ARCHIVE]
-    folder = next(filter(Path.is_dir, folders), None)
-    archive = next(filter(Path.is_file, archives), None)
+    folder = next(filter(listing.is_folder, folders), None)
+    archive = next(filter(listing.is_file, archives), None)
     if folder is None and archive is not None:
         folder = _unpack(archive, data_dir / FOLDER)
     return _from_tfds(data_dir) if folder is None else _from_batches(folder)
@@ -92,6 +92,7 @@ def _batch(path):
 
 
 def _from_tfds(data_dir):
+    listing.check_readable(data_dir / "cifar10")  # TFDS takes what can't be read for absent
     progress.say("loading CIFAR-10 with TensorFlow Datasets ...")
     import tensorflow_datasets as tfds  # imported here because the import takes seconds
 

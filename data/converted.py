@@ -24,10 +24,14 @@ import numpy as np
 
 from pixel_snail import files, progress
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, option
 
 FOLDER = ".pixel_snail"
 _CHUNK_BYTES = 16 << 20
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the system says if there is no such file. All else, such as no permission, is no reason to convert anew."""
+_READER = 2
+"""Raised when pictures can be read that were bad before: then bad ones of earlier versions are tried again."""
 
 
 class Bad(NamedTuple):
@@ -122,12 +126,29 @@ def rows_per_chunk(image_shape: tuple[int, ...]) -> int:
     return max(_CHUNK_BYTES // int(np.prod(image_shape)), 1)
 
 
+def cache_folder(data_dir: Path, cache_dir: Path | str | None, name: str) -> Path:
+    """The cache folder of a data set.
+
+    Args:
+        data_dir: the folder of the data set's files.
+        cache_dir: where cache folders lie. There, each data_dir has a folder of its own; None: they lie in data_dir.
+        name: the cache folder's name.
+    """
+    if cache_dir is None:
+        return data_dir / FOLDER / name
+    path = os.path.abspath(data_dir)
+    # Its last part is for people; file systems limit how many bytes a name has.
+    own = f"{os.path.basename(path)[:50]}_{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:12]}"
+    return Path(cache_dir) / own / name
+
+
 def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tuple[Split, dict]] | None:
-    """Returns the splits `train` and `test`, each with its record; converts a split that is not converted yet.
+    """Returns the splits, each with its record; converts a split that is not converted yet.
 
     Args:
         folder: the cache folder.
-        sources: of both splits; None if they no longer exist: then the cache is used as it is.
+        sources: of the splits `train` and `test`, or of one of them; None if they no longer exist: then the cache of
+            both is used as it is.
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
@@ -135,16 +156,17 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
         and the `bad` images, lists [name, reason]. A split has no images only if all were bad.
 
     Raises:
-        UserError: a source is broken or has no images, or the folder can't be written to.
+        UserError: a source is broken or has no images, or the folder can't be written to or read.
     """
     result = {}
-    for name in ("train", "test"):
+    for name in sources or ("train", "test"):
         source = None if sources is None else sources[name]
-        result[name] = _found(folder, name, source)
+        with _errors("read", folder):
+            result[name] = _found(folder, name, source)
         if result[name] is None:
             if source is None:
                 return None
-            with _errors(folder), _locked(folder):
+            with _errors("write", folder), _locked(folder):
                 result[name] = _found(folder, name, source) or _convert(folder, name, source)
     return result
 
@@ -162,12 +184,12 @@ def pixels_sha256(images: np.ndarray | MappedImages) -> str:
 def _found(folder, name, source):
     """A split and its record; None if its files are not whole, or of another source than `source` (if given)."""
     text, read = None, None
-    with contextlib.suppress(OSError, ValueError):  # no record, or no path
+    with contextlib.suppress(*_ABSENT, ValueError):  # no record, or no path
         # Between the record and the files, another process may put a record of other files in its place.
         while (text := (folder / f"{name}.json").read_text(errors="replace")) != read:
             try:
                 return _opened(folder, name, source, json.loads(text))
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            except (*_ABSENT, ValueError, KeyError, TypeError, RecursionError):
                 read = text
     return None
 
@@ -183,6 +205,8 @@ def _opened(folder, name, source, record):
         raise ValueError("no images have this shape")
     if not _are_bad(bad) or not (shape[0] or bad):
         raise ValueError("it has no images")
+    if bad and record.get("reader") != _READER:
+        raise ValueError("its bad images may be good for this version")
     if not isinstance(record["identity"]["source"], str) or not isinstance(record["sha256"], str):
         raise ValueError("it is no record")
     if source is not None and record["identity"] != _as_json(source.identity):
@@ -233,12 +257,14 @@ def _convert(folder, name, source):
                 os.fsync(file.fileno())
             rows += len(images)
             bad += bad_ones
-            _write_json(journal, {"identity": source.identity, "images": rows, "labels": labelled, "bad": bad})
+            written = {"identity": source.identity, "images": rows, "labels": labelled, "bad": bad, "reader": _READER}
+            _write_json(journal, written)
             bar.update(len(images) + len(bad_ones))
     if not rows and not bad:
         raise UserError(f"there are no images for the {name} split")
     record = {
         "identity": source.identity,
+        "reader": _READER,
         "files": _stem(name, source.identity),
         "images": rows,
         "image_shape": source.image_shape,
@@ -264,10 +290,10 @@ def _written(journal, parts, source):
         rows, labelled, bad = written["images"], written["labels"], written["bad"]
         sizes = {"images": math.prod(source.image_shape), "labels": 4 * labelled}
         there = all(path.stat().st_size >= rows * sizes[kind] for kind, path in parts.items())
-        same = written["identity"] == _as_json(source.identity)
+        same = written["identity"] == _as_json(source.identity) and (not bad or written.get("reader") == _READER)
         if same and type(rows) is int and rows >= 0 and _are_bad(bad) and there:
             return rows, bool(labelled), bad
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (*_ABSENT, ValueError, KeyError, TypeError, RecursionError):
         pass
     return 0, False, []
 
@@ -291,10 +317,11 @@ def _locked(folder):
 
 
 @contextlib.contextmanager
-def _errors(folder):
+def _errors(what, folder):
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"can't write {folder}: {error.strerror or error}; once it can be written, the conversion goes on"
+            f"can't {what} {folder}: {error.strerror or error}; mend that, and the conversion goes on; or give it "
+            f"another place with {option('cache_dir')}"
         ) from error

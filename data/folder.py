@@ -1,25 +1,29 @@
 """A data set of your own: the PNG, JPEG and WebP pictures below a folder, each cropped to a square."""
 
+import collections
 import functools
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
-from data import converted
+from data import converted, listing
 from pixel_snail import pictures
 from pixel_snail.dataset import DataSet, Split
-from pixel_snail.errors import UserError, options_named_as_flags, printable
+from pixel_snail.errors import UserError, option, options_named_as_flags, printable
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 """The folders of the splits, in small or capital letters."""
+WHOLE = "."
+"""The test folder's name if all pictures are the test set."""
 _TEST_SHARE = 10
-_MOST_NOTES, _MOST_NAMED = 50, 10
+_MOST_NOTES, _MOST_NAMED, _MOST_KINDS = 50, 10, 3
 
 
 def load(
@@ -29,33 +33,45 @@ def load(
     skip_bad: bool = False,
     max_megapixels: int = pictures.MAX_PIXELS // 10**6,
     test_folder: str | None = None,
+    cache_dir: Path | str | None = None,
     classes: bool = False,
+    only_test: bool = False,
 ) -> DataSet:
     """Loads the pictures below a training and a test folder in data_dir or, without these folders, all below data_dir.
 
     Without these folders, a tenth of the pictures becomes the test set. It is chosen by a hash of their names, so that
     the same names always give the same split. Each picture is cropped to the square in its middle. Other files, and
-    whatever is hidden, are ignored.
+    whatever is hidden, are ignored. Names are compared, ordered and hashed in Unicode's form NFC.
 
     Args:
         image_size: the side of the square.
         downsample: whether a picture is first shrunk until its shorter side is image_size.
         skip_bad: whether pictures that can't be used are left out, and told in the data set's notes.
         max_megapixels: a larger picture can't be used.
-        test_folder: the name of the test folder; by default the only one in TEST_FOLDERS.
+        test_folder: the name of the test folder; by default the only one in TEST_FOLDERS. With only_test, it may also
+            be WHOLE.
+        cache_dir: where the conversion goes; see converted.cache_folder.
         classes: whether the images have labels: the folders in the training folder or, without one, in data_dir are
             the classes, in the order of their names. A picture belongs to the class in whose folder it lies, however
-            deep.
+            deep. Without a test folder, a tenth of each class is the test set.
+        only_test: whether the test set is enough: there need not be training pictures.
 
     Raises:
         UserError: there are no or too few pictures; it is not clear which is the test folder; a picture is of no
             class; pictures can't be used (its notes, PEP 678, name them); or the conversion can't be written.
+        OSError: a folder can't be listed.
     """
-    if not data_dir.is_dir():
+    if not listing.is_folder(data_dir):
         raise UserError(f"there is no folder {data_dir}: --data_dir names the folder of the pictures")
-    folders = _split_folders(data_dir, test_folder)
-    names = _names(data_dir, folders)
+    folders = _split_folders(data_dir, test_folder, only_test)
+    names, ignored = _names(data_dir, folders)
     class_names, labels = _classes(data_dir, folders, names) if classes else (None, None)
+    if "test" not in folders:
+        names, labels = _divided(data_dir, names["all"], labels and labels["all"])
+    for name, of_split in names.items():
+        if not of_split:
+            others = f" ({ignored})" if ignored else ""
+            raise UserError(f"there are no PNG, JPEG or WebP pictures for the {name} split in {data_dir}{others}")
     sources = {
         name: converted.Source(
             identity={
@@ -71,7 +87,9 @@ def load(
         for name, of_split in names.items()
     }
     kind = "downsampled" if downsample else "cropped"
-    cache = data_dir / converted.FOLDER / f"{kind}_{image_size}x{image_size}"
+    # Other divisions of the same pictures have conversions of their own: they would take each other's place.
+    divided = "_whole" if folders.get("test") == data_dir else "_by_class" if classes and "test" not in folders else ""
+    cache = converted.cache_folder(data_dir, cache_dir, f"{kind}_{image_size}x{image_size}{divided}")
     with options_named_as_flags():  # the reasons stay in the record, whoever reads it later
         found = converted.splits(cache, sources)
     bad = {name: dict(record["bad"]) for name, (_, record) in found.items()}
@@ -81,39 +99,64 @@ def load(
         used = [i for i, picture in enumerate(names[name]) if picture not in bad[name]]
         if len(used) != len(split):
             raise UserError(f"{cache} is damaged: remove it, and the pictures are converted anew")
-        splits[name] = Split(split.images, None if labels is None else labels[name][used])
-    notes = _notes_on_folders(folders)
-    if bad["train"] or bad["test"]:
-        notes.append(_left_out(names, bad["train"] | bad["test"]))
-    if classes:
+        used_labels = None if labels is None else labels[name][used]
+        splits[name] = Split(split.images, used_labels, names=[names[name][i] for i in used])
+    notes = [*_notes_on_folders(folders, only_test), *([ignored] if ignored else [])]
+    if any(bad.values()):
+        notes.append(_left_out(names, {name: reason for of_split in bad.values() for name, reason in of_split.items()}))
+    if classes and "train" in splits:
         empty = [name for label, name in enumerate(class_names) if label not in splits["train"].labels]
         notes += [f"the class {name} has no training picture" for name in empty]
-    return DataSet(**splits, source=str(data_dir), class_names=class_names, notes=tuple(map(printable, notes)))
+    return DataSet(
+        splits.get("train"),
+        splits["test"],
+        source=str(data_dir),
+        class_names=class_names,
+        notes=tuple(map(printable, notes)),
+    )
 
 
-def check_apart(data_dir: Path, save_dir: Path, test_folder: str | None = None) -> None:
-    """Raises UserError if pictures written to save_dir would become part of the data set, or as `load`."""
-    folders = _split_folders(data_dir, test_folder) if data_dir.is_dir() else {}
+def check_apart(
+    data_dir: Path, path: Path, test_folder: str | None = None, only_test: bool = False, flag: str = "save_dir"
+) -> None:
+    """Raises UserError if files written to a path could become part of the data set, or as `load`.
+
+    Args:
+        flag: the name of the path's flag.
+    """
+    folders = _split_folders(data_dir, test_folder, only_test) if listing.is_folder(data_dir) else {}
     for folder in folders.values() if "test" in folders else [data_dir]:
-        if save_dir.resolve().is_relative_to(folder.resolve()):
+        if path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"--save_dir={save_dir} lies in {folder}, below which all pictures are the data set: choose a "
-                "--save_dir outside of it"
+                f"--{flag}={path} lies in {folder}, below which all pictures are the data set: choose a --{flag} "
+                "outside of it"
             )
 
 
-def _split_folders(data_dir, test_folder):
-    """The folders `train` and `test`, or only `train`, or none; without `test`, all of data_dir is to be split."""
-    names = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
-    train = [name for name in names if name.lower() in TRAIN_FOLDERS]
-    test = [name for name in names if name.lower() in TEST_FOLDERS]
+def _split_folders(data_dir, test_folder, only_test):
+    """The folders `train` and `test`, or only one of them, or none; without `test`, all of data_dir is to be split."""
+    test_name = None if test_folder is None else _nfc(test_folder.rstrip("/"))
+    if test_name == WHOLE:
+        if only_test:
+            return {"test": data_dir}
+        raise UserError(
+            f"--test_folder={test_folder} makes all pictures the test set, which is for eval.py: none would be left to "
+            "train on"
+        )
+    # Only what may be one of the two is asked whether it is a folder.
+    names = sorted(os.listdir(data_dir))
+    train, test = (
+        [name for name in names if name.lower() in known and listing.is_folder(data_dir / name)]
+        for known in (TRAIN_FOLDERS, TEST_FOLDERS)
+    )
     if test_folder is not None:
-        test = [name for name in names if name == test_folder.rstrip("/")]
+        test = [name for name in names if _nfc(name) == test_name and listing.is_folder(data_dir / name)]
         if not test or test == train:
+            whole = f", or {WHOLE} to take all pictures" if only_test else ""
             raise UserError(
-                f"--test_folder={test_folder} is no folder beside train in {data_dir}: give the name of one"
+                f"--test_folder={test_folder} is no folder beside train in {data_dir}: give the name of one{whole}"
             )
-    if test and not train:
+    if test and not train and not only_test:
         raise UserError(
             f"{data_dir} has the folder {test[0]} for the test set, but none called train: call the folder of the "
             "training pictures train"
@@ -131,62 +174,86 @@ def _split_folders(data_dir, test_folder):
     return {split: data_dir / named[0] for split, named in (("train", train), ("test", test)) if named}
 
 
-def _notes_on_folders(folders):
+def _notes_on_folders(folders, only_test):
     if "test" in folders:
         test = folders["test"].name
-        return [] if test.lower() == "test" else [f"{test}/ is the test set"]
-    train = [folder.name for folder in folders.values()]
-    return [f"no test folder lies beside {name}/: a tenth of all pictures is the test set" for name in train]
+        is_told = "train" not in folders or test.lower() == "test"
+        return [] if is_told else [f"{test}/ is the test set"]
+    train = [f"no test folder lies beside {folder.name}/: " for folder in folders.values()]
+    if only_test:
+        whole = f"{option('test_folder')}={WHOLE} takes all of them"
+        return [f"{''.join(train)}a tenth of all pictures is the test set; {whole}"]
+    return [f"{start}a tenth of all pictures is the test set" for start in train]
+
+
+def _nfc(name):
+    """A name in the one of Unicode's forms by which names are compared: systems store "é" in different ones."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _names(data_dir, folders):
-    """The names of each split's pictures, relative to data_dir, in order."""
-    if "test" in folders:
-        names = {name: _pictures(data_dir, folder) for name, folder in folders.items()}
-    else:
-        together = _pictures(data_dir, data_dir)
-        if len(together) == 1:
-            raise UserError(f"{data_dir} has only one picture, {together[0]}: training and testing take one each")
-        number = -(-len(together) // _TEST_SHARE)
-        chosen = set(sorted(together, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())[:number])
-        names = {
-            "train": [name for name in together if name not in chosen],
-            "test": [name for name in together if name in chosen],
-        }
-    for name, of_split in names.items():
-        if not of_split:
-            raise UserError(f"there are no PNG, JPEG or WebP pictures for the {name} split in {data_dir}")
-    return names
+    """The names of the pictures relative to data_dir, in order: of each split or, without a test folder, of `all`.
+
+    Also returns, in words, how many other files are ignored; None if there are none.
+    """
+    names, others = {}, collections.Counter()
+    for split, folder in (folders if "test" in folders else {"all": data_dir}).items():
+        found = []
+        for path in listing.below(folder):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES:
+                found.append(path.relative_to(data_dir).as_posix())
+            else:
+                others[suffix] += 1
+        names[split] = sorted(found, key=lambda name: (_nfc(name).split("/"), name))
+    return names, _ignored(others)
 
 
-def _pictures(data_dir, folder):
-    """The names of the pictures below a folder, in the order of their paths; what is hidden is left out."""
-    found, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:  # links may form a circle
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        found += filter(Path.is_file, paths)  # no broken links, no pipes
-    return [path.relative_to(data_dir).as_posix() for path in sorted(found)]
+def _ignored(others):
+    """In words, how many files are no pictures, by their suffixes; None if there are none."""
+    kinds = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
+    told = [f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_MOST_KINDS]]
+    if rest := sum(number for _, number in kinds[_MOST_KINDS:]):
+        told.append(f"{rest} others")
+    number = others.total()
+    return f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}" if number else None
+
+
+def _divided(data_dir, names, labels):
+    """All pictures in two splits: a tenth of them, or of each class, is the test set. Returns names and labels."""
+    if len(names) == 1:
+        raise UserError(f"{data_dir} has only one picture, {names[0]}: training and testing take one each")
+    classes = collections.defaultdict(list)
+    for i in range(len(names)):
+        classes[None if labels is None else labels[i]].append(i)
+    chosen = set()
+    for of_class in classes.values():
+        of_class.sort(key=lambda i: hashlib.sha256(os.fsencode(_nfc(names[i]))).digest())
+        # A class of one picture is trained on.
+        chosen.update(of_class[: min(-(-len(of_class) // _TEST_SHARE), len(of_class) - 1)])
+    places = {
+        "train": [i for i in range(len(names)) if i not in chosen],
+        "test": [i for i in range(len(names)) if i in chosen],
+    }
+    divided = {split: [names[i] for i in place] for split, place in places.items()}
+    return divided, None if labels is None else {split: labels[place] for split, place in places.items()}
 
 
 def _classes(data_dir, folders, names):
-    """The names of the classes, and the labels of all pictures of each split, int32 [N]."""
-    root = folders.get("train", data_dir)
-    class_names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."))
+    """The names of the classes, and the labels of all pictures of each entry of names, int32 [N]."""
+    root = folders.get("train", folders.get("test", data_dir))
+    folders_of_classes = [path for path in listing.inside(root) if not listing.is_hidden(path.name)]
+    class_names = tuple(sorted({_nfc(path.name) for path in folders_of_classes if listing.is_folder(path)}))
     if not class_names:
         raise UserError(f"{root} has no folders: for --class_conditional, each class's pictures lie in a folder there")
     number = {name: label for label, name in enumerate(class_names)}
     labels = {}
     for name, of_split in names.items():
-        of_root = folders[name] if "test" in folders else root
+        of_root = folders.get(name, root)
         start = "" if of_root == data_dir else f"{of_root.name}/"
         labels[name] = np.zeros(len(of_split), np.int32)
         for i, picture in enumerate(of_split):
-            folder, slash, _ = picture.removeprefix(start).partition("/")
+            folder, slash, _ = _nfc(picture.removeprefix(start)).partition("/")
             if not picture.startswith(start) or not slash:
                 raise UserError(
                     f"{data_dir / picture} is of no class: for --class_conditional, the folders in {root} are the "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import converted, imagenet_resized, untrusted
+from data import converted, imagenet_resized, listing, untrusted
 from pixel_snail import pictures
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, first_line
@@ -28,19 +28,23 @@ TARS = {
 FOLDER = "small_imagenet"
 
 
-def load(data_dir: Path, size: int) -> DataSet:
+def load(data_dir: Path, size: int, cache_dir: Path | str | None = None) -> DataSet:
     """Loads ImageNet of size x size pixels from data_dir or its folder small_imagenet.
 
     Looks in this order for: the tars (first, since only they can be verified); the original's .npz; the folders of
-    PNGs; a data set prepared by TensorFlow Datasets (TFDS). The first use converts the images into data_dir;
-    afterwards their source may be deleted.
+    PNGs; a data set prepared by TensorFlow Datasets (TFDS). The first use converts the images; afterwards their source
+    may be deleted.
+
+    Args:
+        size: the side of the images.
+        cache_dir: where the conversion goes; see converted.cache_folder.
 
     Raises:
         UserError: the files are missing or broken, or the conversion can't be written.
     """
     roots = [data_dir, data_dir / FOLDER]
     sources = next(filter(None, (find(root, size) for find in _FINDERS for root in roots)), None)
-    splits = converted.splits(data_dir / converted.FOLDER / f"imagenet_{size}x{size}", sources)
+    splits = converted.splits(converted.cache_folder(data_dir, cache_dir, f"imagenet_{size}x{size}"), sources)
     if splits is None:
         raise UserError(_missing(roots, size))
     (train, _), (test, record) = splits["train"], splits["test"]
@@ -71,7 +75,7 @@ def _missing(roots, size):
 
 def _tars(root, size):
     paths = {"train": root / f"train_{size}x{size}.tar", "test": root / f"valid_{size}x{size}.tar"}
-    if not all(path.is_file() for path in paths.values()):
+    if not all(map(listing.is_file, paths.values())):
         return None
     totals = {"train": TRAIN_IMAGES, "test": TEST_IMAGES}
     return {
@@ -93,11 +97,11 @@ def _from_tar(path, size, start):
 
 def _folders(root, size):
     folders = {"train": root / f"train_{size}x{size}", "test": root / f"valid_{size}x{size}"}
-    if not all(folder.is_dir() for folder in folders.values()):
+    if not all(map(listing.is_folder, folders.values())):
         return None
     sources = {}
     for name, folder in folders.items():
-        paths = sorted(folder.glob("*.png"))
+        paths = [path for path in listing.inside(folder) if path.suffix == ".png" and path.name[0] != "."]
         if not paths:
             raise UserError(f"{folder} has no PNG files")
         sources[name] = converted.Source(
@@ -123,7 +127,7 @@ def _of_size(file, name, size):
 
 def _npz(root, size):
     path = root / f"imgnet_{size}x{size}.npz"
-    if not path.is_file():
+    if not listing.is_file(path):
         return None
     if "trainx" not in untrusted.npz_names(path) and "data" in untrusted.npz_names(path):
         raise UserError(f"{path} is a batch of the version of 2017, another set: --data_set=imagenet_resized")
@@ -148,8 +152,10 @@ def _from_npz(path, key, start) -> Iterator[converted.Chunk]:
 
 
 def _tfds(root, size):
-    if not (root / "downsampled_imagenet" / f"{size}x{size}").is_dir():
+    prepared = root / "downsampled_imagenet" / f"{size}x{size}"
+    if not listing.is_folder(prepared):
         return None
+    listing.check_readable(prepared)  # TFDS takes what can't be read for absent
     import tensorflow_datasets as tfds  # imported here because the import takes seconds
 
     with _errors_of_tfds(root):

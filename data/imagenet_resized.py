@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import converted, untrusted
+from data import converted, listing, untrusted
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 
@@ -23,11 +23,15 @@ SIZES = (8, 16, 32, 64)
 _ARRAYS = ("data", "labels")
 
 
-def load(data_dir: Path, image_size: int = 32) -> DataSet:
+def load(data_dir: Path, image_size: int = 32, cache_dir: Path | str | None = None) -> DataSet:
     """Loads the batches `train_data_batch_1` to `train_data_batch_10` and `val_data`, which are .npz files or pickles.
 
     Looks for them in data_dir, in its folder imagenet_resized, and in subfolders Imagenet<size>_* of either, as the
     archives unpack.
+
+    Args:
+        image_size: the side of the images.
+        cache_dir: where the conversion goes; see converted.cache_folder.
 
     Raises:
         UserError: image_size is not in SIZES, the batches are missing or broken, or the conversion can't be written.
@@ -37,7 +41,8 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
     roots = (data_dir, data_dir / "imagenet_resized")
     paths = next(filter(None, (find(root, image_size) for root in roots)), None)
     sources = paths and {name: _source(files, image_size) for name, files in paths.items()}
-    splits = converted.splits(data_dir / converted.FOLDER / f"imagenet_resized_{image_size}x{image_size}", sources)
+    cache = converted.cache_folder(data_dir, cache_dir, f"imagenet_resized_{image_size}x{image_size}")
+    splits = converted.splits(cache, sources)
     if splits is None:
         raise UserError(
             f"there is no ImageNet of 2017 in {data_dir}: put there Imagenet{image_size}_train_npz and "
@@ -50,9 +55,11 @@ def load(data_dir: Path, image_size: int = 32) -> DataSet:
 
 def find(root: Path, size: int) -> dict[str, list[Path]] | None:
     """The batches of each split below a folder, in the order of their numbers; None if a split has none."""
-    folders = [root, *sorted(root.glob(f"Imagenet{size}_*"))]
-    train = [path for folder in folders for path in folder.glob("train_data_batch_*") if _number(path)]
-    test = [path for folder in folders for path in (folder / "val_data.npz", folder / "val_data") if path.is_file()]
+    named = [path for path in listing.inside(root) if path.name.startswith(f"Imagenet{size}_")]
+    folders = [root, *filter(listing.is_folder, named)]
+    train = [path for folder in folders for path in listing.inside(folder) if _number(path)]
+    test = [path for folder in folders for path in (folder / "val_data.npz", folder / "val_data")]
+    test = list(filter(listing.is_file, test))
     return {"train": sorted(train, key=_number), "test": test[:1]} if train and test else None
 
 

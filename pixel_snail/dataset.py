@@ -1,6 +1,8 @@
 """A data set: two splits of images, perhaps with labels, and what a user should know of them."""
 
+import collections
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,10 +11,17 @@ from pixel_snail.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images, uint8 [N, H, W, 3], RGB, and their labels, integers [N], if the data set has any."""
+    """Images, and what belongs to each of them. A DataSet checks them.
+
+    Args:
+        images: uint8 [N, H, W, 3], RGB: an array, or what has `shape`, `dtype` and `len` and can be indexed like one.
+        labels: integers [N], if the data set has any.
+        names: the names of the images, if they have any.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -23,6 +32,7 @@ class DataSet:
     """The training and the test split, and their origin.
 
     Args:
+        train: None if the data set is only for testing.
         source: what the images were read from, in words.
         unverified: why the test images may not be the published ones; None if they were verified, or if the data set
             has no published test images.
@@ -30,11 +40,12 @@ class DataSet:
         notes: what a user should know of how the images were read: sentences, such as which pictures were left out.
 
     Raises:
-        UserError: a label is not that of a class. The classes are those of class_names; without names, they count up to
-            the largest label of the training images.
+        UserError: images, labels or names are not of the form that Split describes; there are none; the test images
+            have another shape; or a label is not that of a class. The classes are those of class_names; without names,
+            they count up to the largest label of the training images.
     """
 
-    train: Split
+    train: Split | None
     test: Split
     source: str = ""
     unverified: str | None = None
@@ -42,9 +53,46 @@ class DataSet:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, split in (("training", self.train), ("test", self.test)):
-            if split.labels is None or self.nr_labels is None:
-                continue
+        for name, split in self._splits().items():
+            _check_images(name, split)
+            _check_labels(name, split)
+            if split.names is not None and len(split.names) != len(split):
+                raise UserError(f"the {len(split)} {name} images have {len(split.names)} names: give each one a name")
+        shapes = {name: _shape(split.images)[1:] for name, split in self._splits().items()}
+        if len(set(shapes.values())) > 1:
+            raise UserError(
+                f"the training images are {shapes['training']}, the test images {shapes['test']}: give both the same "
+                "shape"
+            )
+        labelled = [name for name, split in self._splits().items() if split.labels is not None]
+        if len(labelled) == 1 < len(shapes):
+            raise UserError(f"only the {labelled[0]} images have labels: give both splits labels, or none")
+        self._check_classes()
+
+    def _splits(self):
+        return {"training": self.train, "test": self.test} if self.train is not None else {"test": self.test}
+
+    def _check_classes(self):
+        if self.class_names is not None:
+            names = tuple(self.class_names)
+            if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in names):
+                raise UserError(f"class_names must be a tuple of strings, not {self.class_names!r}")
+            if bad := [name for name in names if not _is_text(name)]:
+                raise UserError(f"class_names has {bad[0]!r}, which is no text: give the class another name")
+            twice = [name for name, number in collections.Counter(names).items() if number > 1]
+            if twice:
+                raise UserError(f"class_names has {twice[0]!r} twice: give each class a name of its own")
+            object.__setattr__(self, "class_names", names)  # a list would never equal a checkpoint's tuple
+        if isinstance(self.notes, str):
+            raise UserError("notes must be a tuple of sentences, not a string")
+        if self.nr_labels is None:
+            return
+        for name, split in self._splits().items():
+            if split.labels.max() >= 2**31:
+                raise UserError(
+                    f"{name} image {split.labels.argmax()} has the label {split.labels.max()}: give labels that count "
+                    "from 0"
+                )
             outside = np.flatnonzero((split.labels < 0) | (split.labels >= self.nr_labels))
             if len(outside):
                 raise UserError(
@@ -55,23 +103,87 @@ class DataSet:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(H, W, 3)."""
-        return self.train.images.shape[1:]
+        return _shape(self.test.images)[1:]
 
     @property
     def nr_labels(self) -> int | None:
         """L, the number of classes; labels count from 0. None if the images have no labels."""
-        if self.train.labels is None:
+        labels = (self.test if self.train is None else self.train).labels
+        if labels is None:
             return None
-        return len(self.class_names) if self.class_names else int(self.train.labels.max()) + 1
+        return len(self.class_names) if self.class_names else int(labels.max()) + 1
 
     def sizes(self) -> dict[str, object]:
         """Sizes that workers compare, to make sure that all have the same data set."""
-        return {
-            "the shape of the training images": [len(self.train), *self.image_shape],
-            "the shape of the test images": [len(self.test), *self.image_shape],
-            "the number of classes": self.nr_labels,
+        shapes = {
+            f"the shape of the {name} images": [len(split), *self.image_shape] for name, split in self._splits().items()
         }
+        return shapes | {"the number of classes": self.nr_labels}
 
     def without_labels(self) -> "DataSet":
-        train, test = Split(self.train.images), Split(self.test.images)
+        train, test = (split and dataclasses.replace(split, labels=None) for split in (self.train, self.test))
         return dataclasses.replace(self, train=train, test=test, class_names=None)
+
+
+def _is_text(name):
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # of a file's name that is not UTF-8
+        return False
+    return True
+
+
+def _shape(images):
+    return tuple(images.shape)
+
+
+def _check_images(name, split):
+    """Raises UserError unless the images are of the form that Split describes. Two of them are read."""
+    if not isinstance(split, Split):
+        raise UserError(f"the {name} split is a {type(split).__name__}: give a pixel_snail.dataset.Split")
+    images, must = split.images, f"give the {name} images as an array uint8 [N, H, W, 3]"
+    try:
+        shape, dtype, number = _shape(images), np.dtype(images.dtype), len(images)
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"the {name} images are a {type(images).__name__}: {must}, such as np.stack(images)") from error
+    if dtype != np.uint8:
+        scale = ": round them to whole numbers from 0 to 255 first" if dtype.kind == "f" else ""
+        raise UserError(f"the {name} images are {dtype}, not uint8: {must}, as images.astype(np.uint8) does{scale}")
+    mend = ""
+    if len(shape) == 3 or shape[3:] == (1,):
+        mend = ": grey images need three channels, such as np.repeat(grey[..., None], 3, axis=-1) of grey [N, H, W]"
+    elif len(shape) == 4 and shape[1] == 3 != shape[3]:
+        mend = ", as images.transpose(0, 2, 3, 1) does"
+    if len(shape) != 4 or shape[3] != 3 or number != shape[0] or not all(shape[1:]):
+        raise UserError(f"the {name} images have the shape {shape}: {must}{mend}")
+    if not number:
+        raise UserError(f"there are no {name} images")
+    try:
+        read = np.asarray(images[np.array([number - 1, 0])])
+    except Exception as error:  # of whatever stands in for an array
+        raise UserError(
+            f"the {name} images, a {type(images).__name__}, can't be indexed by an array of numbers in any order "
+            f"({type(error).__name__}): {must}, such as np.asarray(images)"
+        ) from error
+    if (read.dtype, read.shape) != (np.uint8, (2, *shape[1:])):
+        raise UserError(
+            f"two of the {name} images are {read.dtype} {read.shape}, not uint8 {(2, *shape[1:])}: {must}, such as "
+            "np.asarray(images)"
+        )
+
+
+def _check_labels(name, split):
+    labels, must = split.labels, f"give the labels of the {name} images as an array of integers [N]"
+    if labels is None:
+        return
+    if not isinstance(labels, np.ndarray):
+        raise UserError(f"the labels of the {name} images are a {type(labels).__name__}: {must}, as np.asarray does")
+    if labels.ndim == 2 and len(labels) == len(split):
+        raise UserError(
+            f"the labels of the {name} images have the shape {labels.shape}: {must}, as labels.argmax(1) does"
+        )
+    if labels.shape != (len(split),):
+        raise UserError(f"there are {len(split)} {name} images, but labels of the shape {labels.shape}: {must}")
+    if labels.dtype.kind not in "iu":
+        mend = "np.unique(labels, return_inverse=True)[1]" if labels.dtype.kind in "USO" else "labels.astype(int)"
+        raise UserError(f"the labels of the {name} images are {labels.dtype}: {must}, such as {mend}")

@@ -1,6 +1,7 @@
 """What eval.py draws: samples, by class if the network is conditional, and completions of images."""
 
 import argparse
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -146,7 +147,9 @@ def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Seque
         return None
     if nr_labels is None:
         raise UserError("--classes is for networks trained with --class_conditional")
-    known = {str(number): number for number in range(nr_labels)} | {name: i for i, name in enumerate(names or ())}
+    # Names in one of Unicode's forms: keyboards and systems write "é" in different ones.
+    classes, forms = ([unicodedata.normalize("NFC", name) for name in some] for some in (classes, names or ()))
+    known = {str(number): number for number in range(nr_labels)} | {name: i for i, name in enumerate(forms)}
     for name in classes:
         if name not in known:
             of_names = f"; the classes are {', '.join(names)}" if names else ""

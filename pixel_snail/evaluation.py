@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def _evaluate(flags, load_data, cluster):
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't compress: drop --compress")
         if cluster.is_chief:
             print(models.leak_warning(flags.model))
+    if flags.image_size:
+        models.check_side(flags.model, flags.image_size)  # before pictures are converted to it
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
     told = replicas.described(strategy, cluster)
@@ -109,12 +112,13 @@ def _images_and_classes(flags, prefix, data_set):
             f"the network of {prefix} was trained on {nr_labels} classes, but the data set {flags.data_set} has "
             f"{data_set.nr_labels}: evaluate it on the data set of its training"
         )
-    if names and data_set.class_names and names != data_set.class_names:
-        theirs, ours = next(pair for pair in zip(names, data_set.class_names, strict=True) if pair[0] != pair[1])
-        raise UserError(
-            f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, for "
-            f"example {theirs} instead of {ours}: evaluate it on the data set of its training"
-        )
+    for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
+        # Earlier versions kept a name in the one of Unicode's forms in which the system stores it.
+        if unicodedata.normalize("NFC", theirs) != unicodedata.normalize("NFC", ours):
+            raise UserError(
+                f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
+                f"for example {theirs} instead of {ours}: evaluate it on the data set of its training"
+            )
     return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
 
 
@@ -136,6 +140,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
         causal=model.is_causal,
         class_conditional=flags.class_conditional,
         unverified=data_set.unverified,
+        names=test.names,
     )
     print(table.summary(figures), flush=True)
     if flags.compress:

@@ -71,6 +71,7 @@ DATA_DEFAULTS = {
     "skip_bad": False,
     "max_megapixels": MAX_PIXELS // 10**6,
     "test_folder": None,
+    "cache_dir": None,
 }
 """The flags that decide the data set, and their defaults."""
 
@@ -113,7 +114,13 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     )
     add(
         "--test_folder",
-        help="with --data_set=folder: the test folder beside train; without it: test, val, valid or validation",
+        help="with --data_set=folder: the test folder beside train; without it: test, val, valid or validation; for "
+        "eval.py, . takes all pictures",
+    )
+    add(
+        "--cache_dir",
+        type=path,
+        help="where converted pictures go, with --data_set=folder and ImageNet; without it, .pixel_snail in --data_dir",
     )
 
 
@@ -189,7 +196,7 @@ def is_possible(name: str, value: object) -> bool:
         return isinstance(value, str) and value in registries[name]
     if value is None:
         return default is None
-    kind = {"image_size": int, "test_folder": str}.get(name, type(default))
+    kind = {"image_size": int, "test_folder": str, "cache_dir": str}.get(name, type(default))
     return type(value) is kind and (kind is not int or value > 0)
 
 

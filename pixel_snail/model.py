@@ -25,7 +25,7 @@ from pixel_snail.blocks import (
 )
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels import dropout
-from pixel_snail.network import Network
+from pixel_snail.network import Network, check_image_size
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
 from pixel_snail.weights import traced_once
 
@@ -83,8 +83,7 @@ class PixelSNAIL(Network):
             )
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         self.leaks = hier_inputs and max(hier) > 1
-        self.size_multiple = max(hier)
-        self.least_rows = 1 + up
+        self.size_multiple, self.least_rows = self.size_limits(hier, up)
         self.kinds_of_blocks = len(hier)
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
         self.blocks = [
@@ -103,6 +102,11 @@ class PixelSNAIL(Network):
             for i in range(attn_rep)
         ]
         self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix)
+
+    @staticmethod
+    def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
+        """size_multiple and least_rows of a network of these arguments."""
+        return max(hier), 1 + up
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """The mixture's parameters [B, H, W, 10 K] for images x [B, H, W, 3] in [-1, 1] and labels h [B, L].
@@ -226,6 +230,22 @@ leaking = frozenset({"h6_hier4", "h6_1mixhier2", "h6_noup_hier2"})
 def leak_warning(name: str) -> str:
     """The warning for users of a leaking network."""
     return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
+
+
+def check_side(model: str, side: int) -> None:
+    """Raises UserError if a network does not take square images of this side, without making the network.
+
+    A specification of one's own is not checked: it is when its network is made.
+
+    Args:
+        model: a name in `specs`.
+        side: in pixels.
+    """
+    spec = specs[model]
+    if getattr(spec, "func", None) is PixelSNAIL:
+        check_image_size(model, side, side, *PixelSNAIL.size_limits(**spec.keywords))
+    elif spec is PixelCNNpp:
+        check_image_size(model, side, side, spec.size_multiple, spec.least_rows)
 
 
 def build(

@@ -30,6 +30,24 @@ class Description:
     class_names: tuple[str, ...] | None = None
 
 
+def check_image_size(model: str, height: int, width: int, size_multiple: int, least_rows: int) -> None:
+    """Raises UserError if a network does not take images of this size.
+
+    Args:
+        model: the specification's name.
+        height, width: the size.
+        size_multiple, least_rows: see Network.
+    """
+    if height % size_multiple or width % size_multiple:
+        raise UserError(
+            f"{option('model')}={model} takes images whose sides are multiples of {size_multiple}, not {height} x "
+            f"{width}"
+        )
+    if height < least_rows or height * width < 2:
+        least = f"{least_rows} rows" if least_rows > 1 else "2 pixels"
+        raise UserError(f"{option('model')}={model} needs images of at least {least}, not {height} x {width}")
+
+
 class Network(keras.Model):
     """The base of the networks: images to the parameters of the mixture of logistics for each pixel.
 
@@ -85,15 +103,7 @@ class Network(keras.Model):
         Raises:
             UserError: the network does not take images of this size.
         """
-        height, width = image_shape[:2]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise UserError(
-                f"{option('model')}={model} takes images whose sides are multiples of {self.size_multiple}, not "
-                f"{height} x {width}"
-            )
-        if height < self.least_rows or height * width < 2:
-            least = f"{self.least_rows} rows" if self.least_rows > 1 else "2 pixels"
-            raise UserError(f"{option('model')}={model} needs images of at least {least}, not {height} x {width}")
+        check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
         self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
         class_names = tuple(class_names) if class_names else None
         self.description = Description(model, tuple(image_shape), nr_labels, **self.settings, class_names=class_names)

@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import re
-import warnings
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,13 +16,25 @@ from typing import BinaryIO
 import numpy as np
 import PIL
 import PIL.Image
-import PIL.ImageOps
+from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from pixel_snail import metadata
 from pixel_snail.errors import UserError, first_line, option
 
 MAX_PIXELS = 250_000_000
 """How many pixels a picture may have, unless a caller says: enough for the 200 megapixels of a phone."""
-_FORMATS = ["PNG", "JPEG", "WEBP"]
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by EXIF's orientation."""
+_limit_of_pillow = threading.Lock()
+"""Held by who changes PIL.Image.MAX_IMAGE_PIXELS."""
 
 
 def to_8_bits(images: np.ndarray) -> np.ndarray:
@@ -43,10 +55,11 @@ class PictureError(UserError):
         self.reason = reason
 
 
-def read_picture(file: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PNG, JPEG or WebP picture as upright RGB, uint8 [H, W, 3].
 
     Of 16 bits, the upper 8 are kept. What is transparent shows white behind it. An animation gives its first frame.
+    Metadata say how the picture is turned; where they can't be read, it is taken as it is stored.
 
     Args:
         name: the file's name in error messages.
@@ -57,11 +70,9 @@ def read_picture(file: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS)
         UserError: it could not be read this time: the disk failed, or memory ran out.
     """
     try:
-        with _limit_of_pillow(max_pixels):
-            with PIL.Image.open(file, formats=_FORMATS) as image:
-                image.verify()  # the checksums of a PNG's pixels, which Pillow ignores in decoding
-            with PIL.Image.open(file, formats=_FORMATS) as image:
-                return _rgb(image)
+        with open(file, "rb") if isinstance(file, str | Path) else contextlib.nullcontext(file) as stream:
+            form, pixels, orientation = metadata.separated(stream)
+        return _rgb(_opened(form, pixels, max_pixels), pixels, orientation)
     except FileNotFoundError as error:
         raise PictureError(f"there is no file {name}", "not there") from error
     except PIL.Image.DecompressionBombError as error:
@@ -90,29 +101,35 @@ def _refused(name, reason):
     return PictureError(f"{name} is {reason}", reason)
 
 
-@contextlib.contextmanager
-def _limit_of_pillow(max_pixels):
-    """Within it, Pillow refuses pictures of more pixels, and says nothing of others."""
-    before = PIL.Image.MAX_IMAGE_PIXELS
-    PIL.Image.MAX_IMAGE_PIXELS = max_pixels / 2  # above it, Pillow warns; above twice as much, it refuses
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            yield
-    finally:
-        PIL.Image.MAX_IMAGE_PIXELS = before
+def _opened(form, pixels, max_pixels):
+    """The picture, opened but not decoded. Not by PIL.Image.open, whose limit of pixels is the whole program's."""
+    if form == "WEBP":  # its class has that limit too
+        with _limit_of_pillow:
+            before, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, max_pixels / 2  # it refuses twice as many
+            try:
+                image = WebPImagePlugin.WebPImageFile(pixels)
+            finally:
+                PIL.Image.MAX_IMAGE_PIXELS = before
+    else:
+        image = {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile}[form](pixels)
+    if image.width * image.height > max_pixels:
+        raise PIL.Image.DecompressionBombError(f"{image.width * image.height} pixels")
+    return image
 
 
 class _NoExactRGBError(Exception):
     """Says what a picture is that has no exact RGB of 8 bits."""
 
 
-def _rgb(image):
+def _rgb(image, pixels, orientation):
     """A picture that was opened as read_picture returns it."""
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and not image.mode.startswith("I"):
         raise _NoExactRGBError(f"a {image.mode} picture, whose colours have no exact RGB: save it as RGB")
     stored = image.tile[0].args if image.format == "PNG" else None
-    PIL.ImageOps.exif_transpose(image, in_place=True)  # this also decodes the picture
+    with pixels:  # afterwards, its memory is free
+        image.load()
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
     if "A" in image.mode or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
         white = PIL.Image.new("RGB", image.size, "white")

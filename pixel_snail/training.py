@@ -74,6 +74,8 @@ def _train(flags, load_data, cluster):
         prefix = checkpoint.find(flags.load_params)
     told = history.read(prefix) if prefix else None
     so_far = told or History()
+    if flags.image_size:
+        models.check_side(flags.model, flags.image_size)  # before pictures are converted to it
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)

@@ -1,11 +1,22 @@
 """Images to complete, rows to keep and classes, as eval.py reads them, and errors for wrong ones."""
 
+import json
+import shutil
+
 import numpy as np
 import PIL.Image
 import pytest
+from networks import add_spec
 
-from pixel_snail import distribution, drawing
+import eval as eval_command
+import golden_numbers
+import pixel_snail
+import train as train_command
+from benchmarks.counted_training import ONE_BLOCK
+from pixel_snail import checkpoint, distribution, drawing
 from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.reports import table
 
 SHAPE = (6, 4, 3)
 
@@ -93,8 +104,84 @@ def test_classes_of_samples_and_completions():
 
 def test_classes_are_given_by_number_or_name():
     assert drawing.class_numbers(["2", "cat"], 3, ("cat", "dog", "owl")) == [2, 0]
+    assert drawing.class_numbers(["e\N{COMBINING ACUTE ACCENT}"], 2, ("z", "é")) == [1]
+    assert drawing.class_numbers(["é"], 2, ("z", "e\N{COMBINING ACUTE ACCENT}")) == [1]
     assert drawing.class_numbers(None, None, None) is None
     with pytest.raises(UserError, match="--classes is for networks trained with --class_conditional"):
         drawing.class_numbers(["1"], None, None)
     with pytest.raises(UserError, match="there is no class 3, the last is 2"):
         drawing.class_numbers(["3"], 3, None)
+
+
+def nats_of(number):
+    return np.random.default_rng(0).uniform(1, 9, [number, 3])
+
+
+@pytest.mark.parametrize("number", [1, 3, 12])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_result_names_the_images_with_the_most_bits_first(number, named):
+    names = [f"é\n{i}.png" for i in range(number)] if named else None
+    told = {"data_set": "folder", "source": "", "model": "h", "load_params": "", "unverified": None}
+    switches = {"averaged": True, "causal": True, "class_conditional": False}
+    figures = table.result(nats_of(number), SHAPE, **told, **switches, names=names)
+    assert figures["names"] == names
+    bits = nats_of(number).sum(1) / np.log(2) / 72
+    expected = [[names[i] if named else i, bits[i]] for i in sorted(range(number), key=lambda i: -bits[i])]
+    assert [name for name, _ in figures["worst_first"]] == [name for name, _ in expected]
+    np.testing.assert_allclose([value for _, value in figures["worst_first"]], [value for _, value in expected])
+    assert json.loads(json.dumps(figures)) == figures
+    lines = table.table(figures | {"files_bits_per_dim": {}}).splitlines()
+    kind = "images" if named else "images by number, from 0"
+    start = lines.index(f"{'the 10 ' if number > 10 else ''}{kind}, those with the most bits/dim first:") + 1
+    for line, (name, value) in zip(lines[start:], expected[:10], strict=False):
+        assert line.split() == [str(name).replace("\n", "\\n"), f"{value:.4f}"]
+    assert lines[start + min(number, 10)] == ""
+
+
+def test_eval_takes_all_new_pictures_and_tells_the_bits_of_each_by_its_name(tmp_path, capsys, monkeypatch, rng):
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    model = pixel_snail.build("h1", image_shape=(8, 8, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    checkpoint.save(str(tmp_path / "run" / "0" / "params_folder.ckpt"), model.network, optimizer, {})
+    given = ["--data_set=folder", "--image_size=8", "--model=h1", "-q1", "-n4", "-m2", f"--cache_dir={tmp_path}/cache"]
+    (tmp_path / "run" / "flags.json").write_text(json.dumps(vars(train_command.parse_flags(given))))
+    (tmp_path / "new" / "train").mkdir(parents=True)
+    images = rng.integers(0, 256, [5, 8, 8, 3], np.uint8)
+    for image, name in zip(images, ("a", "b", "é", "train/c", "train/d"), strict=True):
+        PIL.Image.fromarray(image).save(tmp_path / "new" / f"{name}.png")
+    argv = [f"-r{tmp_path}/run", "--data_set=folder", f"-i{tmp_path}/new", f"--json={tmp_path}/result.json", "-b5"]
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main([*argv, "--test_folder=."])
+    assert exit_.value.code == 0
+    figures = json.loads((tmp_path / "result.json").read_text())
+    names, order = ["a.png", "b.png", "train/c.png", "train/d.png", "é.png"], [0, 1, 3, 4, 2]
+    assert figures["names"] == names
+    bits = pixel_snail.load(tmp_path / "run").bits_per_dim(images[order], verbose=0)
+    np.testing.assert_allclose(figures["bits_per_dim_per_image"], bits, rtol=1e-5)
+    assert dict(figures["worst_first"]) == dict(zip(names, figures["bits_per_dim_per_image"], strict=True))
+    printed = capsys.readouterr().out
+    assert "bits/dim on 5 of 5 test images of folder" in printed
+    assert all(f"  {name} " in printed for name in names)
+    assert (tmp_path / "cache").exists() and not list((tmp_path / "new").glob(".*"))
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_size_that_the_network_does_not_take_is_refused_before_pictures_are_converted(command, tmp_path, capsys):
+    for i in range(4):
+        PIL.Image.new("RGB", (20, 20), (i, i, i)).save(tmp_path / f"{i}.png")
+    argv = [f"-i{tmp_path}", "--data_set=folder", "--image_size=18", "--model=pxpp"]
+    if command == "eval":
+        prefix = tmp_path / "0" / "params_cifar.ckpt"
+        prefix.parent.mkdir()
+        for ending in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{golden_numbers.checkpoint('pxpp')}{ending}", f"{prefix}{ending}")
+        argv += [f"-r{prefix}"]
+    else:
+        argv += [f"-o{tmp_path}/save"]
+    with pytest.raises(SystemExit) as exit_:
+        {"train": train_command, "eval": eval_command}[command].main(argv)
+    assert exit_.value.code == 2
+    message = "error: --model=pxpp takes images whose sides are multiples of 4, not 18 x 18\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert not (tmp_path / ".pixel_snail").exists()

@@ -49,9 +49,9 @@ def test_missing_packages_are_told_in_one_line():
 @pytest.mark.parametrize(
     "parse, names",
     [
-        (train.parse_flags, ["data_dir", "save_dir", "load_params"]),
-        (eval_command.parse_flags, ["data_dir", "save_dir", "load_params", "json", "complete"]),
-        (cifar10_plotdata.parse_flags, ["data_dir", "save_dir"]),
+        (train.parse_flags, ["data_dir", "cache_dir", "save_dir", "load_params"]),
+        (eval_command.parse_flags, ["data_dir", "cache_dir", "save_dir", "load_params", "json", "complete"]),
+        (cifar10_plotdata.parse_flags, ["data_dir", "cache_dir", "save_dir"]),
     ],
     ids=["train.py", "eval.py", "cifar10_plotdata"],
 )

@@ -250,3 +250,14 @@ def test_the_least_image_has_finite_gradients(name, shape):
         loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, network(x)))
     gradients = tape.gradient(loss, network.trainable_variables)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_the_sizes_that_a_network_takes_are_known_before_it_is_made(name):
+    network = models.specs[name](nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    for side in range(1, 17):
+        if side % network.size_multiple or side < network.least_rows or side < 2:
+            with pytest.raises(UserError, match=f"{name} (takes images whose sides are|needs images of at least)"):
+                models.check_side(name, side)
+        else:
+            models.check_side(name, side)

@@ -1,9 +1,15 @@
 """The result of an evaluation, as JSON and as a table."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pixel_snail import logistic_mixture
+from pixel_snail.errors import printable
 from pixel_snail.reports import comparisons
+
+_WORST = 10
+"""How many images the table names."""
 
 
 def result(
@@ -18,6 +24,7 @@ def result(
     causal: bool,
     class_conditional: bool,
     unverified: str | None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """The content of eval.py's JSON, without `files_bits_per_dim` and what --compress adds.
 
@@ -30,8 +37,10 @@ def result(
         averaged: whether the parameters are the Polyak averages.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was told the labels.
+        names: the names of the images, if they have any.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
+    worst_first = np.argsort(-bits, kind="stable").tolist()
     published = comparisons.paper_test_sets.get(data_set)
     figures = {
         "data_set": data_set,
@@ -49,6 +58,8 @@ def result(
             for channel, bits in zip("RGB", logistic_mixture.bits_per_dim_per_channel(nats, image_shape).T, strict=True)
         },
         "bits_per_dim_per_image": bits.tolist(),
+        "names": None if names is None else list(names),
+        "worst_first": [[i if names is None else names[i], float(bits[i])] for i in worst_first],
         "why_not_comparable": comparisons.why_not_comparable(
             data_set, len(bits), causal, class_conditional, unverified
         ),
@@ -84,6 +95,12 @@ def table(figures: dict[str, object]) -> str:
         f"({figures['source']})"
     )
     lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
+    worst = [(printable(str(name)), bits) for name, bits in figures["worst_first"][:_WORST]]
+    width = max(len(name) for name, _ in worst)
+    whole = "" if len(worst) == figures["images"] else f"the {len(worst)} "
+    kind = "images" if figures["names"] else "images by number, from 0"
+    lines += ["", f"{whole}{kind}, those with the most bits/dim first:"]
+    lines += [f"  {name:{width}} {bits:8.4f}" for name, bits in worst]
     if reason is not None:
         lines += ["", f"Not compared with the paper's figures: {reason}."]
     return "\n".join(["", *lines, ""])

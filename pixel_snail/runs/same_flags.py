@@ -11,7 +11,8 @@ from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 
 _NOT_COMPARED = """
-    data_dir save_dir save_interval save_minutes keep sample_interval sample_batch skip_nonfinite resume new_run
+    data_dir cache_dir save_dir save_interval save_minutes keep sample_interval sample_batch skip_nonfinite resume
+    new_run
 """.split()
 """Flags that do not affect a run's course: --resume goes on with a run that had others of these."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -10,6 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -121,15 +123,14 @@ def test_a_conversion_interrupted_anywhere_goes_on_with_the_same_bad_pictures(at
 
 def test_a_picture_that_vanishes_or_may_not_be_read_is_bad_but_a_failing_disk_is_not(tmp_path, monkeypatch):
     write_pictures(tmp_path, ["train/a.png", "train/b.png", "train/c.png", "test/a.png"])
-    opened = PIL.Image.open
 
     def fails(error):
-        def open_(path, **settings):
-            if Path(path).name == "b.png":
+        def open_(path, mode):
+            if path.name == "b.png":
                 raise error
-            return opened(path, **settings)
+            return open(path, mode)
 
-        monkeypatch.setattr(PIL.Image, "open", open_)
+        monkeypatch.setattr(pictures, "open", open_, raising=False)
 
     for error in (OSError(5, "Input/output error"), MemoryError()):
         fails(error)
@@ -474,3 +475,192 @@ def test_a_record_that_names_the_files_of_something_else_is_not_believed(tmp_pat
     for files in ("../../secret", str(tmp_path / "secret"), "test", 7, None, ["train"]):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"files": files}))
         assert data.load("imagenet", tmp_path).train.images.path == data_set.train.images.path
+
+
+# Names in other forms
+
+
+def test_names_in_another_form_of_unicode_give_the_same_split_order_and_classes(tmp_path):
+    names = [f"{name}/{i:02d}é.png" for name in ("é", "e", "ö", "z") for i in range(10)]
+    sets = []
+    for form in ("NFC", "NFD"):
+        write_pictures(tmp_path / form, [unicodedata.normalize(form, name) for name in names])
+        sets += [load(tmp_path / form), load(tmp_path / form, classes=True)]
+    for one, other in zip(sets[:2], sets[2:], strict=True):
+        assert_same(contents(one), contents(other))
+        assert one.class_names == other.class_names
+        assert [unicodedata.normalize("NFC", name) for name in other.test.names] == one.test.names
+    assert sets[1].class_names == ("e", "z", "é", "ö")
+
+
+def test_folders_in_another_form_of_unicode_are_the_same_class_and_the_same_test_folder(tmp_path):
+    composed, decomposed = "é", "e\N{COMBINING ACUTE ACCENT}"
+    write_pictures(tmp_path, [f"train/{composed}/a.png", f"train/{decomposed}/b.png", "train/z/c.png"])
+    write_pictures(tmp_path, [f"{decomposed}/{decomposed}/d.png"])
+    data_set = load(tmp_path, classes=True, test_folder=composed)
+    assert data_set.class_names == ("z", composed)
+    assert (data_set.train.labels.tolist(), data_set.test.labels.tolist()) == ([0, 1, 1], [1])
+
+
+def test_sets_whose_names_are_ascii_keep_their_tenth(tmp_path):
+    names = [f"{folder}/{i}.png" for folder in ("b", "A", "a-b", "a") for i in range(12)]
+    write_pictures(tmp_path, names)
+    expected = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:5]
+    data_set = load(tmp_path)
+    assert data_set.test.names == sorted(expected, key=lambda name: name.split("/"))
+    assert data_set.train.names == sorted(set(names) - set(expected), key=lambda name: name.split("/"))
+
+
+def test_each_class_gives_its_own_tenth(tmp_path):
+    sizes, tenths = {"many": 41, "ten": 10, "two": 2, "one": 1}, {"many": 5, "ten": 1, "two": 1, "one": 0}
+    names = {name: [f"{name}/{i}.png" for i in range(size)] for name, size in sizes.items()}
+    write_pictures(tmp_path, [name for of_class in names.values() for name in of_class])
+    data_set = load(tmp_path, classes=True)
+    expected = {
+        picture
+        for name, of_class in names.items()
+        for picture in sorted(of_class, key=lambda name: hashlib.sha256(name.encode()).digest())[: tenths[name]]
+    }
+    assert set(data_set.test.names) == expected
+    assert {*data_set.train.names} == {name for of_class in names.values() for name in of_class} - expected
+    for split in (data_set.train, data_set.test):
+        assert [name.split("/")[0] for name in split.names] == [data_set.class_names[i] for i in split.labels]
+    # The split without classes has its own conversion: neither takes the other's place.
+    load(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / converted.FOLDER).rglob("*")}
+    load(tmp_path, classes=True)
+    load(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / converted.FOLDER).rglob("*")} == before
+
+
+# What is read, and what is ignored
+
+OF_SYSTEMS = ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".ipynb_checkpoints"]
+
+
+@pytest.mark.parametrize("name", OF_SYSTEMS)
+def test_folders_that_systems_leave_are_ignored_as_pictures_and_as_classes(name, tmp_path):
+    write_pictures(tmp_path, [f"train/a/{i}.png" for i in range(3)] + ["test/a/0.png"])
+    write_pictures(tmp_path, [f"{place}/{name}/0.png/thumb.png" for place in ("train", "train/a", "test", "test/a")])
+    write_pictures(tmp_path, [f"{name}/a.png"])
+    data_set = load(tmp_path, classes=True)
+    assert (data_set.class_names, data_set.notes) == (("a",), ())
+    assert (len(data_set.train), len(data_set.test)) == (3, 1)
+    shutil.rmtree(tmp_path / "test")
+    assert len(load(tmp_path).train) + len(load(tmp_path).test) == 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jpe", "jfif", "JFIF", "apng"])
+def test_every_suffix_of_the_formats_is_read(suffix, tmp_path):
+    form = "PNG" if suffix == "apng" else "JPEG"
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        PIL.Image.new("RGB", (40, 40), "red").save(tmp_path / split / f"a.{suffix}", form)
+    assert load(tmp_path).test.names == [f"test/a.{suffix}"]
+
+
+@pytest.mark.parametrize(
+    "others, note",
+    [
+        ([], ()),
+        (["train/a.bmp"], ("1 other file is ignored: 1 .bmp",)),
+        (["train/a", "test/B.TIF", "test/c.tif"], ("3 other files are ignored: 2 .tif, 1 without a suffix",)),
+        (
+            [
+                *(f"train/{i}.bmp" for i in range(3)),
+                *(f"test/{i}.gif" for i in range(2)),
+                "test/a",
+                "test/b.x",
+                "test/c.y",
+            ],
+            ("8 other files are ignored: 3 .bmp, 2 .gif, 1 without a suffix, 2 others",),
+        ),
+        (["other/a.bmp", "train/.DS_Store", "train/.x.bmp", "test/@eaDir/a.bmp"], ()),
+    ],
+)
+def test_how_many_other_files_are_ignored_is_said_once(others, note, tmp_path):
+    write_pictures(tmp_path, ["train/a.png", "test/a.png"])
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert load(tmp_path).notes == note
+    if note:
+        (tmp_path / "test" / "a.png").unlink()
+        with pytest.raises(UserError, match=f"pictures for the test split in .* .{note[0]}.$"):
+            load(tmp_path)
+
+
+def test_pictures_that_an_earlier_version_could_not_read_are_tried_again(tmp_path):
+    write_pictures(tmp_path, [f"{split}/{i}.png" for split in ("train", "test") for i in range(3)])
+    write_pictures(tmp_path, ["train/small.png"], size=(9, 9))
+    load(tmp_path, skip_bad=True)
+    for path in (tmp_path / converted.FOLDER).rglob("train.json"):
+        record = json.loads(path.read_text())
+        del record["reader"]
+        path.write_text(json.dumps(record))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / converted.FOLDER).rglob("*.json")}
+    load(tmp_path, skip_bad=True)
+    changed = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == {"train.json"}
+
+
+# Only for testing
+
+
+@pytest.mark.parametrize(
+    "names, test_folder, expected",
+    [
+        (["a.png", "b/c.png", "train/d.png", "test/e.png"], ".", ["a.png", "b/c.png", "test/e.png", "train/d.png"]),
+        (["a.png"], "./", ["a.png"]),
+        (["test/a.png", "b.png"], None, ["test/a.png"]),
+        (["new/a.png", "new/b/c.png", "b.png"], "new", ["new/a.png", "new/b/c.png"]),
+        (["train/a.png", "val/b.png"], None, ["val/b.png"]),
+    ],
+)
+def test_an_evaluation_takes_all_pictures_or_a_test_folder_alone(names, test_folder, expected, tmp_path, monkeypatch):
+    written = write_pictures(tmp_path, names)
+    data_set = load(tmp_path, test_folder=test_folder, only_test=True)
+    assert data_set.test.names == expected
+    np.testing.assert_array_equal(data_set.test.images[:], [written[name][4:36, 2:34] for name in expected])
+    monkeypatch.setattr(pictures, "read_picture", lambda *_: pytest.fail("converted again"))
+    if data_set.train is None:
+        with pytest.raises(UserError, match=r"--test_folder=\S+ makes all pictures|none called train"):
+            load(tmp_path, test_folder=test_folder)
+    assert load(tmp_path, test_folder=test_folder, only_test=True).test.names == expected
+
+
+def test_an_evaluation_without_the_test_folder_of_its_name_says_how_to_take_all(tmp_path):
+    write_pictures(tmp_path, ["a.png"])
+    with pytest.raises(UserError, match=r"--test_folder=val is no folder .*: give the name of one, or \. to take all"):
+        load(tmp_path, test_folder="val", only_test=True)
+
+
+def test_an_evaluation_of_a_tenth_says_how_to_take_all(tmp_path):
+    write_pictures(tmp_path, [f"{i}.png" for i in range(12)])
+    assert load(tmp_path).notes == ()
+    told = load(tmp_path, only_test=True)
+    assert told.notes == ("a tenth of all pictures is the test set; test_folder=. takes all of them",)
+    assert (len(told.train), len(told.test)) == (10, 2)
+
+
+def test_the_classes_of_pictures_for_testing_alone_are_the_folders_of_the_test_set(tmp_path):
+    write_pictures(tmp_path, [f"test/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)])
+    data_set = load(tmp_path, only_test=True, classes=True)
+    assert (data_set.class_names, data_set.test.labels.tolist()) == (("cat", "dog"), [0, 0, 1, 1])
+    data_set = load(tmp_path / "test", only_test=True, classes=True, test_folder=".")
+    assert (data_set.class_names, data_set.test.labels.tolist()) == (("cat", "dog"), [0, 0, 1, 1])
+
+
+def test_names_skip_the_bad_pictures(tmp_path):
+    write_pictures(tmp_path, ["train/a.png", "train/c.png", "test/a.png"])
+    write_pictures(tmp_path, ["train/b.png"], size=(9, 9))
+    assert load(tmp_path, skip_bad=True).train.names == ["train/a.png", "train/c.png"]
+
+
+@pytest.mark.parametrize("flag", ["save_dir", "cache_dir"])
+def test_what_is_written_below_the_pictures_is_refused(flag, tmp_path):
+    write_pictures(tmp_path, [f"{i}.png" for i in range(3)])
+    given = {"data_set": "folder", "data_dir": str(tmp_path), "save_dir": None, "class_conditional": False}
+    flags = command_line.DATA_DEFAULTS | given | {flag: str(tmp_path / "inside")}
+    with pytest.raises(UserError, match=f"--{flag}=.*inside lies in .*: choose a --{flag} outside of it"):
+        data.from_flags(argparse.Namespace(**flags))

@@ -714,6 +714,7 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path, completed
                 ("max_megapixels", 0),
                 ("max_megapixels", None),
                 ("test_folder", 7),
+                ("cache_dir", 7),
             ]
         ),
     ],

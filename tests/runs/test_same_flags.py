@@ -11,7 +11,7 @@ from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import same_flags
 
-ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder")
+ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder", "cache_dir")
 ADDED = (*ADDED_TO_DATA, "lr_to_zero")
 
 
@@ -29,7 +29,13 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "given, found",
-    [([], True), (["--max_megapixels=250"], True), (["--max_megapixels=9"], False), (["--test_folder=val"], False)],
+    [
+        ([], True),
+        (["--max_megapixels=250"], True),
+        (["--max_megapixels=9"], False),
+        (["--test_folder=val"], False),
+        (["--cache_dir=elsewhere"], True),
+    ],
 )
 def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, run):
     flags = train_command.parse_flags(["--data_set=folder", f"-o{run.parent}", *given])
@@ -70,7 +76,9 @@ def test_a_flag_that_was_not_given_is_told_so(run):
         same_flags.newest_run(flags)
 
 
-@pytest.mark.parametrize("given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val", "cache_dir": "/x"}]
+)
 def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run, monkeypatch):
     class Described:
         def __init__(self, prefix):

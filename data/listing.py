@@ -1,0 +1,87 @@
+"""Folders and files looked for so that what can't be read is never taken for absent.
+
+Path.is_dir, Path.is_file, Path.glob and os.walk pass over what may not be looked at, each version of Python over other
+things. Here, whatever is neither there nor surely absent raises OSError, which names it.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_OF_SYSTEMS = {
+    "@eadir",
+    "@recycle",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "__macosx",
+    "lost+found",
+    "system volume information",
+}
+"""Folders that systems leave, in small letters: thumbnails, forks of macOS, bins, what a repair found."""
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of this path, or a link to one."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of this path, or a link to one; a pipe or a device is none."""
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path):
+    try:
+        return os.stat(path).st_mode
+    except ValueError:  # a null character, which no path has
+        return 0
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return 0
+        raise
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is that of a hidden file or folder, or of a folder that a system has left."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def inside(folder: Path) -> list[Path]:
+    """What a folder holds, in the order of the names; nothing, if there is no such folder."""
+    return [folder / name for name in sorted(os.listdir(folder))] if is_folder(folder) else []
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yields the files below a folder; what is hidden is left out, and so are broken links, pipes and devices.
+
+    A folder to which several links lead is read once.
+    """
+    seen, folders = set(), [os.fspath(folder)]
+    while folders:
+        place = folders.pop()
+        real = os.path.realpath(place)
+        if real in seen:  # links may form a circle
+            continue
+        seen.add(real)
+        with os.scandir(place) as entries:
+            found = [entry for entry in entries if not is_hidden(entry.name)]
+        further = []
+        for entry in found:
+            # Only for a link is the system asked again.
+            is_link = entry.is_symlink()
+            if is_folder(entry.path) if is_link else entry.is_dir(follow_symlinks=False):
+                further.append(entry.path)
+            elif is_file(entry.path) if is_link else entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+        folders += sorted(further, reverse=True)
+
+
+def check_readable(folder: Path) -> None:
+    """Raises OSError if a folder, or one below it, can't be listed. There need not be such a folder."""
+    if is_folder(folder):
+        for _ in below(folder):
+            pass

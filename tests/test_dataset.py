@@ -1,0 +1,198 @@
+"""A DataSet checks what it is given: a loader's mistake is told in one line that says how to mend it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import train as train_command
+from data import converted
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, [6, 4, 5, 3], np.uint8)
+LABELS = np.arange(6) % 3
+
+
+class Indexed:
+    """Stands for arrays of other libraries."""
+
+    def __init__(self, content, shape=None, dtype=None):
+        self.content, self.shape, self.dtype = content, shape or content.shape, dtype or content.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        return self.content[index]
+
+
+class InOrder(Indexed):
+    """Takes only numbers in rising order, as h5py does."""
+
+    def __getitem__(self, index):
+        if np.ndim(index) and (np.diff(index) <= 0).any():
+            raise TypeError("Indexing elements must be in increasing order")
+        return self.content[index]
+
+
+def of(images=IMAGES, labels=None, **settings):
+    return DataSet(Split(images, labels), Split(IMAGES, None if labels is None else LABELS), **settings)
+
+
+BAD = {
+    "a list of images": (lambda: of(list(IMAGES)), "the training images are a list: give .*, such as np.stack"),
+    "no images": (lambda: of(None), "the training images are a NoneType: give"),
+    "a number": (lambda: of(np.uint8(7)), "the training images are a uint8: give"),
+    "a tensor": (
+        lambda: of(tf.constant(IMAGES)),
+        "the training images, a EagerTensor, can't be indexed|are a EagerTensor",
+    ),
+    "floats": (
+        lambda: of(IMAGES / 255),
+        r"are float64, not uint8: .*astype\(np.uint8\) does: round them to whole numbers",
+    ),
+    "int64": (lambda: of(IMAGES.astype(int)), r"are int64, not uint8: give .*astype\(np.uint8\) does$"),
+    "objects": (lambda: of(IMAGES.astype(object)), "are object, not uint8"),
+    "booleans": (lambda: of(IMAGES > 99), "are bool, not uint8"),
+    "one image": (lambda: of(IMAGES[0]), r"have the shape \(4, 5, 3\): give"),
+    "grey": (lambda: of(IMAGES[..., 0]), r"have the shape \(6, 4, 5\): .*: grey images need three channels"),
+    "one channel": (lambda: of(IMAGES[..., :1]), r"\(6, 4, 5, 1\): .*: grey images need three channels"),
+    "alpha": (lambda: of(IMAGES[..., [0, 1, 2, 2]]), r"have the shape \(6, 4, 5, 4\): give"),
+    "channels first": (lambda: of(IMAGES.transpose(0, 3, 1, 2)), r"\(6, 3, 4, 5\): .*images.transpose\(0, 2, 3, 1\)"),
+    "flat": (lambda: of(IMAGES.reshape(6, -1)), r"have the shape \(6, 60\): give"),
+    "no pixels": (lambda: of(IMAGES[:, :0]), r"have the shape \(6, 0, 5, 3\): give"),
+    "empty": (lambda: of(IMAGES[:0]), "there are no training images"),
+    "empty test": (lambda: DataSet(Split(IMAGES), Split(IMAGES[:0])), "there are no test images"),
+    "bad test": (lambda: DataSet(Split(IMAGES), Split(IMAGES / 9)), "the test images are float64, not uint8"),
+    "no split": (
+        lambda: DataSet(IMAGES, Split(IMAGES)),
+        "the training split is a ndarray: give a pixel_snail.dataset.Sp",
+    ),
+    "no test split": (lambda: DataSet(Split(IMAGES), None), "the test split is a NoneType: give"),
+    "other sizes": (
+        lambda: DataSet(Split(IMAGES), Split(IMAGES[:, :2])),
+        r"the training images are \(4, 5, 3\), the test images \(2, 5, 3\): give both the same shape",
+    ),
+    "in rising order": (
+        lambda: of(InOrder(IMAGES)),
+        r"InOrder, can't be indexed by .* in any order \(TypeError\): give",
+    ),
+    "of another shape inside": (
+        lambda: of(Indexed(IMAGES[:, 0], IMAGES.shape)),
+        r"are uint8 \(2, 5, 3\), not uint8 \(2, 4",
+    ),
+    "of another type inside": (lambda: of(Indexed(IMAGES / 9, dtype=np.uint8)), "images are float64 .*, not uint8"),
+    "strings as labels": (
+        lambda: of(labels=np.array(list("abcabc"))),
+        r"are <U1: .*such as np.unique\(labels, return_in",
+    ),
+    "objects as labels": (lambda: of(labels=np.array(list("abcabc"), object)), r"are object: .*np.unique"),
+    "one-hot labels": (
+        lambda: of(labels=np.eye(3)[LABELS]),
+        r"have the shape \(6, 3\): .*, as labels.argmax\(1\) does",
+    ),
+    "floats as labels": (lambda: of(labels=LABELS / 1), r"are float64: .*labels.astype\(int\)"),
+    "booleans as labels": (lambda: of(labels=LABELS > 1), r"are bool: .*labels.astype\(int\)"),
+    "a list of labels": (
+        lambda: of(labels=list(LABELS)),
+        r"the labels of the training images are a list: .*np.asarray",
+    ),
+    "fewer labels": (
+        lambda: of(labels=LABELS[:5]),
+        r"there are 6 training images, but labels of the shape \(5,\): give",
+    ),
+    "a single label": (lambda: of(labels=np.array(1)), r"there are 6 training images, but labels of the shape \(\)"),
+    "labels of one split": (
+        lambda: DataSet(Split(IMAGES, LABELS), Split(IMAGES)),
+        "only the training images have labels: give both splits labels, or none",
+    ),
+    "a negative label": (lambda: of(labels=LABELS - 1), "training image 0 has the label -1"),
+    "huge labels": (lambda: of(labels=LABELS + (1 << 40)), "training image 2 has the label 1099511627778: .* from 0"),
+    "a label beyond the names": (
+        lambda: of(labels=LABELS, class_names=("a", "b")),
+        "image 2 has the label 2, but the cl",
+    ),
+    "a name twice": (lambda: of(labels=LABELS, class_names=("a", "b", "a")), "class_names has 'a' twice: give each"),
+    "numbers as names": (lambda: of(labels=LABELS, class_names=(0, 1, 2)), "class_names must be a tuple of strings"),
+    "a string of names": (lambda: of(labels=LABELS, class_names="abc"), "class_names must be a tuple of strings"),
+    "a name that is no text": (
+        lambda: of(labels=LABELS, class_names=("a", "b", "\udcff")),
+        "class_names .* is no text",
+    ),
+    "a string of notes": (lambda: of(notes="a note"), "notes must be a tuple of sentences"),
+    "fewer names of images": (
+        lambda: DataSet(Split(IMAGES, names=["a"]), Split(IMAGES)),
+        "the 6 training images have 1 names: give each one a name",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_told_in_one_line(name):
+    make, message = BAD[name]
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert str(error.value).isprintable()
+
+
+def test_everything_that_is_indexed_like_an_array_is_taken(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    IMAGES.tofile(tmp_path / "a.images")
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for images in (
+        IMAGES,
+        IMAGES[:1],
+        IMAGES[::-1],
+        np.broadcast_to(IMAGES[0], IMAGES.shape),
+        mapped,
+        converted.MappedImages(tmp_path / "a.images", IMAGES.shape),
+        Indexed(IMAGES),
+    ):
+        assert of(images).image_shape == (4, 5, 3)
+    for kind in (np.int8, np.uint8, np.int32, np.uint64, ">i8"):
+        assert of(labels=LABELS.astype(kind)).nr_labels == 3
+    assert of(labels=LABELS, class_names=["a", "b", "c", "d"]).class_names == ("a", "b", "c", "d")
+
+
+def test_images_are_not_read_as_a_whole():
+    class Counted(Indexed):
+        def __getitem__(self, index):
+            nonlocal read
+            read += len(index)
+            return np.zeros([len(index), *self.shape[1:]], np.uint8)
+
+    read = 0
+    of(Counted(None, (1 << 40, 4, 5, 3), np.uint8))
+    assert read == 2
+
+
+def test_a_set_for_testing_alone_has_the_shape_and_the_labels_of_its_test_images():
+    data_set = DataSet(None, Split(IMAGES, LABELS, names=list("abcdef")))
+    assert (data_set.image_shape, data_set.nr_labels) == ((4, 5, 3), 3)
+    assert data_set.sizes() == {"the shape of the test images": [6, 4, 5, 3], "the number of classes": 3}
+    plain = data_set.without_labels()
+    assert (plain.train, plain.test.labels, plain.test.names) == (None, None, list("abcdef"))
+
+
+@pytest.mark.parametrize(
+    "loader, message",
+    [
+        (lambda _: of(IMAGES / 255), "the training images are float64, not uint8"),
+        (lambda _: of(labels=LABELS[:2]), "but labels of the shape (2,)"),
+        (
+            lambda _: (IMAGES, IMAGES),
+            "the loader of the data set mine returns a tuple: let it return a pixel_snail.data",
+        ),
+        (lambda _: None, "returns a NoneType"),
+        (lambda _: DataSet(None, Split(IMAGES)), "the data set mine has no training images: it is for eval.py only"),
+    ],
+)
+def test_a_command_tells_a_mistake_of_a_loader_in_one_line(loader, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(data.data_sets, "mine", loader)
+    with pytest.raises(SystemExit) as exit_:
+        train_command.main(["--data_set=mine", f"-o{tmp_path}"])
+    assert exit_.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1
+    assert message in told
