@@ -149,12 +149,13 @@ def _repeat_pixels(x, size):
     return tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, size**2]), size) if size > 1 else x
 
 
-def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray]:
+def naive_sampler(predict: Callable[..., tf.Tensor], temperature: float = 1.0) -> Callable[..., np.ndarray]:
     """A function that draws images the original's way: for each pixel, it computes the whole network.
 
     Args:
         predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three tensors
             [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn given R, B given both.
+        temperature: scales the noise.
 
     Returns:
         draw(u_mix [B, H, W, K], u_logistic [B, H, W, 3], labels or None) -> images in [-1, 1], [B, H, W, 3].
@@ -173,12 +174,14 @@ def naive_sampler(predict: Callable[..., tf.Tensor]) -> Callable[..., np.ndarray
                         outputs = predict(canvas, h)
                     of_pixel = [l[:, y, x] for l in outputs]
                     value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
-                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel]
+                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel], temperature
                     )
                     this_channel = tf.reshape(tf.range(3) == channel, [1, 1, 1, 3])
                     canvas = tf.where(here & this_channel, value[:, None, None, None], canvas)
             else:
-                pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs[:, y, x], u_mix, u_logistic)
+                pixel = logistic_mixture.sample_from_discretized_mix_logistic(
+                    outputs[:, y, x], u_mix, u_logistic, temperature
+                )
                 canvas = tf.where(here, pixel[:, None, None], canvas)
         return canvas
 

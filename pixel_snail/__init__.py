@@ -8,10 +8,16 @@
     model.network                                 # the keras.Model
 
 `specs` has the specifications of the 17 networks by name, `build` makes an untrained one. Mistakes raise UserError, a
-ValueError whose message says what to do. TensorFlow is imported when one of these names is first used.
+ValueError whose message says what to do.
+
+TensorFlow is imported when one of these names is first used: commands report a mistake in their flags without the
+seconds that the import takes. Keras learns the classes of the networks, which their .keras files name, as soon as both
+packages are imported, in whichever order.
 """
 
 import importlib
+import os
+import sys
 
 _MODULES = {
     "Distribution": "pixel_snail.distribution",
@@ -32,3 +38,34 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _KerasFinder:
+    """Has the program's own `import keras` run Keras on TensorFlow, and import the networks after it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
+        if spec is not None and "pixel_snail.backend" not in sys.modules:  # which imports Keras by itself
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: self._execute(execute, module)
+        return spec
+
+    def _execute(self, execute, module):
+        before = os.environ.get("KERAS_BACKEND")
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        try:
+            execute(module)
+        finally:
+            os.environ.pop("KERAS_BACKEND")
+            if before is not None:
+                os.environ["KERAS_BACKEND"] = before
+        importlib.import_module("pixel_snail.model")
+
+
+if "keras" in sys.modules:
+    importlib.import_module("pixel_snail.model")
+else:
+    sys.meta_path.insert(0, _KerasFinder())

@@ -68,8 +68,13 @@ def _batches(split, order, batch_size, replicas, own):
     size = batch_size // replicas
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
+    def chosen(indices):
+        # Images in an HDF5 file can only be chosen in increasing order, each of them once.
+        different, places = np.unique(indices, return_inverse=True)
+        return np.ascontiguousarray(split.images[different])[places]
+
     def read(indices):
-        batch = {"images": tf.numpy_function(split.images.__getitem__, [indices], tf.uint8, stateful=False)}
+        batch = {"images": tf.numpy_function(chosen, [indices], tf.uint8, stateful=False)}
         batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
         if split.labels is not None:
             batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)

@@ -46,12 +46,12 @@ _NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the
 
 
 def variable_names(network: keras.Model) -> list[str]:
-    """The original's names of `network.trainable_variables`, in order: `model/conv2d_0/V`, `model/conv2d_0/g`, ...
+    """The original's names of `network.weights`, in order: `model/conv2d_0/V`, `model/conv2d_0/g`, ...
 
     The original numbers the layers of each kind over the whole network, in order of creation.
     """
     names, counters = [], {}
-    for variable in network.trainable_variables:
+    for variable in network.weights:
         kind, leaf = variable.path.split("/")[-2:]
         if leaf in ("V", "hw"):
             counters[kind] = counters.get(kind, -1) + 1
@@ -286,7 +286,7 @@ def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None
         UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely option.
     """
     names = variable_names(network)
-    shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.trainable_variables, strict=True)}
+    shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.weights, strict=True)}
     opened.check_network(shapes, network.description)
     # All is read before anything is assigned: an error leaves the network as it was.
     values = opened.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
@@ -303,7 +303,7 @@ def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
-    for variable, value in zip(network.trainable_variables, values, strict=True):
+    for variable, value in zip(network.weights, values, strict=True):
         variable.assign(value)
 
 
@@ -336,7 +336,7 @@ def _state(network, optimizer):
     averages, velocities, momentums = (
         optimizer.split(vector.value) for vector in (optimizer.average, optimizer.velocity, optimizer.momentum)
     )
-    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, network.trainable_variables, strict=True)}
+    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, network.weights, strict=True)}
     state |= {name + AVERAGE: average for name, average in zip(names, averages, strict=True)}
     state[_STEPS] = tf.cast(optimizer.iterations.value, tf.int64)
     state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)

@@ -2,7 +2,9 @@
 
 import functools
 import math
+import numbers
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -10,11 +12,11 @@ import numpy as np
 
 from pixel_snail import checkpoint, logistic_mixture, paths, sampling, steps
 from pixel_snail import model as models
-from pixel_snail.backend import tf
+from pixel_snail.backend import keras, tf
 from pixel_snail.coding import container
 from pixel_snail.coding.archive import Archiver
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, is_whole, option
+from pixel_snail.errors import UserError, first_line, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices
 from pixel_snail.parallel.cluster import Cluster
@@ -23,7 +25,8 @@ from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import fold
 
 Images = np.ndarray | tf.Tensor
-"""uint8 [N, H, W, 3], RGB."""
+"""uint8 [N, H, W, 3], RGB: also tensors of other libraries, lists of images, and what is indexed like an array and read
+only where it is indexed, such as h5py's data sets."""
 
 Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 """Integers [N] from 0 to nr_labels - 1."""
@@ -34,7 +37,8 @@ class Distribution:
 
     Images go in and come out as uint8 [N, H, W, 3], RGB, in numpy arrays or tensors; any number of them, which are
     computed in batches. Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it.
-    A network that is conditional on classes needs `labels`, integers [N] from 0 to nr_labels - 1.
+    A network that is conditional on classes needs `labels`, integers [N] from 0 to nr_labels - 1. Any number of threads
+    may call the methods: all get what one after another would get.
 
         model = pixel_snail.load("data/save/demo")
         model.bits_per_dim(images)                       # float64 [N]
@@ -54,11 +58,19 @@ class Distribution:
         nr_labels: the number of classes; None: the network is not conditional.
         class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
+
+    Raises:
+        UserError: `network` is another Keras model, or has not been built.
     """
 
     def __init__(
         self, network: Network, strategy: tf.distribute.Strategy | None = None, cluster: Cluster | None = None
     ):
+        if not isinstance(network, Network) or network.description is None:
+            raise UserError(
+                f"network must be one of pixel_snail.build or pixel_snail.load, or read from its .keras file, not "
+                f"{type(network).__name__}"
+            )
         self.network = network
         self.spec = network.description.model
         self.image_shape = network.description.image_shape
@@ -70,9 +82,17 @@ class Distribution:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
         self._test_step = steps.test_step(self._strategy, network)
-        self._parameters = lambda: network.trainable_variables
-        self._drawers = {}
+        self._parameters = lambda: network.weights
+        self._drawer = functools.cache(functools.partial(sampling.drawer, network))
+        self._archiver = functools.cache(functools.partial(Archiver, network))
+        self._lock = threading.Lock()
         self._has_warned = False
+
+    def __reduce__(self):
+        """Pickles the network, as Keras does; a copy computes on its own machine."""
+        if self._cluster is not None or self._strategy is not tf.distribute.get_strategy():
+            raise UserError("a Distribution with a strategy or a cluster can't be pickled or copied: load it again")
+        return Distribution, (self.network,)
 
     def __repr__(self) -> str:
         labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
@@ -120,6 +140,7 @@ class Distribution:
         Yields:
             float32 [b, H, W, 3], of the next b images: each channel's, given the channels and pixels before it.
         """
+        self._check_scope()
         images = self._checked_images(images)
         split = Split(images, self._checked_labels(labels, len(images)))
         if not is_whole(batch_size, least=1):
@@ -171,7 +192,7 @@ class Distribution:
         """
         images = self._checked_images(images)
         keep_rows = rows_to_keep(keep_rows, self.image_shape)
-        given = from_8_bits(images)
+        given = from_8_bits(np.asarray(images[:]))
         drawn = self.draw(
             len(images), labels, seed=seed, temperature=temperature, given=given, keep_rows=keep_rows, verbose=verbose
         )
@@ -199,22 +220,22 @@ class Distribution:
         Raises:
             UserError: as in sample.
         """
+        self._check_scope()
         if not self.is_causal:
             raise UserError(f"{models.leak_warning(self.spec)}, and it can't sample")
         if not is_whole(number, least=0):
             raise UserError(f"number={number!r} is not a whole number, 0 or more")
         if not is_whole(seed, least=0):
             raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
-        if not 0 <= temperature < math.inf:
+        if not _is_number(temperature) or not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature!r} is not a number, 0 or more")
         labels = self._checked_labels(labels, number)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
-        settings = temperature, batch_on_gpu
-        if settings not in self._drawers:
-            self._drawers[settings] = sampling.drawer(self.network, batch_on_gpu, temperature)
-        weights = fold(self.network, self.network.trainable_variables)
-        return self._drawers[settings](weights, number, seed, labels, given, keep_rows, verbose)
+        with self._lock:  # threads that draw share the drawer, which is compiled once
+            draw = self._drawer(batch_on_gpu)
+        weights = fold(self.network, self.network.weights)
+        return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
 
     def compress(
         self,
@@ -281,13 +302,14 @@ class Distribution:
             labels: as in log_prob.
             seed: of dropout, which is active.
         """
-        images = self._checked_images(images)
-        steps.initialise(self.network, {"images": images[:], "labels": self._checked_labels(labels, len(images))}, seed)
+        images = np.asarray(self._checked_images(images)[:])
+        steps.initialise(self.network, {"images": images, "labels": self._checked_labels(labels, len(images))}, seed)
 
-    @functools.cached_property
+    @property
     def archiver(self) -> Archiver:
         """What writes and reads files of images. It raises UserError if the network leaks."""
-        return Archiver(self.network)
+        with self._lock:
+            return self._archiver()
 
     def _nats_per_channel(self, images, labels, batch_size, verbose):
         if not self.is_causal and not self._has_warned:
@@ -297,18 +319,23 @@ class Distribution:
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
         return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
 
+    def _check_scope(self):
+        if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not self._strategy:
+            raise UserError(
+                "this was called within another strategy's scope: call it outside of it, and give the strategy to "
+                "pixel_snail.load or Distribution"
+            )
+
     def _checked_images(self, images):
         expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
         if isinstance(images, (str, os.PathLike)):
             raise UserError(
                 f"images must be {expected}, not a path: read the picture first, with PIL.Image for example"
             )
-        if isinstance(images, tf.Tensor) or not hasattr(images, "dtype"):
-            images = np.asarray(images)
-        shape, dtype = tuple(images.shape), np.dtype(images.dtype)
-        if dtype != np.uint8 or shape[1:] != tuple(self.image_shape):
-            hint = "; images in [0, 1] become so by np.uint8(np.round(255 * images))" if dtype.kind == "f" else ""
-            raise UserError(f"images must be {expected}, not {dtype} {list(shape)}{hint}")
+        images = _as_array(images, f"images must be {expected}")
+        if images.dtype != np.uint8 or tuple(images.shape[1:]) != tuple(self.image_shape):
+            hint = _how_to_convert(images, tuple(self.image_shape))
+            raise UserError(f"images must be {expected}, not {images.dtype} {list(images.shape)}{hint}")
         return images
 
     def _checked_labels(self, labels, number):
@@ -318,7 +345,7 @@ class Distribution:
             return None
         if labels is None:
             raise UserError(f"the network is conditional on {self.nr_labels} classes: give labels, integers [{number}]")
-        labels = np.asarray(labels)
+        labels = np.asarray(_as_array(labels, f"labels must be integers [{number}]"))
         if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
             raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
         outside = np.flatnonzero((labels < 0) | (labels >= self.nr_labels))
@@ -351,7 +378,8 @@ def load(
 
     Args:
         path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
-            or a checkpoint that checkpoint.find has opened.
+            or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster; or a
+            checkpoint that checkpoint.find has opened.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
         image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
         nr_labels: the number of classes; by default as many as the checkpoint has.
@@ -361,7 +389,17 @@ def load(
     Raises:
         UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
     """
-    opened = path if isinstance(path, checkpoint.Reader) else checkpoint.find(paths.expanded(os.fspath(path)))
+    opened = path
+    if not isinstance(path, checkpoint.Reader):
+        path = paths.expanded(os.fspath(path))
+        if path.endswith(".keras") and os.path.isfile(path):
+            chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
+            if not averaged or any(value is not None for value in chosen):
+                raise UserError(
+                    f"{path} is a Keras file, which has one network and no averages: leave the keywords out"
+                )
+            return Distribution(_read_keras_file(path, strategy), strategy, cluster)
+        opened = checkpoint.find(path)
     told = opened.description()
     given = {
         "model": model,
@@ -422,6 +460,50 @@ def build(
         "dropout_p": dropout_p,
     }
     return Distribution(models.build(model, tuple(image_shape), nr_labels, **settings))
+
+
+def _read_keras_file(path, strategy):
+    try:
+        with (strategy or tf.distribute.get_strategy()).scope():
+            return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # on a broken file, Keras raises nearly anything
+        raise UserError(f"{path} is not a Keras file that can be read: {first_line(error)}") from error
+
+
+def _as_array(values, must_be):
+    """Values as an array, or as they are if they are indexed like one; `must_be` begins the message of the UserError.
+
+    What is indexed like an array, such as h5py's data sets, may be larger than memory.
+    """
+    if isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "__getitem__"):
+        return values
+    try:
+        return np.asarray(values)
+    except Exception as error:  # of unequal images, and what tensors of other libraries raise
+        shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
+        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+        why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"
+        raise UserError(f"{must_be}, not {type(values).__name__}: {why}") from error
+
+
+def _how_to_convert(images, image_shape):
+    """How images become what is needed, as the end of a message; "" where their values do not tell."""
+    if tuple(images.shape) == image_shape and images.dtype == np.uint8:
+        return "; a single image is a batch of one as images[None]"
+    if images.dtype.kind not in "fiu" or not isinstance(images, np.ndarray) or not images.size:
+        return ""
+    low, high = images.min(), images.max()
+    if images.dtype.kind == "f" and 0 <= low <= high <= 1:
+        return "; if black is 0 and white is 1, they become so by np.uint8(np.round(255 * images))"
+    if images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
+        return "; if black is -1 and white is 1, they become so by np.uint8(np.round(127.5 * images + 127.5))"
+    if low >= 0 and 1 < high <= 255:
+        return "; if black is 0 and white is 255, they become so by np.uint8(np.round(images))"
+    return ""
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:

@@ -85,7 +85,7 @@ def _evaluate(flags, load_data, cluster):
         cluster=cluster,
     )
     cluster.check_agreement(data_set.sizes() if data_set else {})
-    cluster.check_same_checkpoint(model.network.trainable_variables)
+    cluster.check_same_checkpoint(model.network.weights)
     figures = _test(flags, opened.prefix, cluster, model, data_set) if data_set else {}
     if draw:
         print(draw(model))

@@ -5,6 +5,7 @@ resnet_nonlinearity and dropout_p. All but pxpp are PixelSNAIL with some argumen
 """
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 
 from pixel_snail import nn
@@ -255,6 +256,9 @@ def build(
     for name in ("nr_resnet", "nr_filters", "nr_logistic_mix"):
         if not is_whole(settings.get(name, 1), least=1):
             raise UserError(f"{option(name)}={settings[name]!r} is not a whole number above 0")
+    dropout_p = settings.get("dropout_p", 0.5)
+    if not isinstance(dropout_p, numbers.Real) or not 0 <= dropout_p < 1:
+        raise UserError(f"{option('dropout_p')}={dropout_p!r} is not a number in [0, 1)")
     if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
     return specs[model](**settings).build_for(model, image_shape, nr_labels, class_names)

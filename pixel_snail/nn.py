@@ -9,11 +9,13 @@ gated_resnet, Salimans et al. 2017 (PixelCNN++); causal_attention, PixelSNAIL, s
 Causal layers can also be called with a `cache` (see cache.py): then they compute one row or one pixel of their map.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from pixel_snail.backend import keras, tf
+from pixel_snail.errors import UserError
 from pixel_snail.kernels import attention, convolution, dropout, elementwise
 from pixel_snail.weights import LabelWeights, Layer, PixelFilter, TransformedFilter, WeightNormalised
 
@@ -324,6 +326,13 @@ nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 }
 """The names that --resnet_nonlinearity takes."""
 
+fast_nonlinearities = {
+    concat_elu: elementwise.CONCAT_ELU,
+    tf.nn.elu: elementwise.ELU,
+    tf.nn.relu: elementwise.RELU,
+}
+"""Functions of `nonlinearities` with a faster form. Of others, TensorFlow derives the gradient."""
+
 
 class gated_resnet(Layer):
     """A residual block with a gate, [B, H, W, F] -> [B, H, W, F] (paper, figure 3, grey box; PixelCNN++).
@@ -340,10 +349,15 @@ class gated_resnet(Layer):
         conv: a layer class, called as conv(num_filters, init_scale=...). It decides which pixels are seen.
         nonlinearity: a name in `nonlinearities`.
         dropout_p: the probability of zeroing an element; dropout acts only in calls with a seed.
+
+    Raises:
+        UserError: `nonlinearities` has no such name.
     """
 
     def __init__(self, conv: type[keras.layers.Layer], nonlinearity: str = "elu", dropout_p: float = 0.0):
         super().__init__()
+        if nonlinearity not in nonlinearities:
+            raise UserError(f"unknown nonlinearity {nonlinearity!r}; known: {', '.join(sorted(nonlinearities))}")
         self.conv = conv
         self.nonlinearity = nonlinearity
         self.dropout_p = dropout_p
@@ -368,16 +382,17 @@ class gated_resnet(Layer):
 
     def _convolved(self, conv, x, seed=None, cache=None):
         """conv(f(x)), with dropout in between if there is a seed."""
+        f = nonlinearities[self.nonlinearity]
         if cache is not None:
-            return conv(nonlinearities[self.nonlinearity](x), cache=cache)
+            return conv(f(x), cache=cache)
         # Nonlinearity, dropout and the convolution's margins are one pass over memory.
         settings = {"has_margins": True} if isinstance(conv, conv2d) else {}
         margins = conv.margins(x.shape) if settings else None
         random = None
         if seed is not None and self.dropout_p:
-            channels = x.shape[-1] * (2 if self.nonlinearity == "concat_elu" else 1)
-            random = dropout.random_words([*_shape(x)[:-1], channels], self.dropout_p, seed)
-        return conv(elementwise.activate(x, self.nonlinearity, margins, random, self.dropout_p), **settings)
+            random = dropout.random_words([*_shape(x)[:-1], _channels_of(f, x.shape[-1])], self.dropout_p, seed)
+        fast = fast_nonlinearities.get(f) or elementwise.Nonlinearity(f)
+        return conv(elementwise.activate(x, fast, margins, random, self.dropout_p), **settings)
 
 
 QUERY_CHUNKS = 4  # measured: more chunks skip more hidden keys, but each costs a few more operations
@@ -441,6 +456,13 @@ def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
 
 
 # Helpers
+
+
+@functools.cache
+def _channels_of(f, channels):
+    """The number of channels of f(x) for x of so many channels."""
+    with tf.init_scope():
+        return f(tf.zeros([1, channels])).shape[-1]
 
 
 def _moved(x, axis, step):

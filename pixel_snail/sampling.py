@@ -1,7 +1,9 @@
 """Draws images pixel by pixel, in raster order."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,18 +27,18 @@ F 256.
 """
 
 
-def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -> Callable[..., np.ndarray]:
+def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
     """A function that draws any number of images with a causal network, a batch at a time.
 
     Args:
         batch_on_gpu: images drawn at a time on a GPU; on a CPU, BATCH_ON_CPU are.
-        temperature: scales the noise: of the choice among mixture components, and of the logistic distributions.
 
     Returns:
-        draw(weights, number, seed, classes=None, given=None, keep_rows=0, verbose=1) -> images, float32 in [-1, 1],
-        [number, H, W, 3], not rounded to 8 bits. `weights` are weights.fold's; `classes` [number] are needed by a
-        conditional network; of images `given` [number, H, W, 3], the upper `keep_rows` rows are kept. It raises
-        UserError if the parameters are not finite.
+        draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1) -> images,
+        float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits. `weights` are weights.fold's; `classes` [number]
+        are needed by a conditional network; of images `given` [number, H, W, 3], the upper `keep_rows` rows are kept;
+        `temperature` scales the noise: of the choice among mixture components, and of the logistic distributions. It
+        raises UserError if the parameters are not finite.
 
     Raises:
         UserError: a batch needs more memory than the machine has.
@@ -44,9 +46,9 @@ def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -
     description = network.description
     batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
     check_memory(network, batch)
-    draw_batch = batch_drawer(network, batch, temperature)
+    draw_batch = batch_drawer(network, batch)
 
-    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, verbose=1):
+    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1):
         images = []
         for first in range(0, number, batch):
             last = min(first + batch, number)
@@ -58,6 +60,7 @@ def drawer(network: Network, batch_on_gpu: int = 32, temperature: float = 1.0) -
                 h=tf.one_hot(classes[chosen], description.nr_labels) if description.nr_labels else None,
                 given=None if given is None else given[chosen],
                 keep_rows=keep_rows,
+                temperature=temperature,
                 title=f"sampling {first + 1}-{last} of {number}",
                 verbose=verbose,
             )
@@ -83,8 +86,15 @@ def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], n
     return np.split(np.stack(draws), [nr_mix], -1)
 
 
+_first_run = threading.Lock()
+"""Held while a row function runs for the first time. The library that TensorFlow 2.21 runs compiled sums through
+sometimes crashes if two threads set it up at once."""
+
+
 class RowByRow:
     """Computes the pixels of a batch of images with a causal network, row by row; each pixel's features once.
+
+    Any number of threads may use it: one batch is computed after another.
 
     Args:
         network: the network.
@@ -94,10 +104,8 @@ class RowByRow:
             the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, 3] in [-1, 1];
             `kept` are results, [B, ...] each.
         kept: the types of these results.
-        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly.
-
-    Attributes:
-        is_compiled: whether a row has been compiled. A network of period p compiles its first p rows.
+        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly. A
+            network of period p compiles its first p rows.
     """
 
     def __init__(self, network: Network, batch: int, choose: Callable, kept: Sequence[tf.DType], jit: bool = True):
@@ -105,10 +113,14 @@ class RowByRow:
         self._period = network.period
         self._advance = tf.function(self._cache.advance, autograph=False)
         self._layers, self._weights = (), []
+        self._lock = threading.Lock()  # of the cache and the weights
+        self._phases_run = set()
         cache, (_, width, _) = self._cache, network.description.image_shape
 
         @tf.function(jit_compile=jit, autograph=False)
         def row(y, phase, inputs, carried, h, layers, packed):
+            progress.announce_compilation()
+
             def step(x, phase, loop, carried, results):
                 cache.begin_step(x, phase, loop)
                 here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
@@ -134,24 +146,23 @@ class RowByRow:
         row._omit_frequent_tracing_warning = self._advance._omit_frequent_tracing_warning = True
         self._row = row
 
-    @property
-    def is_compiled(self) -> bool:
-        return bool(self._row.experimental_get_tracing_count())
-
-    def begin(self, weights: Weights, h: tf.Tensor | None = None) -> None:
-        """Begins the next images.
+    @contextlib.contextmanager
+    def images(self, weights: Weights, h: tf.Tensor | None = None) -> Iterator[None]:
+        """Within it, this thread computes the rows of a batch of images, from the first on; other threads wait.
 
         Args:
             weights: weights.fold's.
             h: labels [B, L], of a conditional network.
         """
-        self._cache.reset()
-        weights = for_pixels(weights)
-        self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
-        self._packed = pack(self._weights)
+        with self._lock:
+            self._cache.reset()
+            weights = for_pixels(weights)
+            self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
+            self._packed = pack(self._weights)
+            yield
 
     def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
-        """Computes row y, the one after the row of the call before.
+        """Computes row y of the images, the one after the row of the call before.
 
         Args:
             inputs: a nest of tensors [B, W, ...].
@@ -162,7 +173,10 @@ class RowByRow:
         """
         self._advance(tf.constant(y))
         phase = y % self._period
-        return self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._packed)
+        with contextlib.nullcontext() if phase in self._phases_run else _first_run:
+            results = self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._packed)
+        self._phases_run.add(phase)
+        return results
 
 
 class _Row(NamedTuple):
@@ -175,9 +189,7 @@ class _Row(NamedTuple):
     is_given: tf.Tensor
 
 
-def batch_drawer(
-    network: Network, batch: int, temperature: float = 1.0, jit: bool = True
-) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws a batch of images with a causal network.
 
     As in the original, the canvas starts as zeros, and pixels are not rounded to 8 bits before the next ones are
@@ -185,19 +197,19 @@ def batch_drawer(
 
     Args:
         batch: B.
-        temperature: see `drawer`.
         jit: see RowByRow.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, title=...,
-        verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K],
-        or 9 K where they are channel-wise). `weights` are weights.fold's, h labels [B, L]; of images `given`
-        [B, H, W, 3], the upper `keep_rows` rows are kept. A progress bar with that title counts the rows.
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, temperature=1.0,
+        title=..., verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels
+        [B, H, W, 10 K], or 9 K where they are channel-wise). `weights` are weights.fold's, h labels [B, L]; of images
+        `given` [B, H, W, 3], the upper `keep_rows` rows are kept; `temperature` as in `drawer`. A progress bar with
+        that title counts the rows.
     """
     image_shape = network.description.image_shape
     height, width, _ = image_shape
 
-    def choose(outputs_of, here, carried):
+    def choose(outputs_of, here, temperature):
         pixel, output = _draw_pixel(
             outputs_of,
             here.u_mix,
@@ -205,22 +217,25 @@ def batch_drawer(
             temperature,
             lambda drawn, channel: tf.where(here.is_given[:, channel], here.given[:, channel], drawn),
         )
-        return pixel, [output], carried
+        return pixel, [output], temperature
 
-    images = RowByRow(network, batch, choose, [tf.float32], jit)
+    by_rows = RowByRow(network, batch, choose, [tf.float32], jit)
 
-    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, title="sampling", verbose=1):
-        images.begin(weights, h)
+    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, temperature=1.0, title="sampling", verbose=1):
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
+        # A tensor: a Python number would be compiled in, anew for each temperature.
+        temperature = tf.constant(temperature, tf.float32)
         rows = []
-        bar = progress.bar(range(height), desc=title, unit="row", disable=not verbose)
-        if not images.is_compiled:
-            bar.set_postfix_str("compiling the first row")
-        for y in bar:
-            inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
-            pixels, (outputs,), _ = images.row(y, _Row(*inputs, is_given=tf.fill([batch, width, 3], y < keep_rows)))
-            rows.append((pixels.numpy(), outputs.numpy()))
-            bar.set_postfix_str("", refresh=False)
+        with (
+            by_rows.images(weights, h),
+            progress.bar(total=height, desc=title, unit="row", disable=not verbose) as bar,
+        ):
+            for y in range(height):
+                inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
+                inputs = _Row(*inputs, is_given=tf.fill([batch, width, 3], y < keep_rows))
+                with progress.step_of(bar):
+                    pixels, (outputs,), _ = by_rows.row(y, inputs, temperature)
+                rows.append((pixels.numpy(), outputs.numpy()))
         drawn, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return drawn, outputs
 
@@ -269,6 +284,7 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
 
     Args:
         outputs_of: the last layer, a function of `drawn` (see blocks.ChannelWiseOutput).
+        temperature: a tensor [].
         unless_given: replaces drawn values by given ones.
     """
     channels = []

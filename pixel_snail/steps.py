@@ -55,7 +55,7 @@ def train_step(
         grad_accum: the batch is computed in at least so many parts, one after another.
         bfloat16, recompute: see PixelSNAIL.call.
     """
-    variables, nr_labels = network.trainable_variables, network.description.nr_labels
+    variables, nr_labels = network.weights, network.description.nr_labels
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -92,6 +92,7 @@ def train_step(
 
     @tf.function(autograph=False)
     def step(batch):
+        progress.announce_compilation()
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
 
     return step
@@ -130,6 +131,7 @@ def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[C
 
     @tf.function(autograph=False)
     def step(packed, batch):
+        progress.announce_compilation()
         return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, packed])), 0)
 
     return lambda parameters: functools.partial(step, preparation(parameters)())
@@ -166,23 +168,19 @@ def nats_in_batches(
     batches = replicas.batches(strategy, lambda *own: test_batches(split, number, *own), cluster)
     total = -(-len(split) // number)
     seen = 0
-    for batch in progress.bar(
-        batches,
-        desc="evaluating",
-        total=total,
-        leave=leave,
-        unit="batch",
-        disable=not (verbose and cluster.is_chief),
-    ):
-        before_each()
-        nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
-        if not np.isfinite(nats).all():
-            raise UserError(
-                "the likelihood of test images is not finite: the checkpoint's parameters are damaged or untrained; "
-                "use another"
-            )
-        seen += len(nats)
-        yield nats
+    shown = bool(verbose and cluster.is_chief)
+    with progress.bar(total=total, desc="evaluating", unit="batch", leave=leave, disable=not shown) as bar:
+        for batch in batches:
+            before_each()
+            with progress.step_of(bar):
+                nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
+            if not np.isfinite(nats).all():
+                raise UserError(
+                    "the likelihood of test images is not finite: the checkpoint's parameters are damaged or "
+                    "untrained; use another"
+                )
+            seen += len(nats)
+            yield nats
 
 
 def nats_per_channel(batches: Iterator[np.ndarray]) -> np.ndarray:

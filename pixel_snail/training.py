@@ -105,7 +105,7 @@ def _train(flags, load_data, cluster):
         folder.log(f"run folder: {folder.path}")
         folder.log(replicas.described(strategy, cluster))
         folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))
-        folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in network.trainable_variables)}")
+        folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in network.weights)}")
         folder.log(f"dataset size: {len(data_set.train)}")
         folder.log(f"replicas: {strategy.num_replicas_in_sync}")
         if cluster.size > 1:
@@ -176,18 +176,18 @@ def _network_and_optimizer(flags, cluster, data_set, opened, so_far):
     machines = cluster.size if flags.average_machines else 1
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
     if opened:
-        optimizer.build(network.trainable_variables)
+        optimizer.build(network.weights)
         checkpoint.load(opened, network, optimizer)
         optimizer.refused.assign(so_far.refused)
         so_far.lr_factor = so_far.lr_factor if flags.lr_to_zero else 1.0
         optimizer.lr_factor.assign(so_far.lr_factor)
-        cluster.check_same_checkpoint([*network.trainable_variables, optimizer.average, optimizer.velocity])
+        cluster.check_same_checkpoint([*network.weights, optimizer.average, optimizer.velocity])
     else:
         (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
         steps.initialise(network, batch, flags.seed)
         # Workers on other processors may have rounded differently.
-        cluster.broadcast_from_chief(network.trainable_variables)
-        optimizer.build(network.trainable_variables)
+        cluster.broadcast_from_chief(network.weights)
+        optimizer.build(network.weights)
     return network, optimizer
 
 
@@ -231,7 +231,7 @@ class _Run:
             recompute=flags.recompute,
         )
         self.test_step = steps.test_step(self.strategy, self.network)
-        self.unaveraged = lambda: self.network.trainable_variables
+        self.unaveraged = lambda: self.network.weights
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
             try:

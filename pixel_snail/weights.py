@@ -90,9 +90,9 @@ def fold(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
     """The weights of all layers, normalised once for many calls within `folded`.
 
     Args:
-        values: of `network.trainable_variables`, in their order: the variables' own, or their averages.
+        values: of `network.weights`, in their order: the variables' own, or their averages.
     """
-    value_of = dict(zip(map(id, network.trainable_variables), map(tf.convert_to_tensor, values), strict=True))
+    value_of = dict(zip(map(id, network.weights), map(tf.convert_to_tensor, values), strict=True))
     # Layers of one kind and shape together: one by one, hundreds of layers would take thousands of small operations.
     groups = {}
     for layer in layers_in(network):

@@ -26,7 +26,7 @@ import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from data import cifar10_plotdata
-from pixel_snail import checkpoint, codec, inspection
+from pixel_snail import checkpoint, codec, inspection, nn
 from pixel_snail import model as models
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.optimizer import PolyakAdam
@@ -93,12 +93,14 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def specs_as_before():
-    """A page adds a specification."""
-    before = dict(models.specs)
+def registries_as_before():
+    """A page adds a specification and a nonlinearity."""
+    registries = models.specs, nn.nonlinearities
+    before = [set(registry) for registry in registries]
     yield
-    for name in models.specs.keys() - before.keys():
-        del models.specs[name]
+    for registry, names in zip(registries, before, strict=True):
+        for name in registry.keys() - names:
+            del registry[name]
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def test_the_library_works_in_another_folder_beside_another_package_named_data(t
 
 def test_keras_on_another_backend_is_told_in_one_line(tmp_path):
     """Other backends need not be installed: Keras is made to report one."""
-    program = "import keras; keras.backend.backend = lambda: 'torch'; import pixel_snail; pixel_snail.load"
+    program = "import keras; keras.backend.backend = lambda: 'torch'; import pixel_snail"
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200

@@ -9,6 +9,7 @@ import tensorflow as tf
 from networks import build_shallow
 
 from benchmarks import training
+from pixel_snail import nn
 from pixel_snail.model import specs
 from pixel_snail.optimizer import flatten
 
@@ -23,7 +24,7 @@ def without_graphs():
     tf.config.run_functions_eagerly(False)
 
 
-def measured_in_turns(name, rng, number_of_steps):
+def measured_in_turns(name, rng, number_of_steps, **settings):
     """What the benchmark measures, our network's and the plain one's, from the same parameters.
 
     Returns:
@@ -31,7 +32,7 @@ def measured_in_turns(name, rng, number_of_steps):
     """
     keras.utils.set_random_seed(0)
     batches = [tf.constant(rng.integers(0, 256, [2, 8, 8, 3], np.uint8)) for _ in range(number_of_steps)]
-    models = [build_shallow(name, (8, 8, 3), rng, dropout_p=0.0) for _ in range(2)]
+    models = [build_shallow(name, (8, 8, 3), rng, dropout_p=0.0, **settings) for _ in range(2)]
     start = models[0].get_weights()
     results = []
     for model, plain in zip(models, (False, True), strict=True):
@@ -56,3 +57,13 @@ def test_the_benchmark_steps_and_evaluates_every_network_as_the_plain_one(name, 
 def test_compiled_steps_stay_those_of_the_plain_network(name, rng):
     (_, losses, _), (_, plain_losses, _) = measured_in_turns(name, rng, number_of_steps=3)
     np.testing.assert_allclose(plain_losses, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["swish", "sine_and_cosine"])
+def test_a_nonlinearity_of_ones_own_trains_with_its_own_gradient(name, rng, without_graphs, monkeypatch):
+    functions = {"swish": tf.nn.silu, "sine_and_cosine": lambda x: tf.concat([tf.sin(x), tf.cos(x)], -1)}
+    monkeypatch.setitem(nn.nonlinearities, name, functions[name])
+    settings = {"resnet_nonlinearity": name}
+    (loss, losses, moved), (plain_loss, plain_losses, plain_moved) = measured_in_turns("h6_shift", rng, 2, **settings)
+    np.testing.assert_allclose([plain_loss, *plain_losses], [loss, *losses], rtol=1e-5)
+    assert np.mean(np.abs(plain_moved - moved) > 1e-5) < 5e-3

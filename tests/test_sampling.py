@@ -88,13 +88,29 @@ def test_a_second_image_does_not_remember_the_first(rng):
 def test_temperature_0_draws_no_noise(rng):
     shape = (4, 4, 3)
     model = build_shallow("h8_noup_smallkey", shape, rng)
-    draw = sampling.batch_drawer(model, 2, temperature=0.0, jit=False)
-    images = [draw(weights(model), *sampling.uniforms(seed, 0, 2, shape, 2))[0] for seed in (1, 2)]
+    draw = sampling.batch_drawer(model, 2, jit=False)
+    of_seed = {seed: sampling.uniforms(seed, 0, 2, shape, 2) for seed in (1, 2)}
+    images = [draw(weights(model), *uniforms, temperature=0.0)[0] for uniforms in of_seed.values()]
     np.testing.assert_array_equal(images[0], images[1])
-    warm, _ = sampling.batch_drawer(model, 2, temperature=0.5, jit=False)(
-        weights(model), *sampling.uniforms(1, 0, 2, shape, 2)
-    )
+    warm, _ = draw(weights(model), *of_seed[1], temperature=0.5)
     assert np.abs(warm - images[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["h8_noup_smallkey_ar_chs", "pxpp"])
+def test_any_number_of_temperatures_is_compiled_once_and_each_gives_what_the_naive_loop_gives(name, rng, monkeypatch):
+    shape = (4, 4, 3)
+    model = build_shallow(name, shape, rng)
+    uniforms = sampling.uniforms(1, 0, 2, shape, 2)
+    traced = []
+    draw_pixel = sampling._draw_pixel
+    monkeypatch.setattr(sampling, "_draw_pixel", lambda *arguments: traced.append(1) or draw_pixel(*arguments))
+    draw = sampling.batch_drawer(model, 2, jit=False)
+    drawn = {t: draw(weights(model), *uniforms, temperature=t)[0] for t in (1, 0.9, 0.8, 0)}
+    assert len(traced) == model.period**2
+    for temperature in (0.8, 1):
+        naive = naive_sampler(lambda x, h: model(x, h=h), temperature)(*uniforms)
+        assert np.abs(drawn[temperature] - naive).max() < 1e-2
+    assert np.abs(drawn[1] - drawn[0.8]).max() > 1e-2
 
 
 def test_more_images_than_memory_holds_are_refused(rng):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ class Archiver:
                 f"{models.leak_warning(name)}, and no decoder could repeat its predictions: it can't compress"
             )
         # Each takes memory, and a file chooses the size of its batches.
-        self._coder = functools.lru_cache(maxsize=2)(functools.partial(ImageCoder, network))
+        self._coders = functools.lru_cache(maxsize=2)(functools.partial(ImageCoder, network))
+        self._lock = threading.Lock()
 
     def compress(
         self,
@@ -72,7 +74,7 @@ class Archiver:
             )
         header = container.Header(
             _description(self._network),
-            _checksum(self._network.trainable_variables),
+            _checksum(self._network.weights),
             machine.description(),
             len(images),
             batch_size,
@@ -87,13 +89,12 @@ class Archiver:
             raise UserError(f"{error}; or code fewer images at once: a smaller {option('batch_size')}") from error
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
-            after_row = functools.partial(_count, bar)
             for batch in self._batches(header):
                 given = _filled(images[batch.first : batch.last], batch_size)
-                stream = coder.encode(batch.weights, given, batch.sizes, batch.h, after_row)
+                stream = coder.encode(batch.weights, given, batch.sizes, batch.h, bar)
                 pixels = _coded_pixels(given, batch.sizes)
                 if verify:
-                    decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, after_row)
+                    decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, bar)
                     if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
                         raise UserError(
                             f"decoding images {batch.first + 1} to {batch.last} gave other pixels: this machine does "
@@ -117,7 +118,6 @@ class Archiver:
         """
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
-            after_row = functools.partial(_count, bar)
             for batch, group in zip(self._batches(header), groups, strict=True):
                 which = f"images {batch.first + 1} to {batch.last} of {header.images}"
                 if group.stream is None:
@@ -125,7 +125,7 @@ class Archiver:
                     continue
                 coder = self._coder(header.batch)
                 try:
-                    images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, after_row)
+                    images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
                 except UserError:  # what another machine wrote may lead to predictions that are not finite
                     yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
                     continue
@@ -133,6 +133,10 @@ class Archiver:
                     yield images[: batch.last - batch.first]
                 else:
                     yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
+
+    def _coder(self, batch_size):
+        with self._lock:  # threads that need the same coder share it
+            return self._coders(batch_size)
 
     def _check(self, header):
         """Raises UserError if a file is of another network or checkpoint."""
@@ -144,7 +148,7 @@ class Archiver:
                     f"the file is of another network: its {machine.in_words(name)} is {theirs}, not {ours.get(name)}; "
                     "use the checkpoint that it was written with"
                 )
-        if header.weights != _checksum(self._network.trainable_variables):
+        if header.weights != _checksum(self._network.weights):
             raise UserError(
                 "the file is of another checkpoint: the network is the same, but its parameters differ; use the "
                 "checkpoint that the file was written with, averaged or raw as it was then"
@@ -170,10 +174,7 @@ class Archiver:
         rows = 0
         while of_batch := list(itertools.islice(sizes, header.batch)):
             rows += max(height for height, _ in of_batch)
-        bar = progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
-        if rows and not self._coder(header.batch).is_compiled:
-            bar.set_postfix_str("compiling the first row")
-        return bar
+        return progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
 
 
 def default_batch_size(images: int) -> int:
@@ -189,11 +190,6 @@ class _Batch(NamedTuple):
     sizes: np.ndarray
     h: tf.Tensor | None
     weights: Weights
-
-
-def _count(bar):
-    bar.set_postfix_str("", refresh=False)
-    bar.update()
 
 
 def _filled(values, number):
@@ -219,7 +215,7 @@ def _weights(network):
 
     TensorFlow takes the inverse of a norm by an approximation that differs between processors.
     """
-    weights = fold(network, network.trainable_variables)
+    weights = fold(network, network.weights)
     for layer, of_layer in weights.items():
         if isinstance(layer, WeightNormalised):
             v, g = layer.V.numpy().astype(np.float64), layer.g.numpy()

@@ -5,12 +5,12 @@ decoder must compute the same probabilities, bit by bit. So both run the same co
 pixel's values come from.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
-from pixel_snail import logistic_mixture, sampling
+from pixel_snail import logistic_mixture, progress, sampling
 from pixel_snail.backend import tf
 from pixel_snail.coding.stream import Decoder, Encoder, cumulative_frequencies
 from pixel_snail.errors import UserError
@@ -55,18 +55,13 @@ class ImageCoder:
         # The values, the bounds of their intervals, and whether the prediction was finite.
         self._pixels = sampling.RowByRow(network, batch, _choose, [tf.int32, tf.int32, tf.bool], jit)
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether a row has been compiled."""
-        return self._pixels.is_compiled
-
     def encode(
         self,
         weights: Weights,
         images: np.ndarray,
         sizes: np.ndarray | None = None,
         h: tf.Tensor | None = None,
-        after_row: Callable[[], object] = lambda: None,
+        bar: tqdm.tqdm | None = None,
     ) -> bytes:
         """Images as a stream.
 
@@ -76,7 +71,7 @@ class ImageCoder:
             sizes: the rows and columns of each image that are coded, from the upper left, integers [B, 2]; by default
                 all. The others cost nothing.
             h: labels [B, L], of a conditional network.
-            after_row: called after each row.
+            bar: a progress bar, which counts the rows.
 
         Raises:
             UserError: a prediction is not finite.
@@ -88,7 +83,7 @@ class ImageCoder:
             coded = np.moveaxis(bounds, 0, 2)[np.broadcast_to(is_inside.T[:, None], [self.width, 3, self.batch])]
             encoder.write(coded[:, 0], coded[:, 1])
 
-        self._run(weights, images.astype(np.int32), sizes, h, None, write, after_row)
+        self._run(weights, images.astype(np.int32), sizes, h, None, write, bar)
         return encoder.words().astype("<u4").tobytes()
 
     def decode(
@@ -97,7 +92,7 @@ class ImageCoder:
         stream: bytes,
         sizes: np.ndarray | None = None,
         h: tf.Tensor | None = None,
-        after_row: Callable[[], object] = lambda: None,
+        bar: tqdm.tqdm | None = None,
     ) -> np.ndarray:
         """The images of a stream, uint8 [B, H, W, 3]; pixels that are not coded are black.
 
@@ -107,32 +102,33 @@ class ImageCoder:
         whole = stream + bytes(-len(stream) % 4)
         words = np.frombuffer(whole, "<u4").astype(np.uint32)
         values = np.zeros([self.batch, self.height, self.width, 3], np.int32)
-        decoded = self._run(weights, values, sizes, h, words, lambda *_: None, after_row)
+        decoded = self._run(weights, values, sizes, h, words, lambda *_: None, bar)
         return decoded.astype(np.uint8)
 
-    def _run(self, weights, values, sizes, h, words, write, after_row):
+    def _run(self, weights, values, sizes, h, words, write, bar):
         """Goes through the images' pixels, and returns the values [B, H, W, 3]; encodes if `words` is None."""
         sizes = np.full([self.batch, 2], [self.height, self.width]) if sizes is None else np.asarray(sizes)
         result = np.zeros(values.shape, np.int32)
         most = 3 * self.width * self.batch  # words that a row takes
         decodes, words = words is not None, np.zeros(0, np.uint32) if words is None else words
         decoder, at = Decoder.begin(_part(words, 0, 2)), 0
-        self._pixels.begin(weights, h)
-        for y in range(sizes[:, 0].max()):
-            is_inside = (y < sizes[:, :1]) & (np.arange(self.width) < sizes[:, 1:])
-            at += int(decoder.position)
-            decoder = decoder._replace(words=_part(words, at, most), position=0)
-            carried = _Carried(decoder, decodes, np.zeros([self.batch, 3], np.int32))
-            row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
-            _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
-            if not is_finite.numpy().all():
-                raise UserError(
-                    "predictions are not finite: the checkpoint's parameters are damaged or untrained; use another"
-                )
-            decoder = carried.decoder
-            result[:, y] = np.where(is_inside[..., None], result_row.numpy(), 0)
-            write(is_inside, bounds.numpy())
-            after_row()
+        bar = progress.bar(disable=True) if bar is None else bar
+        with self._pixels.images(weights, h):
+            for y in range(sizes[:, 0].max()):
+                is_inside = (y < sizes[:, :1]) & (np.arange(self.width) < sizes[:, 1:])
+                at += int(decoder.position)
+                decoder = decoder._replace(words=_part(words, at, most), position=0)
+                carried = _Carried(decoder, decodes, np.zeros([self.batch, 3], np.int32))
+                row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
+                with progress.step_of(bar):
+                    _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
+                if not is_finite.numpy().all():
+                    raise UserError(
+                        "predictions are not finite: the checkpoint's parameters are damaged or untrained; use another"
+                    )
+                decoder = carried.decoder
+                result[:, y] = np.where(is_inside[..., None], result_row.numpy(), 0)
+                write(is_inside, bounds.numpy())
         return result
 
 

@@ -2,6 +2,7 @@
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
+from pixel_snail.kernels.gradients import custom_gradient
 
 HIDDEN = -1e30
 """The logit of a hidden key: its probability is 0."""
@@ -18,7 +19,7 @@ def attend(key: tf.Tensor, mixin: tf.Tensor, query: tf.Tensor, visible: tf.Tenso
     """
     sees_any = tf.reduce_any(visible, -1, keepdims=True)
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(key, mixin, query):
         logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
         softmax = tf.nn.softmax(logits + tf.where(visible, 0.0, HIDDEN))

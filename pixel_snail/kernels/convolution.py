@@ -28,6 +28,7 @@ import operator
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels import elementwise
+from pixel_snail.kernels.gradients import custom_gradient
 from pixel_snail.kernels.xla import compiled, is_large, of_words, words
 from pixel_snail.parallel import devices
 
@@ -106,7 +107,7 @@ def shifted_copies(x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     """
     height, width, _, filters = w.shape
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(x, w):
         flat_w = tf.reshape(w, [-1, filters])
         y = tf.reshape(tf.matmul(_copies(x, height, width), flat_w), _outputs_shape(x, height, width, filters))
@@ -162,7 +163,7 @@ def winograd(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, transformed: tf.Tensor | 
         with tf.control_dependencies([tensor]):
             return transformed if transformed is not None and transformed.dtype == x.dtype else _transform(w, x.dtype)
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(x, w, b):
         y = _outputs(words(tf.matmul(_inputs(x, taps), transformed_after(x))), b, size, taps)
 

@@ -41,7 +41,8 @@ def random_words(shape: tf.Tensor | list, rate: float, seed: tf.Tensor) -> tf.Te
     random = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[batch, 4 * blocks], key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
     )
-    return tf.reshape(tf.bitcast(random, dtype), [batch, -1])[:, :number]
+    words = blocks * _PHILOX_BLOCK_BYTES // dtype.size
+    return tf.reshape(tf.bitcast(random, dtype), [batch, words])[:, :number]
 
 
 def kept(random: tf.Tensor, shape: tf.TensorShape, rate: float) -> tf.Tensor:

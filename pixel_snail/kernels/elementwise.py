@@ -5,10 +5,12 @@ those of the formulas in nn.py to rounding. For its gradient, each function keep
 anyway, and no map in between.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels import dropout
+from pixel_snail.kernels.gradients import custom_gradient
 from pixel_snail.kernels.xla import compiled, is_large
 
 Margins = tuple[tuple[int, int], tuple[int, int]]
@@ -58,7 +60,7 @@ def _turn_and_scale(dw, v, turned, scale):
 def add_bias(x: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """x [..., C] + b [C], with a faster gradient of b than TensorFlow's."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(x, b):
         return tf.nn.bias_add(x, b), lambda dy: (dy, sum_of_pixels(dy))
 
@@ -75,7 +77,7 @@ def sum_of_pixels(x: tf.Tensor) -> tf.Tensor:
 def gate(x: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
     """x + p * sigmoid(q), [..., F]; p and q are the halves of c [..., 2F]."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(x, c):
         return _gate(x, c), lambda dy: (dy, tf.concat(_gate_gradient(c, dy), -1))
 
@@ -105,23 +107,49 @@ def _elu_gradient(y, dy):
     return tf.where(y > 0, dy, dy * (y + 1)) if is_large(y.shape) else tf.raw_ops.EluGrad(gradients=dy, outputs=y)
 
 
-_formulas = {"concat_elu": lambda x: _elu(tf.concat([x, -x], -1)), "elu": _elu, "relu": tf.nn.relu}
-"""The functions in nn.nonlinearities, in forms that XLA compiles well."""
+def _concat_elu_gradient(y, dy):
+    plus, minus = tf.split(_elu_gradient(y, dy), 2, -1)
+    return plus - minus
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nonlinearity:
+    """A nonlinearity f as `activate` computes it.
+
+    Args:
+        formula: f, in a form that XLA compiles well.
+        gradient: gradient(y, dy) is the gradient of x where y = f(x): it needs y only, which the next layer keeps
+            anyway. None: TensorFlow derives the gradient from the formula, and keeps what it needs for it.
+    """
+
+    formula: Callable[[tf.Tensor], tf.Tensor]
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+
+
+ELU = Nonlinearity(_elu, _elu_gradient)
+CONCAT_ELU = Nonlinearity(lambda x: _elu(tf.concat([x, -x], -1)), _concat_elu_gradient)
+RELU = Nonlinearity(tf.nn.relu, lambda y, dy: tf.where(y > 0, dy, 0))
 
 
 def activate(
-    x: tf.Tensor, nonlinearity: str, margins: Margins | None = None, random: tf.Tensor | None = None, rate: float = 0.0
+    x: tf.Tensor,
+    nonlinearity: Nonlinearity,
+    margins: Margins | None = None,
+    random: tf.Tensor | None = None,
+    rate: float = 0.0,
 ) -> tf.Tensor:
     """A nonlinearity of x [B, H, W, C], then dropout, then zeros around the map.
 
     Args:
-        nonlinearity: a name in nn.nonlinearities.
+        nonlinearity: the nonlinearity.
         margins: the zeros; None: no zeros.
         random: dropout.random_words for the shape of the result without margins; None: no dropout.
         rate: the probability that dropout zeroes an element; the others are divided by 1 - rate.
     """
+    if nonlinearity.gradient is None:
+        return _drop_and_pad(nonlinearity.formula(x), random, margins, rate)
 
-    @tf.custom_gradient
+    @custom_gradient
     def differentiable(x):
         y = _activate(x, random, nonlinearity, margins, rate)
         return y, lambda dy: _activate_gradient(y, random, dy, nonlinearity, margins, rate)
@@ -131,7 +159,10 @@ def activate(
 
 @compiled
 def _activate(x, random, nonlinearity, margins, rate):
-    y = _formulas[nonlinearity](x)
+    return _drop_and_pad(nonlinearity.formula(x), random, margins, rate)
+
+
+def _drop_and_pad(y, random, margins, rate):
     if random is not None:
         y = tf.where(dropout.kept(random, y.shape, rate), y / (1 - rate), 0)
     return y if margins is None else tf.pad(y, [[0, 0], *margins, [0, 0]])
@@ -145,11 +176,7 @@ def _activate_gradient(y, random, dy, nonlinearity, margins, rate):
         y, dy = (tf.slice(map_, [0, top, left, 0], size) for map_ in (y, dy))
     if random is not None:
         y, dy = y * (1 - rate), tf.where(dropout.kept(random, y.shape, rate), dy / (1 - rate), 0)
-    dx = tf.where(y > 0, dy, 0) if nonlinearity == "relu" else _elu_gradient(y, dy)
-    if nonlinearity == "concat_elu":
-        plus, minus = tf.split(dx, 2, -1)
-        dx = plus - minus
-    return dx
+    return nonlinearity.gradient(y, dy)
 
 
 @compiled

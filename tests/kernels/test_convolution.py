@@ -97,3 +97,19 @@ def test_narrow_and_wide_filters_are_convolved_alike(channels, filters, rng):
     for dtype in (tf.float32, tf.bfloat16):
         prepared = convolution.convolve(x, w, b, (1, 1), convolution.transform(w, (1, 1), dtype))
         np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("filter_size", [(2, 2), (2, 3)])
+def test_a_batch_of_unknown_size_is_convolved_as_one_of_known_size(filter_size, rng):
+    x, w, b = (tf.cast(rng.normal(size=s), tf.float32) for s in ([3, 6, 7, 8], [*filter_size, 8, 9], [9]))
+    height, width = (side - extent + 1 for side, extent in zip((6, 7), filter_size, strict=True))
+    weights = tf.cast(rng.normal(size=[3, height, width, 9]), tf.float32)
+
+    def compute(x, w, b, weights):
+        return values_and_gradients(convolution.winograd, [x, w, b], weights)
+
+    unknown = tf.function(compute, autograph=False).get_concrete_function(
+        tf.TensorSpec([None, *x.shape[1:]]), w, b, tf.TensorSpec([None, *weights.shape[1:]])
+    )
+    for actual, expected in zip(unknown(x, w, b, weights), compute(x, w, b, weights), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())

@@ -78,21 +78,25 @@ def test_gate_and_add_bias_are_their_formulas(rng, run):
     assert_same_values_and_gradients(elementwise.add_bias, lambda x, b: x + b, bias, rng, run)
 
 
-@pytest.mark.parametrize("nonlinearity", sorted(nn.nonlinearities))
+OWN = {"swish": tf.nn.silu, "sine and cosine": lambda x: tf.concat([tf.sin(x), tf.cos(x)], -1)}
+"""Nonlinearities that somebody might add, without a faster form."""
+
+
+@pytest.mark.parametrize("nonlinearity", [*sorted(nn.nonlinearities), *OWN])
 @pytest.mark.parametrize("margins", [None, ((1, 0), (2, 3))])
 @pytest.mark.parametrize("rate", [0, 0.25, 0.3])
 def test_activate_is_nonlinearity_then_dropout_then_zeros_around(nonlinearity, margins, rate, rng, run):
     x = normal(rng, 2, 3, 4, 5)
-    shape = nn.nonlinearities[nonlinearity](x).shape
+    f = (nn.nonlinearities | OWN)[nonlinearity]
+    fast = nn.fast_nonlinearities.get(f) or elementwise.Nonlinearity(f)
+    shape = f(x).shape
     random = dropout.random_words(shape, rate, tf.constant([1, 2, 0])) if rate else None
 
     def reference(x):
-        y = nn.nonlinearities[nonlinearity](x)
+        y = f(x)
         if rate:
             y = tf.where(dropout.kept(random, shape, rate), y / (1 - rate), 0)
         return tf.pad(y, [[0, 0], *margins, [0, 0]]) if margins else y
 
     activate = elementwise.activate
-    assert_same_values_and_gradients(
-        lambda x: activate(x, nonlinearity, margins, random, rate), reference, [x], rng, run
-    )
+    assert_same_values_and_gradients(lambda x: activate(x, fast, margins, random, rate), reference, [x], rng, run)

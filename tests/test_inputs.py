@@ -1,0 +1,182 @@
+"""What the Python interface takes as images, labels and settings, and what it says of other things."""
+
+import h5py
+import numpy as np
+import pytest
+from networks import add_spec
+
+import pixel_snail
+from benchmarks.counted_training import ONE_BLOCK
+from data.converted import MappedImages
+from pixel_snail import model as models
+from pixel_snail.backend import keras, tf
+from pixel_snail.pictures import from_8_bits
+
+SHAPE = (4, 4, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, [5, *SHAPE], np.uint8)
+LABELS = np.arange(5) % 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.MonkeyPatch.context() as patch:
+        add_spec(patch, "h1", ONE_BLOCK)
+        keras.utils.set_random_seed(0)
+        settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+        model = pixel_snail.build("h1", image_shape=SHAPE, nr_labels=3, **settings)
+        model.initialise(IMAGES, LABELS)
+        yield model
+
+
+class OfAnotherLibrary:
+    """A tensor whose dtype and shape are of a library that NumPy does not know, as PyTorch's are."""
+
+    def __init__(self, values):
+        self._values = values
+        self.dtype = "library.uint8"
+        self.shape = "library.Size"
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values if dtype is None else self._values.astype(dtype)
+
+
+class OnADevice:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert device tensor to numpy\nuse .cpu() first")
+
+
+def mapped(folder):
+    path = folder / "images"
+    IMAGES.tofile(path)
+    return MappedImages(path, IMAGES.shape)
+
+
+def memory_mapped(folder):
+    np.save(folder / "images.npy", IMAGES)
+    return np.load(folder / "images.npy", mmap_mode="r")
+
+
+def of_hdf5(folder):
+    with h5py.File(folder / "images.h5", "w") as file:
+        file["images"] = IMAGES
+    return h5py.File(folder / "images.h5")["images"]
+
+
+KINDS = {
+    "a tensor": lambda folder: tf.constant(IMAGES),
+    "a tf.Variable": lambda folder: tf.Variable(IMAGES),
+    "a Keras variable": lambda folder: keras.Variable(IMAGES, dtype="uint8"),
+    "a tensor of another library": lambda folder: OfAnotherLibrary(IMAGES),
+    "a list of arrays": lambda folder: list(IMAGES),
+    "a list of tensors": lambda folder: [tf.constant(image) for image in IMAGES],
+    "a list of tensors of another library": lambda folder: [OfAnotherLibrary(image) for image in IMAGES],
+    "a view that is not contiguous": lambda folder: np.repeat(IMAGES, 2, 0)[::2],
+    "in Fortran's order": lambda folder: np.asfortranarray(IMAGES),
+    "a memory-mapped .npy": memory_mapped,
+    "a converted data set": mapped,
+    "an HDF5 data set": of_hdf5,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_every_kind_give_what_an_array_gives(kind, model, tmp_path):
+    images = KINDS[kind](tmp_path)
+    expected = model.bits_per_dim(IMAGES, LABELS, batch_size=2, verbose=0)
+    np.testing.assert_array_equal(model.bits_per_dim(images, LABELS, batch_size=2, verbose=0), expected)
+    assert model.compress(images, LABELS, verify=False, verbose=0) == model.compress(
+        IMAGES, LABELS, verify=False, verbose=0
+    )
+    completed = (model.complete(some, 2, LABELS, verbose=0) for some in (images, IMAGES))
+    np.testing.assert_array_equal(*completed)
+
+
+@pytest.mark.parametrize("kind", [tf.constant, tf.Variable, OfAnotherLibrary, list, tuple, np.uint8])
+def test_labels_of_every_kind_give_what_an_array_gives(kind, model):
+    expected = model.bits_per_dim(IMAGES, LABELS, verbose=0)
+    np.testing.assert_array_equal(model.bits_per_dim(IMAGES, kind(LABELS), verbose=0), expected)
+
+
+@pytest.mark.parametrize("number", [1, np.int32(1), np.float32(1), np.float64(1)], ids=repr)
+def test_a_temperature_is_a_number_of_any_type(number, model):
+    expected = model.sample(1, [0], verbose=0)
+    np.testing.assert_array_equal(model.sample(1, [0], temperature=number, verbose=0), expected)
+
+
+UNEQUAL = [IMAGES[0], IMAGES[1], IMAGES[2, :3]]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda model: model.log_prob(UNEQUAL, [0, 1, 2]),
+            r"images must be uint8 \[N, 4, 4, 3\], not list: number 0 has the shape \[4, 4, 3\], 2 has \[3, 4, 3\]",
+        ),
+        (lambda model: model.sample(2, [[0], [1, 2]]), r"labels must be integers \[2\], not list: number 0 has"),
+        (lambda model: model.log_prob(OnADevice(), [0]), r"not OnADevice: can't convert device tensor to numpy$"),
+        (lambda model: model.log_prob(IMAGES[:2], ["0", "1"]), r"labels must be integers \[2\], not <U1 \[2\]"),
+        (lambda model: model.log_prob(IMAGES[:3], np.eye(3)), r"labels must be integers \[3\], not float64 \[3, 3\]"),
+        (lambda model: model.log_prob(None, [0]), r"not object \[\]"),
+        (lambda model: model.log_prob(IMAGES[0], [0]), r"not uint8 \[4, 4, 3\]; a single image is a batch .* images\["),
+        (lambda model: model.sample(1, [0], temperature="1"), "temperature='1' is not a number, 0 or more"),
+        (lambda model: model.sample(1, [0], temperature=None), "temperature=None is not a number"),
+        (lambda model: model.sample(1, [0], temperature=[1]), r"temperature=\[1\] is not a number"),
+        (lambda model: model.sample(1, [0], temperature=True), "temperature=True is not a number"),
+        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=2), r"dropout_p=2 is not a number in \[0"),
+        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=1), r"dropout_p=1 is not a number in \[0"),
+        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p="0"), "dropout_p='0' is not a number"),
+        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=np.nan), "dropout_p=nan is not a number"),
+        (lambda model: pixel_snail.Distribution(keras.Sequential()), "network must be one of .* not Sequential"),
+        (lambda model: pixel_snail.Distribution("data/save"), "network must be one of .* not str"),
+    ],
+)
+def test_other_things_are_told_in_one_line(call, message, model):
+    with pytest.raises(pixel_snail.UserError, match=message) as error:
+        call(model)
+    assert "\n" not in str(error.value)
+
+
+SCALED = {
+    "[0, 1]": (IMAGES / 255, "np.uint8(np.round(255 * images))"),
+    "[0, 1], float32": ((IMAGES / 255).astype(np.float32), "np.uint8(np.round(255 * images))"),
+    "[-1, 1]": (from_8_bits(IMAGES), "np.uint8(np.round(127.5 * images + 127.5))"),
+    "0 to 255": (IMAGES.astype(np.float32), "np.uint8(np.round(images))"),
+    "0 to 255, int64": (IMAGES.astype(np.int64), "np.uint8(np.round(images))"),
+}
+
+
+@pytest.mark.parametrize("scale", SCALED)
+def test_the_advice_for_scaled_images_gives_the_images_back(scale, model):
+    images, formula = SCALED[scale]
+    with pytest.raises(pixel_snail.UserError) as error:
+        model.log_prob(images, LABELS)
+    assert str(error.value).endswith(f"they become so by {formula}")
+    np.testing.assert_array_equal(eval(formula, {"np": np, "images": images}), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [from_8_bits(IMAGES) * 1.01, IMAGES * 2.0, IMAGES - 1.0, IMAGES * np.nan, IMAGES > 5, IMAGES[:0] / 255],
+    ids=["beyond [-1, 1]", "above 255", "from -1", "nan", "booleans", "none"],
+)
+def test_where_the_values_do_not_tell_there_is_no_advice(images, model):
+    with pytest.raises(pixel_snail.UserError) as error:
+        model.log_prob(images, LABELS[: len(images)])
+    assert "become" not in str(error.value)
+
+
+def test_a_call_within_another_strategys_scope_is_told(model, mirrored):
+    with mirrored(2).scope():
+        for call in (lambda: model.log_prob(IMAGES, LABELS), lambda: model.sample(1, [0])):
+            with pytest.raises(pixel_snail.UserError, match="within another strategy's scope: call it outside"):
+                call()
+
+
+def test_a_model_of_a_strategy_works_within_its_scope(model, mirrored):
+    strategy = mirrored(2)
+    with strategy.scope():
+        network = models.build("h1", SHAPE, 3, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+        same = pixel_snail.Distribution(network, strategy)
+        same.network.set_weights(model.network.get_weights())
+        bits = same.bits_per_dim(IMAGES, LABELS, batch_size=1, verbose=0)
+    np.testing.assert_allclose(bits, model.bits_per_dim(IMAGES, LABELS, verbose=0), rtol=1e-5)
