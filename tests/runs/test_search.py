@@ -190,8 +190,8 @@ nothing = lambda: None
 at_call = [nothing]
 
 
-def watch(event, arguments):
-    if event in CALLS:
+def watch(event, arguments, calls=CALLS, at_call=at_call):  # when Python ends, the module's names are gone first
+    if event in calls:
         at_call[0]()
 
 
