@@ -2,9 +2,15 @@
 
 import argparse
 import functools
+import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Python leaves out the program's folder
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+# isort: split
 import data
 from pixel_snail import flags as command_line
 

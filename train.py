@@ -1,9 +1,15 @@
 """Trains a PixelSNAIL. The flags are the original's and some more: docs/command_line.md says which."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Python leaves out the program's folder
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+# isort: split
 import data
 from pixel_snail import flags as command_line
 from pixel_snail.reports import comparisons

@@ -66,7 +66,8 @@ class Contestant:
     def __init__(self, python: str, module: str, settings: dict):
         self.module = module
         self._process = subprocess.Popen(
-            [python, "-m", module, json.dumps(settings | {"started": time.time()})],
+            # This clock is the system's: both processes read the same.
+            [python, "-m", module, json.dumps(settings | {"started": time.monotonic()})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -153,11 +154,11 @@ def _train(network, images, test, batch_size, seconds, started):
         for indices in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
             network.step(images[indices])
             steps += 1
-            over = time.time() - started - in_tests
+            over = time.monotonic() - started - in_tests
             if over > min(seconds, TEST_EVERY * (len(tested) + 1)) or steps == 1:
-                begin = time.time()
+                begin = time.monotonic()
                 tested.append((round(over, 1), steps, _bits_per_dim(network, test, batch_size)))
-                in_tests += time.time() - begin
+                in_tests += time.monotonic() - begin
                 print(f"after {over:.0f} s: {tested[-1][2]:.4f} bits/dim", file=sys.stderr, flush=True)
             if over > seconds:
                 return tested

@@ -45,7 +45,7 @@ def main() -> None:
         expected = [np.asarray(variable) for variable in model.trainable_variables]
         for variable in model.trainable_variables:
             variable.assign(tf.zeros(variable.shape))
-        time("load_seconds", lambda: checkpoint.load(prefix, model, optimizer))
+        time("load_seconds", lambda: checkpoint.load(checkpoint.Reader(prefix), model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
     prepare = steps.test_step(strategy, model)
     parameters = lambda: model.trainable_variables

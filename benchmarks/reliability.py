@@ -147,12 +147,12 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         in_saving += any((folder / "killed").glob("runs/*/.writing_*")) + any(
             (folder / "killed").glob("runs/*/.re*d_*")
         )
-        saved = tensors(checkpoint.find(f"{folder}/killed/runs"))["pixel_snail/steps_taken"]
+        saved = tensors(checkpoint.find(f"{folder}/killed/runs").prefix)["pixel_snail/steps_taken"]
         lost.append(max(0, run.steps_taken() - int(saved)))
     last = Run(folder / "killed", argv, workers)
     if any(last.wait()):
         raise RuntimeError(last.outputs[0].read_text())
-    expected, found = (tensors(checkpoint.find(f"{folder}/{name}/runs")) for name in ("undisturbed", "killed"))
+    expected, found = (tensors(checkpoint.find(f"{folder}/{name}/runs").prefix) for name in ("undisturbed", "killed"))
     assert expected.keys() == found.keys()
     return {
         "kills": kills,
@@ -180,7 +180,7 @@ def tensors(prefix: str) -> dict[str, np.ndarray]:
 
 def corruptions_caught(folder: Path, number: int) -> dict:
     """Corrupts the newest checkpoint below a folder `number` times, each time from the original, and reads it."""
-    prefix = checkpoint.find(str(folder))
+    prefix = checkpoint.find(str(folder)).prefix
     expected = tensors(prefix)
     rng = np.random.default_rng(0)
     outcomes = {"caught": 0, "harmless": 0, "accepted_with_wrong_values": 0}

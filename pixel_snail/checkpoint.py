@@ -15,11 +15,12 @@ The original's checkpoints lack the last two kinds, and its Saver passes over th
 tensor, which is checked whenever the tensor is read.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
-import shutil
+import stat
 import sys
 import tempfile
 import weakref
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import files
+from pixel_snail import files, paths
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, first_line, option
 from pixel_snail.network import Description, Network
@@ -83,44 +84,103 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
                 tensors=list(tensors.values()),
             )
         except tf.errors.OpError as error:
-            raise OSError(error.message) from error
+            raise OSError(first_line(error)) from error
+
+
+class UnreadableError(UserError):
+    """A checkpoint is there, but this user may not read it, or the disk fails: another one must not take its place."""
+
+
+class _VanishedError(Exception):
+    """Another process has removed what was listed a moment ago."""
 
 
 def newest_first(folder: str) -> list[str]:
     """The prefixes of all checkpoints below a folder, newest first: runs by their last save, then by steps taken.
 
     A damaged checkpoint counts as the newest of its run.
+
+    Raises:
+        UserError: a folder can't be looked into.
     """
-    indices = _indices(folder)
-    saved = {index: index.stat().st_mtime for index in indices}
-    of_run = {}
-    for index, time in saved.items():
-        of_run[_run_of(index)] = max(time, of_run.get(_run_of(index), time))
-
-    def age(index):
-        return of_run[_run_of(index)], str(_run_of(index)), _steps_taken_at(index), saved[index]
-
-    return [str(index).removesuffix(".index") for index in sorted(indices, key=age, reverse=True)]
+    return [prefix for prefix, _ in _newest_first(folder)]
 
 
-def _indices(folder):
-    """The .index files of all checkpoints below a folder."""
-    return [index for index in Path(folder).rglob("*.index") if not files.is_leftover(index.relative_to(folder))]
+def _newest_first(folder):
+    """The prefixes of newest_first, each with what `_status` told of it."""
+    of_prefix = None
+    while of_prefix is None:
+        with contextlib.suppress(_VanishedError):
+            of_prefix = {prefix: _status(prefix) for prefix in _prefixes(folder)}
+    last_save = {}
+    for prefix, about in of_prefix.items():
+        last_save[_run_of(prefix)] = max(about.st_mtime, last_save.get(_run_of(prefix), -math.inf))
+
+    def age(item):
+        prefix, about = item
+        return last_save[_run_of(prefix)], str(_run_of(prefix)), _steps_taken_at(prefix), about.st_mtime
+
+    return sorted(of_prefix.items(), key=age, reverse=True)
 
 
-def _run_of(index):
-    return index.parent.parent
+def _prefixes(folder):
+    """The prefixes of all checkpoints below a folder, but for what is half written or half removed.
+
+    Raises:
+        _VanishedError: a folder is not there any more.
+        UserError: it can't be looked into.
+    """
+    found = []
+    for entry in paths.entries(folder):
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+        except OSError as error:
+            raise UserError(f"can't look at {entry.path}: {error.strerror or error}") from error
+        if files.is_leftover(Path(entry.name)) or entry.name == "lost+found":  # the system's, closed to users
+            continue
+        if is_folder:
+            found += _prefixes(entry.path)
+            if not os.path.lexists(entry.path):
+                raise _VanishedError
+        elif entry.name.endswith(".index"):
+            found.append(entry.path.removesuffix(".index"))
+    return found
 
 
-def _steps_taken_at(index):
+def _status(prefix):
+    """What the file system tells of a listed checkpoint; raises _VanishedError if it is not there any more."""
+    about = paths.status(f"{prefix}.index")
+    if about is not None:
+        return about
     try:
-        return steps_taken(Reader(str(index).removesuffix(".index")))
+        return os.lstat(f"{prefix}.index")  # a link that leads nowhere is a checkpoint that can't be read
+    except OSError as error:
+        raise _VanishedError from error
+
+
+def _is_same(prefix, about):
+    """Whether a checkpoint is still the one that _status told of."""
+    try:
+        now = _status(prefix)
+    except _VanishedError:
+        return False
+    fields = ("st_dev", "st_ino", "st_mtime_ns")  # a new file may get the number of a removed one
+    return all(getattr(now, field) == getattr(about, field) for field in fields)
+
+
+def _run_of(prefix):
+    return Path(prefix).parent.parent
+
+
+def _steps_taken_at(prefix):
+    try:
+        return steps_taken(Reader(prefix))
     except UserError:  # damaged, perhaps the newest, which `find` must name; or without the state of Adam
         return math.inf
 
 
-def find(path: str) -> str:
-    """The prefix of the checkpoint that a path stands for.
+def find(path: str) -> "Reader":
+    """Opens the checkpoint that a path stands for.
 
     Args:
         path: one of
@@ -131,49 +191,75 @@ def find(path: str) -> str:
               stderr.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a folder or file can't be looked into.
     """
-    if os.path.isdir(path):
-        candidates = newest_first(path)
-        if not candidates:
-            raise UserError(f"no checkpoint (a file *.index) below the folder {path}")
-        for prefix in candidates:
-            try:
-                Reader(prefix).check()
-                return prefix
-            except UserError as error:
-                print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-        raise UserError(f"none of the {len(candidates)} checkpoints below the folder {path} can be read: give another")
-    if os.path.exists(f"{path}.index"):
-        return path
+    about = paths.status(path)
+    if about is not None and stat.S_ISDIR(about.st_mode):
+        return _newest_below(path)
+    if paths.status(f"{path}.index") is not None:
+        return Reader(path)
+    prefix = path
     if of_file := _FILE_OF_CHECKPOINT.fullmatch(path):
-        path = of_file[1]
-    elif os.path.basename(path) == "checkpoint" and os.path.isfile(path):
-        path = _noted_in(path)
-    if not os.path.exists(f"{path}.index"):
-        raise UserError(
-            f"no such folder or checkpoint: {path}; give a run's folder, or a checkpoint's path without .index"
-        )
-    return path
+        prefix = of_file[1]
+    elif os.path.basename(path) == "checkpoint" and about is not None:
+        prefix = _noted_in(path)
+    if paths.status(f"{prefix}.index") is not None:
+        return Reader(prefix)
+    give = "give a run's folder, or a checkpoint's path without .index"
+    if about is None:
+        raise UserError(f"no such folder or checkpoint: {prefix}; {give}")
+    if prefix == path:
+        raise UserError(f"{path} is there, but is no checkpoint: {give}")
+    raise UserError(f"{path} is there, but no {prefix}.index, without which it is no checkpoint: {give}")
 
 
-def summary(prefix: str, path: str | None = None) -> str:
+def _newest_below(folder):
+    """Opens the newest undamaged checkpoint below a folder.
+
+    A run may save and remove checkpoints meanwhile: if one goes before it is open, the search begins again.
+    """
+    while candidates := _newest_first(folder):
+        passed_over = []
+        for prefix, about in candidates:
+            try:
+                reader = Reader(prefix)
+                reader.check()
+            except UserError as error:
+                if not _is_same(prefix, about):
+                    break
+                if isinstance(error, UnreadableError):
+                    raise
+                passed_over.append(error)
+                continue
+            _warn_of(passed_over)
+            return reader
+        else:
+            _warn_of(passed_over)
+            raise UserError(
+                f"none of the {len(candidates)} checkpoints below the folder {folder} can be read: give another"
+            )
+    raise UserError(f"no checkpoint (a file *.index) below the folder {folder}")
+
+
+def _warn_of(passed_over):
+    for error in passed_over:
+        print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
+
+
+def summary(opened: "Reader", path: str | None = None) -> str:
     """A checkpoint in one line: its network, if it tells, and its steps.
 
     Args:
         path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
     """
-    reader = Reader(prefix)
-    told = reader.description()
+    told = opened.description()
     parts = [f"{told.model}, {told.nr_filters} filters"] if told else []
-    if _STEPS in reader.shapes or "Variable" in reader.shapes:
-        parts.append(f"{steps_taken(reader):,} steps taken")
-    line = f"{prefix}: {', '.join(parts)}"
-    if path is None or not os.path.isdir(path):
-        return line
-    indices = _indices(path)
-    runs = set(map(_run_of, indices))
-    others = f"; the newest of {len(indices)} checkpoints of {len(runs)} runs below {path}"
+    if _STEPS in opened.shapes or "Variable" in opened.shapes:
+        parts.append(f"{steps_taken(opened):,} steps taken")
+    line = f"{opened.prefix}: {', '.join(parts)}"
+    prefixes = [] if path is None else newest_first(path)  # none below a file
+    runs = set(map(_run_of, prefixes))
+    others = f"; the newest of {len(prefixes)} checkpoints of {len(runs)} runs below {path}"
     return line + others if len(runs) > 1 else line
 
 
@@ -182,15 +268,15 @@ def _noted_in(file):
     try:
         noted = _NEWEST.search(Path(file).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"can't read {file}: {first_line(error)}") from error
+        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or first_line(error)}") from error
     if not noted:
         raise UserError(f"{file} does not say which checkpoint is the newest: give its prefix")
     prefix = os.path.join(os.path.dirname(file), noted[1])
     moved = os.path.join(os.path.dirname(file), os.path.basename(noted[1]))
-    return prefix if os.path.exists(f"{prefix}.index") else moved
+    return moved if paths.status(f"{prefix}.index") is None else prefix
 
 
-def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
+def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
     """Reads a checkpoint into a network and, for training to go on, a built optimizer.
 
     Args:
@@ -199,22 +285,21 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
     Raises:
         UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely option.
     """
-    reader = Reader(prefix)
     names = variable_names(network)
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.weights, strict=True)}
-    reader.check_network(shapes, network.description)
+    opened.check_network(shapes, network.description)
     # All is read before anything is assigned: an error leaves the network as it was.
-    values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
+    values = opened.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
     if optimizer is not None:
-        if names[0] + AVERAGE not in reader.shapes:
+        if names[0] + AVERAGE not in opened.shapes:
             raise UserError(
-                f"the checkpoint {prefix} has no Polyak averages, so that training can't go on from it: give "
+                f"the checkpoint {opened.prefix} has no Polyak averages, so that training can't go on from it: give "
                 "--load_params another checkpoint, or leave it out to train from the beginning"
             )
-        averages = reader.read_like([name + AVERAGE for name in names], shapes.values())
-        velocity = reader.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
-        momentum = reader.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
-        optimizer.iterations.assign(steps_taken(reader))
+        averages = opened.read_like([name + AVERAGE for name in names], shapes.values())
+        velocity = opened.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
+        momentum = opened.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
+        optimizer.iterations.assign(steps_taken(opened))
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
@@ -222,29 +307,28 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
         variable.assign(value)
 
 
-def steps_taken(reader: "Reader") -> int:
+def steps_taken(opened: "Reader") -> int:
     """How many optimisation steps a checkpoint's parameters have taken.
 
     Raises:
         UserError: it does not say, or another program wrote it.
     """
-    name = _STEPS if _STEPS in reader.shapes else "Variable"
-    (value,) = reader.read([name])
+    name = _STEPS if _STEPS in opened.shapes else "Variable"
+    (value,) = opened.read([name])
     try:
         return int(value) - (name == "Variable")
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"the checkpoint {reader.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
+        raise UserError(f"the checkpoint {opened.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
 
 
-def read_progress(prefix: str) -> dict[str, np.ndarray]:
+def read_progress(opened: "Reader") -> dict[str, np.ndarray]:
     """The `progress` given to `save`; nothing, if the original wrote the checkpoint.
 
     Raises:
         UserError: it can't be read.
     """
-    reader = Reader(prefix)
-    names = [name for name in reader.shapes if name.startswith(OWN_PREFIX) and not name.startswith(NETWORK)]
-    return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, reader.read(names), strict=True)}
+    names = [name for name in opened.shapes if name.startswith(OWN_PREFIX) and not name.startswith(NETWORK)]
+    return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, opened.read(names), strict=True)}
 
 
 def _state(network, optimizer):
@@ -275,25 +359,43 @@ def _description(network):
 
 
 class Reader:
-    """A checkpoint file; its errors are UserErrors.
+    """A checkpoint that was opened: it stays readable if another process removes or replaces its files.
 
-    TensorFlow's reader turns a damaged file into an exception of almost any type: all are caught.
+    Its errors are UserErrors. TensorFlow's reader turns a damaged file into an exception of almost any type: all are
+    caught.
+
+    Attributes:
+        prefix: where it was opened.
+        shapes: of its tensors, by name.
+
+    Raises:
+        UnreadableError: a file is there, but can't be read.
+        UserError: there is no such checkpoint, or it is damaged.
     """
 
     def __init__(self, prefix: str):
         self.prefix = prefix
-        try:
-            with open(f"{prefix}.index", "rb"):
-                pass
-        except OSError as error:
-            raise UserError(f"can't read {prefix}.index: {error.strerror or error}") from error
-        try:
-            folder = tempfile.mkdtemp(prefix="pixel_snail_")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self._reader = tf.train.load_checkpoint(_linked(prefix, folder))
-            self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
-        except Exception as error:
-            raise UserError(f"can't read the checkpoint {prefix}, which may be damaged: {first_line(error)}") from error
+        with contextlib.ExitStack() as held:
+            try:
+                links = held.enter_context(tempfile.TemporaryDirectory(prefix="pixel_snail_"))
+            except OSError as error:
+                raise UnreadableError(f"can't make a temporary folder: {error.strerror or error}") from error
+            try:
+                linked = _linked(prefix, links, held)
+            except FileNotFoundError as error:
+                raise UserError(f"can't read {prefix}.index: {error.strerror}") from error
+            except OSError as error:
+                raise UnreadableError(
+                    f"can't read {error.filename or f'{prefix}.index'}: {error.strerror or error}"
+                ) from error
+            try:
+                self._reader = tf.train.load_checkpoint(linked)
+                self.shapes = {k: tuple(v) for k, v in self._reader.get_variable_to_shape_map().items()}
+            except Exception as error:
+                raise UserError(
+                    f"can't read the checkpoint {prefix}, which may be damaged: {first_line(error)}"
+                ) from error
+            weakref.finalize(self, held.pop_all().close)
 
     def read(self, names: list[str]) -> list[np.ndarray]:
         """The tensors of these names."""
@@ -408,18 +510,39 @@ class Reader:
         )
 
 
-def _linked(prefix, folder):
-    """Links a checkpoint's files into a temporary folder, and returns their prefix there.
+def _linked(prefix, links, held):
+    """Opens a checkpoint's files, links them into a folder, and returns their prefix there.
 
     TensorFlow takes the prefix that it reads for a pattern, so that it can't read `lr[1e-3]/params.ckpt`, and it reads
-    no path that is not UTF-8.
+    no path that is not UTF-8. It opens the files when a tensor is read. On Linux, the links lead to descriptors: what
+    they opened can be read even if its name is gone.
+
+    Args:
+        held: closes the files.
     """
     directory, name = os.path.split(os.path.abspath(prefix))
-    for file in os.listdir(directory):
-        of_checkpoint = _FILE_OF_CHECKPOINT.fullmatch(file)
-        if of_checkpoint and of_checkpoint[1] == name:
-            os.symlink(os.path.join(directory, file), os.path.join(folder, f"linked.{of_checkpoint[2]}"))
-    return os.path.join(folder, "linked")
+    # All from the same folder, even if another takes its name meanwhile.
+    within = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    held.callback(os.close, within)
+    endings = {file.removeprefix(f"{name}.") for file in os.listdir(within) if _is_file_of(name, file)}
+    for ending in sorted({"index"} | endings - {"meta"}):
+        try:
+            descriptor = os.open(f"{name}.{ending}", os.O_RDONLY, dir_fd=within)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{prefix}.{ending}") from error
+        held.callback(os.close, descriptor)
+        of_descriptor = f"/proc/self/fd/{descriptor}"
+        is_linux = os.path.exists(of_descriptor)
+        os.symlink(
+            of_descriptor if is_linux else os.path.join(directory, f"{name}.{ending}"),
+            os.path.join(links, f"linked.{ending}"),
+        )
+    return os.path.join(links, "linked")
+
+
+def _is_file_of(name, file):
+    of_checkpoint = _FILE_OF_CHECKPOINT.fullmatch(file)
+    return bool(of_checkpoint) and of_checkpoint[1] == name
 
 
 def _difference(field, has, asked):

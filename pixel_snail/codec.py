@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from pixel_snail import files, pictures
+from pixel_snail import files, paths, pictures, streams
 from pixel_snail import flags as command_line
 from pixel_snail.coding import container
 from pixel_snail.coding.container import Picture, tiles_of
@@ -103,18 +103,24 @@ def compress(flags: argparse.Namespace) -> None:
             `compress`.
     """
     files.check_file_writable(flags.output)
-    if os.path.isfile(flags.output) and not _begins_as_compressed(flags.output):
+    if not files.is_stream(flags.output) and os.path.exists(flags.output) and not _begins_as_compressed(flags.output):
         raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
+    with streams.text_elsewhere(flags.output):
+        _compress(flags)
+
+
+def _compress(flags):
     max_pixels = flags.max_megapixels * 10**6
-    read = [pictures.read_picture(Path(path), path, max_pixels) for path in flags.pictures]
+    read = [pictures.read_picture(paths.readable_again(path), path, max_pixels) for path in flags.pictures]
     if flags.portable:
         os.environ |= PORTABLE
     from pixel_snail import checkpoint, drawing
     from pixel_snail.reports import comparisons
 
-    prefix = os.path.abspath(checkpoint.find(flags.load_params))
+    opened = checkpoint.find(flags.load_params)
+    prefix = os.path.abspath(opened.prefix)
     image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
-    model = _load(prefix, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
+    model = _load(opened, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
     tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
     classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
     labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
@@ -124,9 +130,7 @@ def compress(flags: argparse.Namespace) -> None:
     cut = ((picture, tile) for picture, of_picture in zip(read, tiles, strict=True) for tile in of_picture)
     for image, (picture, (top, left, rows, columns)) in zip(images, cut, strict=True):
         image[:rows, :columns] = picture[top : top + rows, left : left + columns]
-    named = [
-        Picture(os.path.basename(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)
-    ]
+    named = [Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)]
     settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
     data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
     files.write(flags.output, lambda path: Path(path).write_bytes(data))
@@ -160,12 +164,14 @@ def decompress(flags: argparse.Namespace) -> None:
 
     prefix, is_averaged = header.checkpoint or (None, not flags.raw)
     if flags.load_params:
-        prefix = checkpoint.find(flags.load_params)
+        opened = checkpoint.find(flags.load_params)
     elif prefix is None:
         raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
-    elif not os.path.exists(f"{prefix}.index"):
+    elif paths.status(f"{prefix}.index") is None:
         raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
-    model = _load(prefix, {name: header.network[name] for name in NETWORK_DEFAULTS}, header.image_shape, is_averaged)
+    else:
+        opened = checkpoint.Reader(prefix)
+    model = _load(opened, {name: header.network[name] for name in NETWORK_DEFAULTS}, header.image_shape, is_averaged)
     written, failures = 0, []
     of_file = _pictures(header, _images(header, groups, model.archiver))
     for path, picture in zip((Path(flags.output, name) for name in _names(header)), of_file, strict=True):
@@ -232,13 +238,19 @@ def _begins_as_compressed(path):
         return stream.read(len(container.SIGNATURE)) == container.SIGNATURE
 
 
-def _load(prefix, settings, image_shape, averaged):
+def _name_of(path):
+    """The name of the file that a picture came from. That of a pipe without a name is a number, which says nothing."""
+    name = os.path.basename(path)
+    return "picture" if name.isdecimal() and files.is_stream(path) else name
+
+
+def _load(opened, settings, image_shape, averaged):
     from pixel_snail import distribution
     from pixel_snail.backend import tf
 
     # As train.py and eval.py do: with TF32, a GPU would not read what eval.py writes.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    return distribution.load(prefix, **settings, image_shape=image_shape, averaged=averaged)
+    return distribution.load(opened, **settings, image_shape=image_shape, averaged=averaged)
 
 
 def _names(header) -> Iterator[str]:

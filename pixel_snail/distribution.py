@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import checkpoint, logistic_mixture, sampling, steps
+from pixel_snail import checkpoint, logistic_mixture, paths, sampling, steps
 from pixel_snail import model as models
 from pixel_snail.backend import keras, tf
 from pixel_snail.coding import container
@@ -358,7 +358,7 @@ class Distribution:
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike | checkpoint.Reader,
     *,
     model: str | None = None,
     nr_resnet: int | None = None,
@@ -378,7 +378,8 @@ def load(
 
     Args:
         path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
-            or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster.
+            or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster; or a
+            checkpoint that checkpoint.find has opened.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
         image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
         nr_labels: the number of classes; by default as many as the checkpoint has.
@@ -388,15 +389,18 @@ def load(
     Raises:
         UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
     """
-    path = os.path.expanduser(os.fspath(path))
-    if os.fspath(path).endswith(".keras") and os.path.isfile(path):
-        chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
-        if not averaged or any(value is not None for value in chosen):
-            raise UserError(f"{path} is a Keras file, which has one network and no averages: leave the keywords out")
-        return Distribution(_read_keras_file(path, strategy), strategy, cluster)
-    prefix = checkpoint.find(path)
-    reader = checkpoint.Reader(prefix)
-    told = reader.description()
+    opened = path
+    if not isinstance(path, checkpoint.Reader):
+        path = paths.expanded(os.fspath(path))
+        if path.endswith(".keras") and os.path.isfile(path):
+            chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
+            if not averaged or any(value is not None for value in chosen):
+                raise UserError(
+                    f"{path} is a Keras file, which has one network and no averages: leave the keywords out"
+                )
+            return Distribution(_read_keras_file(path, strategy), strategy, cluster)
+        opened = checkpoint.find(path)
+    told = opened.description()
     given = {
         "model": model,
         "nr_resnet": nr_resnet,
@@ -410,19 +414,19 @@ def load(
     }
     if image_shape is None and told is None:
         raise UserError(
-            f"the checkpoint {prefix} does not tell the size of its images: give "
+            f"the checkpoint {opened.prefix} does not tell the size of its images: give "
             f"{option('image_size', in_python='image_shape=(H, W, 3)')}"
         )
-    _check_size(reader, settings)
+    _check_size(opened, settings)
     with (strategy or tf.distribute.get_strategy()).scope():
         network = models.build(
             image_shape=tuple(image_shape or told.image_shape),
-            nr_labels=reader.nr_labels() if nr_labels is None else nr_labels,
+            nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
             class_names=None if told is None else told.class_names,
             dropout_p=0.0,
             **settings,
         )
-        checkpoint.load(prefix, network, averaged=averaged)
+        checkpoint.load(opened, network, averaged=averaged)
     return Distribution(network, strategy, cluster)
 
 
@@ -524,14 +528,14 @@ def _warn_of_an_idle_gpu():
         warnings.warn(why, stacklevel=4)
 
 
-def _check_size(reader, settings):
+def _check_size(opened, settings):
     """Raises UserError if the network is far larger than the checkpoint's: to build it might take all memory."""
-    parameters = reader.parameters()
+    parameters = opened.parameters()
     widest = max((width for shape in parameters.values() for width in shape), default=0)
     for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
         if settings[name] > most:
             raise UserError(
-                f"the checkpoint {reader.prefix} is of another network: {option(name)}={settings[name]} is too much "
+                f"the checkpoint {opened.prefix} is of another network: {option(name)}={settings[name]} is too much "
                 f"for its {len(parameters)} tensors, at most {widest} wide; "
-                f"python -m pixel_snail.inspection {reader.prefix} prints the checkpoint's network"
+                f"python -m pixel_snail.inspection {opened.prefix} prints the checkpoint's network"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from pixel_snail import distribution, pictures
+from pixel_snail import distribution, paths, pictures
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError
 from pixel_snail.reports import plotting
@@ -85,9 +85,10 @@ def images_to_complete(
     Raises:
         UserError: it can't be read, its images are of another size, or it can't be told what its values mean.
     """
-    if Path(path).suffix != ".npy":
-        return _picture_to_complete(path, image_shape, resize, max_pixels)
-    images = pictures.read_npy(path)
+    source = paths.readable_again(path)
+    if not _is_array(source):
+        return _picture_to_complete(source, path, image_shape, resize, max_pixels)
+    images = pictures.read_npy(source, path)
     if images.ndim == 3:
         images = images[None]
     if images.shape[1:] != tuple(image_shape) or not len(images):
@@ -104,9 +105,15 @@ def images_to_complete(
     return images.astype(np.float32), ""
 
 
-def _picture_to_complete(path, image_shape, resize, max_pixels):
+def _is_array(source):
+    if isinstance(source, Path):
+        return source.suffix == ".npy"
+    return source.getvalue().startswith(b"\x93NUMPY")  # a pipe has no suffix
+
+
+def _picture_to_complete(source, path, image_shape, resize, max_pixels):
     height, width, _ = image_shape
-    picture = pictures.read_picture(path, path, max_pixels)
+    picture = pictures.read_picture(source, path, max_pixels)
     rows, columns, _ = picture.shape
     done = []
     if resize and (rows, columns) != (height, width):

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import numbers
+import re
 from collections.abc import Iterator
 
 _named_as_flags = contextvars.ContextVar("named_as_flags", default=False)
@@ -49,6 +50,14 @@ def is_whole(value: object, least: int) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
 
+_DECORATION = re.compile(r"\{\{\w+ [^}]*\}\} ?| *\[Op:\w*\].*|\.tempstate\d+|/job:\w+/replica:\d+/task:\d+/device:")
+"""What TensorFlow adds to messages: nodes, operations, temporary names; a device's machine."""
+
+_ORIGIN = re.compile(r'Graph execution error:|Detected at node |File ".*", line \d+|<stack traces|\d+ root error')
+"""Lines of TensorFlow before the message."""
+
+
 def first_line(error: Exception) -> str:
-    """The first line of another library's error message; its type, if there is no message."""
-    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of another library's error message that gives the reason; the error's type, if there is none."""
+    lines = [line.strip() for line in _DECORATION.sub("", str(getattr(error, "message", error))).splitlines()]
+    return next((line for line in lines if line and not _ORIGIN.match(line)), type(error).__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import checkpoint, distribution, drawing, files, progress
+from pixel_snail import checkpoint, distribution, drawing, files, progress, streams
 from pixel_snail import model as models
 from pixel_snail.coding import container
 from pixel_snail.dataset import DataSet
@@ -40,7 +40,7 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
         UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
     """
     cluster = clusters.from_environment()
-    with cluster.together():
+    with streams.text_elsewhere(flags.json), cluster.together():
         _evaluate(flags, load_data, cluster)
 
 
@@ -49,14 +49,14 @@ def _evaluate(flags, load_data, cluster):
         for path in (flags.json, flags.compress):
             if path:
                 files.check_file_writable(path)
-        if flags.compress and os.path.exists(flags.compress) and not os.path.isfile(flags.compress):
-            raise UserError(f"--compress={flags.compress} is a device or a pipe: name an ordinary file")
+        if flags.compress and files.is_stream(flags.compress):
+            raise UserError(f"--compress={flags.compress} can't be read back, as a file can: name an ordinary file")
         if flags.save_dir:
             files.check_writable(flags.save_dir)
-    prefix = checkpoint.find(flags.load_params)
-    same_flags.fill_in_flags(flags, prefix)
+    opened = checkpoint.find(flags.load_params)
+    same_flags.fill_in_flags(flags, opened)
     if cluster.is_chief:
-        print(f"checkpoint: {checkpoint.summary(prefix, flags.load_params)}", flush=True)
+        print(f"checkpoint: {checkpoint.summary(opened, flags.load_params)}", flush=True)
     if flags.model in models.leaking:
         if flags.nr_samples or flags.complete:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
@@ -74,12 +74,12 @@ def _evaluate(flags, load_data, cluster):
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
-    image_shape, nr_labels, class_names = _images_and_classes(flags, prefix, data_set)
+    image_shape, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
     # Mistakes in the flags of drawing are reported before anything is computed.
     draw = drawing.what_to_draw(flags, image_shape, nr_labels, class_names) if cluster.is_chief else None
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     model = distribution.load(
-        prefix,
+        opened,
         **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=image_shape,
         nr_labels=nr_labels,
@@ -89,17 +89,16 @@ def _evaluate(flags, load_data, cluster):
     )
     cluster.check_agreement(data_set.sizes() if data_set else {})
     cluster.check_same_checkpoint(model.network.weights)
-    figures = _test(flags, prefix, cluster, model, data_set) if data_set else {}
+    figures = _test(flags, opened.prefix, cluster, model, data_set) if data_set else {}
     if draw:
         print(draw(model))
     if not figures.get("read_back", True):
         raise UserError(f"{flags.compress} does not give back every pixel: the warnings above say why")
 
 
-def _images_and_classes(flags, prefix, data_set):
+def _images_and_classes(flags, opened, data_set):
     """The shape of the images; of a conditional network, the number of classes, and their names if it has any."""
-    reader = checkpoint.Reader(prefix)
-    nr_labels, told = reader.nr_labels(), reader.description()
+    prefix, nr_labels, told = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
         raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")

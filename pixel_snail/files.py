@@ -1,14 +1,19 @@
 """Files and folders that are written whole or not at all, and locks on them."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("pixel_snail needs Linux or macOS; on Windows, use it in WSL 2") from error
+
+from pixel_snail import paths, streams
 from pixel_snail.errors import UserError
 
 WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
@@ -48,19 +53,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write(path: str | Path, save: Callable[[str], object]) -> None:
     """Has save(path) write a file, whole or not at all, in a folder that is made if need be.
 
+    A pipe, a device or the program's own output is not replaced: the file's bytes are written into it.
+
     Raises:
         UserError: it can't be written.
     """
-    real = Path(os.path.realpath(path))
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        if real.exists() and not real.is_file():  # a device or a pipe
-            save(str(real))
+        if is_stream(path):
+            with tempfile.TemporaryDirectory() as folder:  # save may need to go back in its file
+                whole = os.path.join(folder, "file")
+                save(whole)
+                with open(whole, "rb") as source, streams.opened(path) as to:
+                    shutil.copyfileobj(source, to)
             return
+        real = Path(os.path.realpath(path))
+        real.parent.mkdir(parents=True, exist_ok=True)
         with replacing(real) as aside:
             save(str(aside))
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether what is written to a path goes to a pipe, to a device, or where the program's own output goes.
+
+    Raises:
+        UserError: that can't be told.
+    """
+    about = paths.status(path)
+    if about is None or stat.S_ISDIR(about.st_mode):
+        return False
+    return not stat.S_ISREG(about.st_mode) or streams.own_output(path) is not None
 
 
 def remove_folder(folder: str | Path) -> None:
@@ -92,7 +115,7 @@ def check_writable(folder: str | Path) -> None:
     """Raises UserError, before any work is done, if a folder can't be made or written to."""
     # Not pathlib's questions: they raise an error in a folder that may not be looked into.
     path = Path(folder).absolute()
-    while not os.path.exists(path):
+    while not os.path.lexists(path):
         path = path.parent
     if not os.path.isdir(path):
         raise UserError(f"can't write to {folder}: {path} is not a folder")
@@ -107,7 +130,7 @@ def check_file_writable(path: str) -> None:
     real = os.path.realpath(path)
     if os.path.isdir(real):
         raise UserError(f"can't write {path}: it is a folder")
-    if os.path.isfile(real) or not os.path.exists(real):  # not for a device or a pipe
+    if not is_stream(path):
         check_writable(os.path.dirname(real))
 
 
@@ -132,14 +155,13 @@ def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]
 
 
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems can't sync folders
-            raise
-    finally:
-        os.close(descriptor)
+    # Not every file system can sync a folder, and each says so in its own way: EINVAL, EPERM, EACCES, ENOSYS ...
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(path):

@@ -4,14 +4,13 @@ import argparse
 import contextlib
 import difflib
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from absl.flags import argparse_flags
 
-from pixel_snail import settings, streams
+from pixel_snail import paths, settings, streams
 from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.pictures import MAX_PIXELS
 
@@ -222,10 +221,11 @@ probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 def path(text: str) -> str:
-    """The argparse type of a path: `~` is expanded, which shells don't do after `--flag=`."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return os.path.expanduser(text)
+    """The argparse type of a path; see paths.expanded."""
+    try:
+        return paths.expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(

@@ -17,7 +17,7 @@ from pixel_snail import flags as command_line
 from pixel_snail import model as models
 
 
-def describe(prefix: str) -> dict[str, object]:
+def describe(opened: checkpoint.Reader) -> dict[str, object]:
     """Which network a checkpoint is of, and how far it was trained.
 
     Checkpoints of this program say so. For others, it is found from the names and shapes of the tensors: networks that
@@ -26,17 +26,16 @@ def describe(prefix: str) -> dict[str, object]:
     Raises:
         UserError: the checkpoint can't be read, or another program wrote it.
     """
-    reader = checkpoint.Reader(prefix)
-    shapes, told = reader.parameters(), reader.description()
-    has_steps = "Variable" in reader.shapes
+    shapes, told = opened.parameters(), opened.description()
+    has_steps = "Variable" in opened.shapes
     return {
-        "checkpoint": prefix,
+        "checkpoint": opened.prefix,
         **(_network_of_shapes(shapes) if told is None else _network_of_description(told)),
-        "labels": reader.nr_labels() or "none",
-        "steps taken": checkpoint.steps_taken(reader) if has_steps else "not recorded",
+        "labels": opened.nr_labels() or "none",
+        "steps taken": checkpoint.steps_taken(opened) if has_steps else "not recorded",
         "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
-        "averaged parameters": "yes" if any(name + checkpoint.AVERAGE in reader.shapes for name in shapes) else "no",
-        "Adam's state": "yes" if "Variable_1" in reader.shapes else "no",
+        "averaged parameters": "yes" if any(name + checkpoint.AVERAGE in opened.shapes for name in shapes) else "no",
+        "Adam's state": "yes" if "Variable_1" in opened.shapes else "no",
     }
 
 

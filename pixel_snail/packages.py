@@ -1,4 +1,4 @@
-"""Imported first by a command: ends it with one line where Python is too old or packages are missing.
+"""Imported first by a command: ends it with one line where the system or Python won't do, or packages are missing.
 
 Written so that older versions of Python can read it too.
 """
@@ -11,6 +11,8 @@ _MODULES = "absl keras matplotlib numpy PIL tensorflow tqdm constriction".split(
 
 def _problem():
     """Why the command can't start, and what to do; None if it can."""
+    if importlib.util.find_spec("fcntl") is None:
+        return "this program needs Linux or macOS; on Windows, install and use it in WSL 2"
     if sys.version_info < (3, 11):  # noqa: UP036
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return (

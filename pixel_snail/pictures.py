@@ -158,17 +158,19 @@ def _rgb(image, pixels, orientation):
     return rgb
 
 
-def read_npy(path: Path | str) -> np.ndarray:
-    """The array in an .npy file. Arrays of objects, which are pickles, are refused."""
-    with readable(path), open(path, "rb") as file:
+def read_npy(source: Path | BinaryIO, name: str) -> np.ndarray:
+    """The array in an .npy file, whose name error messages have. Arrays of objects, which are pickles, are refused."""
+    with readable(name), open(source, "rb") if isinstance(source, Path) else source as file:
         try:
             shape, dtype, order = npy_header(file)
             size = math.prod(shape) * dtype.itemsize
-            if size > os.path.getsize(path) - file.tell():  # checked before memory is allocated
+            begin, end = file.tell(), file.seek(0, os.SEEK_END)
+            if size > end - begin:  # checked before memory is allocated
                 raise ValueError(f"it is cut off, or was never of shape {shape}")
+            file.seek(begin)
             return np.frombuffer(file.read(size), dtype).reshape(shape, order=order)
         except Exception as error:  # on a broken file, NumPy raises nearly anything
-            raise UserError(f"{path} is not an array that can be read: {error}") from error
+            raise UserError(f"{name} is not an array that can be read: {error}") from error
 
 
 def npy_header(stream):

@@ -1,11 +1,17 @@
-"""SIGTERM, SIGINT and SIGHUP, by which schedulers, people and closing terminals ask a run to stop."""
+"""The signals by which people, closing terminals and schedulers ask a run to stop."""
 
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
-_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The second of these kills the process."""
+
+WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
+as the system does with SIGXCPU, and send SIGTERM afterwards: that is the first of the others."""
 
 
 @contextlib.contextmanager
@@ -13,10 +19,10 @@ def ends_at_once() -> Iterator[None]:
     """Within it, Ctrl-C kills the process.
 
     For long waits inside TensorFlow with nothing to save: KeyboardInterrupt would be raised only after them. If SIGINT
-    is ignored or has another handler, that stays.
+    is ignored or has another handler, that stays. In another thread than the main one, this has no effect.
     """
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
+    if before is not signal.default_int_handler or not _is_main_thread():
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -31,9 +37,10 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Within it, the first signal only sets `received`, which the run checks; a second signal kills the process.
+    """Within it, the first signal only sets `received`, which the run checks; a second one of ASKING kills the process.
 
-    A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored.
+    A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored. Python handles signals
+    in its main thread only: in another one, no signal is handled.
 
     Attributes:
         received: the name of the signal; None before it comes.
@@ -43,8 +50,9 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         self._at_once = None
-        asking = [number for number in _ASKING if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._handle) for number in asking}
+        # None: a library has a handler that is not Python's, which could not be put back.
+        handled = [number for number in ASKING + WARNING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        self._before = {number: signal.signal(number, self._handle) for number in handled if _is_main_thread()}
         return self
 
     def __exit__(self, *_) -> None:
@@ -52,13 +60,17 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        self.received = signal.Signals(number).name
-        for asking in self._before:
-            signal.signal(asking, signal.SIG_DFL)
-        then = self._at_once or "stopping; a second one ends the run at once, unsaved"
+        name, is_repeated = signal.Signals(number).name, self.received is not None
+        self.received = self.received or name
+        then = "stopping"
+        if number in ASKING:
+            for asking in self._before.keys() & ASKING:
+                signal.signal(asking, signal.SIG_DFL)
+            then += "; a second one ends the run at once, unsaved"
         # Not print: the signal may have come while something was being printed. And the terminal may be closed.
         with contextlib.suppress(OSError):
-            os.write(2, f"\n{self.received}: {then}\n".encode())
+            if not is_repeated or number in ASKING:
+                os.write(2, f"\n{name}: {self._at_once or then}\n".encode())
         if self._at_once:
             raise Stopped
 
@@ -76,3 +88,7 @@ class Signals:
             yield
         finally:
             self._at_once = None
+
+
+def _is_main_thread():
+    return threading.current_thread() is threading.main_thread()

@@ -1,9 +1,19 @@
 """A command's standard output and error: they survive readers that leave and terminals that close."""
 
+import contextlib
 import errno
 import io
 import os
+import stat
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_NAMES = {
+    number: {f"/dev/{name}", f"/dev/fd/{number}", f"/proc/self/fd/{number}"}
+    for number, name in ((1, "stdout"), (2, "stderr"))
+}
 
 
 class _Stream(io.FileIO):
@@ -49,3 +59,50 @@ def prepare() -> None:
             line_buffering=raw.isatty() or name == "stderr",
         )
         setattr(sys, name, prepared)
+
+
+def own_output(path: str | Path) -> int | None:
+    """The number of the process's stdout or stderr, if that is what a path leads to; None if it is neither.
+
+    It may be by another name: that of the file or pipe to which the shell has led the output.
+    """
+    try:
+        about = os.stat(path)
+        for number, names in _NAMES.items():
+            # All programs share the terminal and /dev/null: only the names tell that the output is meant.
+            is_shared = stat.S_ISCHR(about.st_mode)
+            if os.path.abspath(path) in names or (not is_shared and os.path.samestat(about, os.fstat(number))):
+                return number
+    except OSError:
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A pipe or device, opened to be written; of the process's own output the stream itself, at its present end."""
+    number = own_output(path)
+    if number is None:
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    for text in (sys.stdout, sys.stderr):
+        if text is not None:
+            text.flush()
+    with open(number, "wb", closefd=False) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def text_elsewhere(path: str | None) -> Iterator[None]:
+    """Within it, if a file is written to stdout, what the program prints goes to stderr: stdout gets only the file.
+
+    Args:
+        path: the file's; None: there is none.
+    """
+    if path is None or own_output(path) != 1:
+        yield
+        return
+    sys.stdout.flush()
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

@@ -44,7 +44,7 @@ _FIRST_CURVE = 60
 def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
     """Does what train.py's flags say. A user's mistakes are found before a folder is made.
 
-    On SIGTERM, SIGINT and SIGHUP it saves, if it has taken a step, and returns.
+    On a signal that asks it to stop (see signals.Signals) it saves, if it has taken a step, and returns.
 
     Args:
         load_data: loads the data set that the flags name.
@@ -69,10 +69,11 @@ def _train(flags, load_data, cluster):
         )
     if cluster.is_chief:
         files.check_writable(flags.save_dir)
-    run_folder, prefix, why_new = same_flags.newest_run(flags) if flags.resume else (None, None, None)
+    run_folder, opened, why_new = same_flags.newest_run(flags) if flags.resume else (None, None, None)
     if not run_folder and flags.load_params:
-        prefix = checkpoint.find(flags.load_params)
-    told = history.read(prefix) if prefix else None
+        opened = checkpoint.find(flags.load_params)
+    prefix = opened.prefix if opened else None
+    told = history.read(opened) if opened else None
     so_far = told or History()
     if flags.image_size:
         models.check_side(flags.model, flags.image_size)  # before pictures are converted to it
@@ -96,7 +97,9 @@ def _train(flags, load_data, cluster):
             print(f"{prefix} {done}, and the limit is {limit}: nothing is left to do")
         return
     with strategy.scope():
-        network, optimizer = _network_and_optimizer(flags, cluster, data_set, prefix, so_far)
+        network, optimizer = _network_and_optimizer(flags, cluster, data_set, opened, so_far)
+    restored = checkpoint.summary(opened, None if run_folder else flags.load_params) if opened else None
+    del opened  # the run may remove this checkpoint: as long as it is open, it takes its space on the disk
     with (
         contextlib.closing(RunFolder(flags, cluster, run_folder)) as folder,
         signals.Signals() as asked,
@@ -118,7 +121,7 @@ def _train(flags, load_data, cluster):
         for note in _notes(flags, data_set):
             folder.log(note)
         if prefix:
-            folder.log(f"restored {checkpoint.summary(prefix, None if run_folder else flags.load_params)}")
+            folder.log(f"restored {restored}")
             if not told:
                 folder.log(
                     "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no "
@@ -162,7 +165,7 @@ def _notes(flags, data_set):
     return [*data_set.notes, *([f"warning: no result will be comparable with the paper's: {reason}"] if reason else [])]
 
 
-def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
+def _network_and_optimizer(flags, cluster, data_set, opened, so_far):
     """The network and its optimizer: initialised from data, or as in a checkpoint."""
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     network = models.build(
@@ -174,9 +177,9 @@ def _network_and_optimizer(flags, cluster, data_set, prefix, so_far):
     )
     machines = cluster.size if flags.average_machines else 1
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
-    if prefix:
+    if opened:
         optimizer.build(network.weights)
-        checkpoint.load(prefix, network, optimizer)
+        checkpoint.load(opened, network, optimizer)
         optimizer.refused.assign(so_far.refused)
         so_far.lr_factor = so_far.lr_factor if flags.lr_to_zero else 1.0
         optimizer.lr_factor.assign(so_far.lr_factor)
@@ -241,7 +244,7 @@ class _Run:
             self.summaries = tf.summary.create_file_writer(os.fsencode(self.folder.path.absolute() / "tensorboard"))
         else:
             self.summaries = tf.summary.create_noop_writer()
-        self.epoch_started = time.time()
+        self.epoch_started = time.monotonic()
         self.trains_since = None  # until the first step is compiled
         # Only where time decides the learning rate: else the checkpoints of equal runs would differ by their seconds.
         self.keeps_time = flags.lr_to_zero and flags.max_minutes is not None
@@ -301,11 +304,12 @@ class _Run:
                 if bits is not None:
                     rate = self.optimizer.last_learning_rate()
                     bar.set_postfix(loss=f"{bits:.3f}", lr=f"{rate:.2e}", refresh=False)
-                if steps_a_second := bar.format_dict["rate"]:
+                # tqdm measures by the wall clock, which may be set back.
+                if (steps_a_second := bar.format_dict["rate"] or 0) > 0:
                     in_time = bar.n + 1 + steps_a_second * max(0, self.last_second - self._seconds())
                     bar.total = round(min(total, in_time))
                 bar.update()
-                if time.time() - self.trains_since > self.next_curve:
+                if time.monotonic() - self.trains_since > self.next_curve:
                     self.next_curve *= 2
                     self._draw_curve()
                 if self._decide():
@@ -321,7 +325,7 @@ class _Run:
             self.history.lr_factor = cosine_annealing(self._part_over())
             self.optimizer.lr_factor.assign(self.history.lr_factor)
         loss = float(self.step(batch))
-        self.trains_since = self.trains_since or time.time()
+        self.trains_since = self.trains_since or time.monotonic()
         refused = self.optimizer.updates_refused()
         if refused > self.history.refused:
             self._report_refusal(loss, refused)
@@ -372,7 +376,7 @@ class _Run:
 
     def _seconds(self):
         """How long the run or, without --lr_to_zero, this start of it has trained, by this worker's clock."""
-        return self.seconds_before + (0 if self.trains_since is None else time.time() - self.trains_since)
+        return self.seconds_before + (0 if self.trains_since is None else time.monotonic() - self.trains_since)
 
     def _out_of_time(self):
         # By the chief's clock, so that all workers stop after the same step.
@@ -393,7 +397,7 @@ class _Run:
         """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""
         of_epoch = self.history.untested_steps
         self.history.add_test(self._test_bpd(self.optimizer.averages))
-        now = time.time()
+        now = time.monotonic()
         scalars = {
             "epoch": self.history.epoch,
             "time": now - self.epoch_started,

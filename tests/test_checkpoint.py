@@ -36,7 +36,7 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
     model = golden_numbers.build(name)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
-    checkpoint.load(golden_numbers.checkpoint(name), model, optimizer)
+    checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(name)), model, optimizer)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
     checkpoint.save(prefix, model, optimizer, {"epoch": np.int64(7), "test_bpd": np.array([3.5, 3.25])})
     original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
@@ -44,9 +44,9 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
         f"pixel_snail/{name}" for name in ("epoch", "test_bpd", "steps_taken", *(f"network/{name}" for name in FIELDS))
     }
     assert original.keys() <= ours.keys()
-    progress = checkpoint.read_progress(prefix)
+    progress = checkpoint.read_progress(checkpoint.Reader(prefix))
     assert (progress["epoch"], progress["test_bpd"].tolist()) == (7, [3.5, 3.25])
-    assert checkpoint.read_progress(golden_numbers.checkpoint(name)) == {}
+    assert checkpoint.read_progress(checkpoint.Reader(golden_numbers.checkpoint(name))) == {}
     for name, tensor in original.items():
         assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape), name
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
@@ -87,10 +87,10 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     whole, newest = saved_after(9, run, "8"), saved_after(10, run, "9_3")
     for prefix in (newest, whole):  # a copied run may have been written in any order
         os.utime(f"{prefix}.index")
-    assert checkpoint.find(str(tmp_path)) == newest
+    assert checkpoint.find(str(tmp_path)).prefix == newest
     for leftover in (".writing_10", ".removed_7"):
         shutil.copytree(run / "9_3", run / leftover)
-    assert checkpoint.find(str(tmp_path)) == newest
+    assert checkpoint.find(str(tmp_path)).prefix == newest
     shutil.copytree(run / "9_3", run / ".replaced_11")  # its replacement was never written
     shutil.copytree(run / "9_3", run / ".replaced_8")
     files.remove_leftovers(run)
@@ -99,7 +99,7 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     assert capfd.readouterr().err == ""
 
     flip_a_bit(run / "9_3" / f"params_cifar.ckpt{ENDINGS[1]}")
-    assert checkpoint.find(str(tmp_path)) == whole
+    assert checkpoint.find(str(tmp_path)).prefix == whole
     (line,) = capfd.readouterr().err.splitlines()
     assert newest in line
     flip_a_bit(run / "8" / f"params_cifar.ckpt{ENDINGS[0]}")
@@ -121,7 +121,7 @@ def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
         with tempfile.TemporaryDirectory() as folder:
             prefix = os.path.join(folder, f"run {name}", "0", "params_cifar.ckpt")
             checkpoint.save(prefix, model, optimizer, {})
-            assert checkpoint.find(os.path.join(folder, f"run {name}")) == prefix
+            assert checkpoint.find(os.path.join(folder, f"run {name}")).prefix == prefix
             checkpoint.load(checkpoint.find(f"{prefix}.index"), loaded)
         for actual, expected in zip(loaded.trainable_variables, model.trainable_variables, strict=True):
             np.testing.assert_array_equal(actual, expected)
@@ -134,8 +134,8 @@ def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
 def test_a_checkpoint_is_found_by_any_of_its_files_whatever_its_name(name, ending, tmp_path):
     prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "released" / name)
     (tmp_path / "released" / f"{name}.meta").write_bytes(b"the graph, which the original's Saver writes")
-    assert checkpoint.find(prefix + ending) == prefix
-    assert checkpoint.find(str(tmp_path)) == prefix
+    assert checkpoint.find(prefix + ending).prefix == prefix
+    assert checkpoint.find(str(tmp_path)).prefix == prefix
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_savers_text_file_leads_to_its_checkpoint_also_in_another_folder(noted
     prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
     noted = noted.format(folder=tmp_path)
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{noted}"\nall_model_checkpoint_paths: "other"\n')
-    assert checkpoint.find(str(tmp_path / "checkpoint")) == prefix
+    assert checkpoint.find(str(tmp_path / "checkpoint")).prefix == prefix
 
 
 def test_another_text_file_of_that_name_is_refused(tmp_path):
@@ -156,12 +156,12 @@ def test_another_text_file_of_that_name_is_refused(tmp_path):
 
 def test_the_summary_names_network_steps_and_the_number_of_other_runs(tmp_path):
     newest = saved_after(9, tmp_path / "a", "8")
-    assert checkpoint.summary(newest, str(tmp_path)) == f"{newest}: {NAME}, 4 filters, 9 steps taken"
+    assert checkpoint.summary(checkpoint.Reader(newest), str(tmp_path)) == f"{newest}: {NAME}, 4 filters, 9 steps taken"
     saved_after(7, tmp_path / "b", "6")
-    line = checkpoint.summary(newest, str(tmp_path))
+    line = checkpoint.summary(checkpoint.Reader(newest), str(tmp_path))
     assert line.endswith(f"9 steps taken; the newest of 2 checkpoints of 2 runs below {tmp_path}")
     original = golden_numbers.checkpoint(NAME)
-    assert checkpoint.summary(original) == f"{original}: 3 steps taken"
+    assert checkpoint.summary(checkpoint.Reader(original)) == f"{original}: 3 steps taken"
 
 
 def test_the_names_of_classes_are_kept(tmp_path):
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in (tmp_path / "0").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
-    assert checkpoint.find(str(tmp_path)) == prefix
+    assert checkpoint.find(str(tmp_path)).prefix == prefix
 
 
 def test_no_corruption_is_accepted_with_another_value(tmp_path):
@@ -234,7 +234,7 @@ def test_tensors_of_another_kind_are_refused_in_one_line(tmp_path, name, value):
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     with pytest.raises(UserError, match="not written by this program or the original") as error:
-        checkpoint.load(prefix, model, optimizer)
+        checkpoint.load(checkpoint.Reader(prefix), model, optimizer)
     assert "\n" not in str(error.value)
 
 
@@ -242,20 +242,48 @@ def test_averages_take_the_parameters_place_when_asked():
     model = golden_numbers.build(NAME)
     original = read(golden_numbers.checkpoint(NAME))
     for averaged, ending in ((False, ""), (True, "/ExponentialMovingAverage")):
-        checkpoint.load(golden_numbers.checkpoint(NAME), model, averaged=averaged)
+        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(NAME)), model, averaged=averaged)
         for name, variable in golden_numbers.variables(model).items():
             np.testing.assert_array_equal(variable, original[name + ending])
 
 
 def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folder(tmp_path):
     prefix = golden_numbers.checkpoint(NAME)
-    assert checkpoint.find(prefix) == prefix
-    assert checkpoint.find(f"{prefix}.index") == prefix
-    assert checkpoint.find(f"{prefix}.data-00000-of-00001") == prefix
+    assert checkpoint.find(prefix).prefix == prefix
+    assert checkpoint.find(f"{prefix}.index").prefix == prefix
+    assert checkpoint.find(f"{prefix}.data-00000-of-00001").prefix == prefix
     for age, epoch in ((300, "0"), (100, "10"), (200, "9")):
         copied = copy(prefix, tmp_path / epoch / "params_cifar.ckpt")
         os.utime(f"{copied}.index", (1e9 - age, 1e9 - age))
-    assert checkpoint.find(str(tmp_path)) == str(tmp_path / "10" / "params_cifar.ckpt")
+    assert checkpoint.find(str(tmp_path)).prefix == str(tmp_path / "10" / "params_cifar.ckpt")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("photo.png", "photo.png is there, but is no checkpoint: give a run's folder, or a checkpoint's path without"),
+        ("run/flags.json", "flags.json is there, but is no checkpoint"),
+        ("run/print.log", "print.log is there, but is no checkpoint"),
+        ("run/0/params.ckpt.data-00000-of-00001", "is there, but no .*params.ckpt.index, without which it is no check"),
+        ("run/0/params.ckpt.meta", "is there, but no .*params.ckpt.index"),
+        ("run", "no checkpoint .* below the folder .*run"),
+        ("none", "no such folder or checkpoint: .*none; give"),
+        ("none.index", "no such folder or checkpoint: .*none; give"),
+        ("photo.png/0", "no such folder or checkpoint: .*photo.png/0; give"),
+        ("n" * 300, "can't look at n*: File name too long"),
+        ("loop", "can't look at .*loop: Too many levels of symbolic links"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_from_what_is_not_there(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("run/0")
+    for path in ("photo.png", "run/flags.json", "run/print.log"):
+        (tmp_path / path).write_text("something")
+    for ending in ("data-00000-of-00001", "meta"):
+        (tmp_path / "run" / "0" / f"params.ckpt.{ending}").write_text("something")
+    os.symlink("loop", "loop")
+    with pytest.raises(UserError, match=message):
+        checkpoint.find(name)
 
 
 @pytest.mark.parametrize(
@@ -274,14 +302,14 @@ def test_a_checkpoint_of_another_network_names_the_likely_flag(changed, flag):
     model = models.build(NAME, (8, 8, 3), **settings)
     before = [np.asarray(variable) for variable in model.trainable_variables]
     with pytest.raises(UserError, match=f"probably {flag}"):
-        checkpoint.load(golden_numbers.checkpoint(NAME), model)
+        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(NAME)), model)
     for variable, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
 def test_a_checkpoint_of_another_model_is_refused():
     with pytest.raises(UserError, match="nr_resnet or model"):
-        checkpoint.load(golden_numbers.checkpoint("h12_noup_smallkey"), golden_numbers.build(NAME))
+        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint("h12_noup_smallkey")), golden_numbers.build(NAME))
 
 
 @pytest.mark.parametrize("damage", ["index cut", "data cut", "data missing", "bit flipped", "index is text"])
@@ -302,7 +330,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     with pytest.raises(UserError) as error:
-        checkpoint.load(prefix, model, optimizer)
+        checkpoint.load(checkpoint.Reader(prefix), model, optimizer)
     assert prefix in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -311,7 +339,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     prefix = str(tmp_path / "other.ckpt")
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["weights"], shape_and_slices=[""], tensors=[tf.zeros([3])])
     with pytest.raises(UserError, match="not written by this program or the original"):
-        checkpoint.load(prefix, golden_numbers.build(NAME))
+        checkpoint.load(checkpoint.Reader(prefix), golden_numbers.build(NAME))
 
 
 def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
@@ -323,7 +351,7 @@ def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
         prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
     model = golden_numbers.build("pxpp")
-    checkpoint.load(prefix, model, averaged=True)
+    checkpoint.load(checkpoint.Reader(prefix), model, averaged=True)
     for name, variable in golden_numbers.variables(model).items():
         np.testing.assert_array_equal(variable, original[f"{name}/ExponentialMovingAverage"])
 
@@ -335,4 +363,4 @@ def test_a_checkpoint_without_averages_says_so(tmp_path):
         prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
     with pytest.raises(UserError, match="averaged=False takes"):
-        checkpoint.load(prefix, golden_numbers.build(NAME), averaged=True)
+        checkpoint.load(checkpoint.Reader(prefix), golden_numbers.build(NAME), averaged=True)

@@ -1,11 +1,14 @@
 """The command: pictures of any size and kind come back as they are read, and its messages."""
 
+import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
@@ -201,8 +204,9 @@ def test_every_name_that_a_picture_can_have_is_kept_or_shortened(place, tmp_path
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(place, tmp_path, monkeypatch, capsys):
     exists = os.path.lexists
-    calls = []
-    monkeypatch.setattr(os.path, "lexists", lambda path: len(calls.append(path) or calls) == 8 or exists(path))
+    calls = itertools.count(1)
+    appears = lambda path: Path(path).suffix == ".png" and next(calls) == 8
+    monkeypatch.setattr(os.path, "lexists", lambda path: appears(path) or exists(path))
     assert run("decompress", place / "all.snail", "-o", tmp_path / "out") == 2
     assert "1 of 6 pictures were not restored" in capsys.readouterr().err
     assert len(list((tmp_path / "out").iterdir())) == 5
@@ -228,3 +232,53 @@ def test_a_portable_file_is_read_with_the_environment_that_wrote_it(place, tmp_p
             monkeypatch.setenv(name, "")
         assert run("decompress", file, "-o", tmp_path / file.stem) == 0
         assert {name: os.environ[name] for name in codec.PORTABLE} == expected
+
+
+@contextlib.contextmanager
+def filled(content):
+    """The path, as of a shell's <(...), of a pipe into which a thread writes."""
+    source, sink = os.pipe()
+
+    def fill():
+        with contextlib.suppress(BrokenPipeError), open(sink, "wb") as stream:
+            stream.write(content)
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    try:
+        yield f"/dev/fd/{source}"
+    finally:
+        os.close(source)
+        writer.join()
+
+
+def test_pictures_and_files_go_through_pipes(place, tmp_path, capfdbinary):
+    content = (place / "row.png").read_bytes()
+    named = tmp_path / "named.png"
+    os.mkfifo(named)
+    writer = threading.Thread(target=lambda: named.write_bytes((place / "pixel.png").read_bytes()))
+    writer.start()
+    with filled(content) as first, filled(content) as second:
+        argv = ["compress", "-r", place / "run", first, named, second, "-o", "/dev/stdout", "--no_verify"]
+        assert run(*argv) == 0
+    writer.join()
+    compressed, err = capfdbinary.readouterr()
+    assert [picture.name for picture in container.read(compressed)[0].pictures] == ["picture", "named.png", "picture"]
+    assert b"/dev/stdout" in err and b"uncompressed" in err
+    with filled(compressed) as file:
+        assert run("info", file) == 0
+    assert b"1 x 1 named.png" in capfdbinary.readouterr().out
+    with filled(compressed) as file:
+        assert run("decompress", file, "-o", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["named.png", "picture.png", "picture_2.png"]
+    expected = codec.pictures.read_picture(place / "row.png", "row")
+    for name in ("picture.png", "picture_2.png"):
+        np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "out" / name)), expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_a_pipe_without_a_picture_is_told_in_one_line(content, place, tmp_path, capsys):
+    with filled(content) as file:
+        assert run("compress", "-r", place / "run", file, "-o", tmp_path / "a.snail") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} is not a PNG, JPEG or WebP picture" in line

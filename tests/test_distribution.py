@@ -84,7 +84,7 @@ def test_a_notebook_and_eval_give_the_same_numbers_and_images_bit_by_bit(run, tm
 
 def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(run, tmp_path, monkeypatch):
     folder, images = run
-    prefix = checkpoint.find(str(folder))
+    prefix = checkpoint.find(str(folder)).prefix
     for path in (str(folder), prefix, f"{prefix}.index", pathlib.Path(folder)):
         model = pixel_snail.load(path)
         assert (model.spec, model.image_shape, model.nr_labels) == ("h1", SHAPE, None)

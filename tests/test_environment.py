@@ -127,3 +127,36 @@ def test_cusolver_is_loaded_from_where_pip_puts_it_and_its_absence_or_damage_sto
     monkeypatch.undo()
     monkeypatch.syspath_prepend(tmp_path)
     backend._load_cusolver()  # really tries to
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py"])
+@pytest.mark.parametrize("setting", [["-P"], ["-I"], []], ids=["-P", "-I", "PYTHONSAFEPATH"])
+def test_a_command_finds_its_modules_where_python_leaves_out_its_folder(program, setting, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if not setting:
+        environment["PYTHONSAFEPATH"] = "1"
+    done = subprocess.run(
+        [sys.executable, *setting, ROOT / program, "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_system_without_file_locks_is_told_in_one_line(tmp_path):
+    """As Windows, which lacks this module of Python."""
+    windows = "import sys; sys.modules['fcntl'] = None\n"
+    needs = " needs Linux or macOS; on Windows, "
+    for program, code, told in (
+        ("import train", 2, f"error: this program{needs}install and use it in WSL 2"),
+        ("import pixel_snail.codec", 2, f"error: this program{needs}install and use it in WSL 2"),
+        ("import pixel_snail; pixel_snail.load", 1, f"ImportError: pixel_snail{needs}use it in WSL 2"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", windows + program], cwd=ROOT, capture_output=True, text=True, timeout=100
+        )
+        assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (code, "", told)
+        assert code == 1 or done.stderr.count("\n") == 1

@@ -1,19 +1,24 @@
 """Images to complete, rows to keep and classes, as eval.py reads them, and errors for wrong ones."""
 
+import io
 import json
+import os
 import shutil
+import threading
 
 import numpy as np
 import PIL.Image
 import pytest
 from networks import add_spec
 
+import data
 import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, distribution, drawing
+from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.reports import table
@@ -185,3 +190,46 @@ def test_a_size_that_the_network_does_not_take_is_refused_before_pictures_are_co
     message = "error: --model=pxpp takes images whose sides are multiples of 4, not 18 x 18\n"
     assert capsys.readouterr().err.endswith(message)
     assert not (tmp_path / ".pixel_snail").exists()
+
+
+@pytest.mark.parametrize("kind", ["npy", "png"])
+def test_images_to_complete_may_come_from_a_pipe(kind, tmp_path, rng):
+    images = rng.integers(0, 256, [1, *SHAPE], np.uint8)
+    content = io.BytesIO()
+    if kind == "npy":
+        np.save(content, images)
+    else:
+        PIL.Image.fromarray(images[0]).save(content, "PNG")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content.getvalue()))
+    writer.start()
+    completed, _ = drawing.images_to_complete(str(tmp_path / "pipe"), SHAPE)
+    writer.join()
+    np.testing.assert_allclose(completed * 127.5 + 127.5, images, atol=1e-4)
+
+
+def test_an_evaluation_goes_on_although_its_checkpoint_is_removed_and_its_json_may_be_the_only_output(
+    tmp_path, monkeypatch, capfd
+):
+    """The run removes its checkpoint while the data set is loaded."""
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    model = pixel_snail.build("h1", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    images = np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8)
+    model.initialise(images)
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    checkpoint.save(str(tmp_path / "0" / "params_tiny.ckpt"), model.network, optimizer, {})
+
+    def load(_):
+        shutil.rmtree(tmp_path / "0")
+        return DataSet(Split(images), Split(images))
+
+    monkeypatch.setitem(data.data_sets, "tiny", load)
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main(["--data_set=tiny", f"-r{tmp_path}", "--json=/dev/stdout"])
+    out, err = capfd.readouterr()
+    assert exit_.value.code == 0, err
+    figures = json.loads(out)
+    np.testing.assert_allclose(figures["bits_per_dim_per_image"], model.bits_per_dim(images, verbose=0), rtol=1e-6)
+    assert "bits/dim on 4 of 4 test images of tiny" in err
+    assert figures["load_params"] == str(tmp_path / "0" / "params_tiny.ckpt")

@@ -1,9 +1,14 @@
 """The command line is parsed as the original's; mistakes get one line."""
 
+import argparse
+
 import pytest
 
 import eval as eval_command
 import train as train_command
+from data import cifar10_plotdata
+from pixel_snail import codec, inspection
+from pixel_snail import flags as command_line
 
 ORIGINAL = [
     # short, long, the original's default, another value
@@ -128,3 +133,49 @@ def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):
         with pytest.raises(SystemExit) as exit_:
             eval_command.parse_flags([*KNOWN_DATA_SET, *argv])
         assert exit_.value.code == 2
+
+
+COMMANDS = {
+    "train": (train_command.parse_flags, []),
+    "eval": (eval_command.parse_flags, ["-rx"]),
+    "compress": (codec.parse_flags, ["compress", "-rx", "-oy", "a.png"]),
+    "decompress": (codec.parse_flags, ["decompress", "-oy", "a.snail"]),
+    "info": (codec.parse_flags, ["info", "a.snail"]),
+    "inspection": (inspection.parse_flags, ["x"]),
+    "contact sheet": (cifar10_plotdata.parse_flags, []),
+}
+NO_PATHS = {"test_folder", "classes", "paper", "command", "undefok", argparse.SUPPRESS}
+"""Arguments that take texts which are no paths; the last two are absl's."""
+
+
+@pytest.mark.parametrize("parse, argv", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/run", "s3://bucket/x.snail", "file:///data/x", "HTTP://host", "az+x.y-z://a"]
+)
+def test_no_path_of_any_command_is_a_url(parse, argv, url, monkeypatch, capsys):
+    """Every parser's arguments are looked through, so that none is forgotten."""
+    parsers, of_argument = [], argparse.ArgumentParser.parse_known_args
+
+    def recorded(parser, *arguments, **keywords):
+        parsers.append(parser)
+        return of_argument(parser, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", recorded)
+        parse(argv)
+    texts = [action for action in parsers[-1]._actions if action.nargs != 0 and action.dest not in NO_PATHS]
+    of_paths = [action for action in texts if action.type is command_line.path]
+    others = {getattr(action.type, "__name__", action.dest) for action in texts if action not in of_paths}
+    assert others <= {"parsed", "name"}  # numbers, and names of networks and data sets
+    assert of_paths
+    for action in of_paths:
+        with pytest.raises(SystemExit) as exit_:
+            parse([*argv, f"{action.option_strings[-1]}={url}"] if action.option_strings else [*argv[:-1], url])
+        assert exit_.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{url} is a URL, not a path: copy the files to this machine" in line
+
+
+@pytest.mark.parametrize("path", ["a:/b", "//host/x", "a/gs://b", "C:\\x", "lr:1e-3", "://x"])
+def test_a_path_with_colons_is_a_path(path):
+    assert command_line.path(path) == path

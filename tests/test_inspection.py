@@ -18,7 +18,7 @@ SETTINGS = {"nr_resnet": 2, "nr_filters": 4, "nr_logistic_mix": 3}
 
 @pytest.mark.parametrize("name", golden_numbers.NAMES)
 def test_an_originals_checkpoint_tells_its_network(name):
-    description = inspection.describe(golden_numbers.checkpoint(name))
+    description = inspection.describe(checkpoint.Reader(golden_numbers.checkpoint(name)))
     golden = golden_numbers.load(name)
     assert name in description["model"].split(" or ")
     assert description["nr_filters"] == 4
@@ -32,7 +32,7 @@ def test_an_originals_checkpoint_tells_its_network(name):
 
 def test_few_networks_share_their_variables():
     def guesses(name):
-        guessed = inspection.describe(golden_numbers.checkpoint(name))["model"].split(" or ")
+        guessed = inspection.describe(checkpoint.Reader(golden_numbers.checkpoint(name)))["model"].split(" or ")
         return [guess for guess in guessed if guess in golden_numbers.NAMES]
 
     assert guesses("h12_noup_smallkey") == ["h12_noup_smallkey", "h12_pool2_smallkey"]
@@ -49,10 +49,10 @@ def test_every_networks_checkpoint_gives_its_parameters_back_and_tells_its_setti
     optimizer.build(network.trainable_variables)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
     checkpoint.save(prefix, network, optimizer, {})
-    checkpoint.load(prefix, other)
+    checkpoint.load(checkpoint.Reader(prefix), other)
     for actual, expected in zip(other.trainable_variables, network.trainable_variables, strict=True):
         np.testing.assert_array_equal(actual, expected)
-    description = inspection.describe(prefix)
+    description = inspection.describe(checkpoint.Reader(prefix))
     assert (description["model"], description["nr_resnet"], description["images"]) == (name, "2", "8 x 8")
     assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
 
@@ -76,7 +76,7 @@ def assert_recognised(name, prefix):
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=list(variables), shape_and_slices=[""] * len(variables), tensors=tensors
     )
-    description = inspection.describe(prefix)
+    description = inspection.describe(checkpoint.Reader(prefix))
     assert name in description["model"].split(" or ")
     assert "2" in description["nr_resnet"].split(" or ")
     assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
@@ -87,7 +87,7 @@ def test_plain_parameters_of_an_unknown_network_are_described_as_such(tmp_path):
     names = ["model/conv2d_0/V", "model/conv2d_0/g", "model/dense_0/V"]
     tensors = [np.zeros(shape, np.float32) for shape in ([1, 3, 4, 9], [9], [9, 20])]
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * 3, tensors=tensors)
-    description = inspection.describe(prefix)
+    description = inspection.describe(checkpoint.Reader(prefix))
     assert description["model"] == "not one of ours"
     assert description["averaged parameters"] == description["Adam's state"] == "no"
     assert description["parameters"] == 1 * 3 * 4 * 9 + 9 + 9 * 20

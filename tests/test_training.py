@@ -186,7 +186,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     flags = json.JSONDecoder().raw_decode(log[log.index("{") :])[0]
     assert (flags["nr_filters"], flags["batch_size"], flags["max_epochs"]) == (4, 2, 3)
     assert "dataset size: 11" in log
-    reader = checkpoint.Reader(checkpoint.find(str(folder)))
+    reader = checkpoint.find(str(folder))
     parameters = sum(int(np.prod(shape)) for shape in reader.parameters().values())
     assert f"# of Parameters {parameters}\n" in log
     for epoch in range(3):

@@ -3,6 +3,7 @@
 import collections
 import functools
 import importlib.metadata
+import math
 import os
 import shlex
 import sys
@@ -32,9 +33,43 @@ def number_of_gpus() -> int:
     return len(tf.config.get_visible_devices("GPU"))
 
 
-def number_of_cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def number_of_cores(root: str | os.PathLike = "/") -> int:
+    """The CPU cores that this process may use: those that the system leaves it, and no more than its container may use.
+
+    Args:
+        root: the folder that has proc and sys.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas(Path(root)))]))
+
+
+def _quotas(root):
+    """How many cores' time the control groups of this process may use, as Docker's --cpus and Kubernetes limit it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # another system than Linux
+        return
+    for line in lines:
+        _, kinds, group = line.split(":", 2)
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        # Version 2 has one hierarchy, without kinds; version 1 has one for each set of kinds, and links to it.
+        mounted = root / "sys/fs/cgroup" / ("cpu" if kinds else "")
+        # A limit also holds for the groups below. Within a container, its own group may be the mounted folder.
+        parts = [part for part in group.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):
+            folder = mounted.joinpath(*parts[:depth])
+            quota = _numbers(folder / "cpu.max") or _numbers(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+            if len(quota) == 2 and min(quota) > 0:
+                yield quota[0] / quota[1]
+
+
+def _numbers(*paths):
+    """The numbers in files; none if a file is not there or has something else, such as "max"."""
+    try:
+        return [int(word) for path in paths for word in path.read_text().split()]
+    except (OSError, ValueError):
+        return []
 
 
 def has_amx() -> bool:

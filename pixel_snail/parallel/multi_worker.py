@@ -11,7 +11,6 @@ a coordination service that ignores SIGTERM while it waits. So these private par
 tests/parallel/test_multi_worker.py runs all of this in real processes and fails if it no longer works.
 """
 
-import re
 import socket
 import sys
 
@@ -55,7 +54,7 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     except tf.errors.UnknownError as error:
         raise UserError(
             f"can't listen at {cluster.addresses[cluster.index]}, the address of this worker in TF_CONFIG: "
-            f"if its port is taken, give it another in every worker's TF_CONFIG ({error.message})"
+            f"if its port is taken, give it another in every worker's TF_CONFIG ({first_line(error)})"
         ) from error
     except (RuntimeError, tf.errors.OpError) as error:
         raise UserError(_why_not_together(cluster, error)) from error
@@ -104,10 +103,9 @@ def _why_not_together(cluster, error):
     if silent:
         names = ", ".join(map(cluster.name, silent))
         return f"no answer from {names}, after up to {clusters.WAIT_SECONDS} s: is it started?"
-    reason = re.sub(r"\{\{.*?\}\} ?", "", first_line(error))
     return (
         "the workers did not come together, though something answers at the address of each; is their TF_CONFIG the "
-        f"same, and does no http_proxy come between them? ({reason})"
+        f"same, and does no http_proxy come between them? ({first_line(error)})"
     )
 
 

@@ -41,8 +41,11 @@ class RunFolder:
                     f"another process is training in {path}: wait until it ends, or choose another --save_dir"
                 )
 
-            self._lock.enter_context(files.locked(path, when_taken=refuse))
-            files.remove_leftovers(path)
+            try:
+                self._lock.enter_context(files.locked(path, when_taken=refuse))
+                files.remove_leftovers(path)
+            except OSError as error:
+                raise UserError(f"can't use the run's folder {path}: {error.strerror or error}") from error
         self.path = Path(cluster.gather_objects(str(path))[0])
 
     def close(self) -> None:
@@ -85,10 +88,10 @@ def _make(flags):
         path = Path(flags.save_dir) / f"pixelsnail_{flags.data_set}_{time.strftime('%Y_%m_%d_%H_%M_%S')}"
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            time.sleep(1)  # another run of the same second
-            continue
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.is_dir():
+                time.sleep(1)  # another run of the same second
+                continue
             raise UserError(f"can't make the run's folder {path}: {error.strerror}") from error
         files.write(path / "flags.json", lambda file: Path(file).write_text(text))
         return path

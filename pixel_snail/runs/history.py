@@ -75,13 +75,13 @@ class History:
         }
 
 
-def read(prefix: str) -> History | None:
+def read(opened: checkpoint.Reader) -> History | None:
     """The history in a checkpoint; None if the original wrote the checkpoint.
 
     Raises:
         UserError: the checkpoint can't be read, or its history is missing a tensor or contradicts itself.
     """
-    tensors = checkpoint.read_progress(prefix)
+    tensors = checkpoint.read_progress(opened)
     if not tensors:
         return None
     try:
@@ -93,13 +93,18 @@ def read(prefix: str) -> History | None:
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
         if (
             min(epoch, images, refused, *numbers) < 0
-            or not (0 <= seconds < math.inf and 0 <= lr_factor <= 1)
+            or not (-math.inf < seconds < math.inf and 0 <= lr_factor <= 1)
             or numbers.sum() != len(bits)
             or len(steps) - len(test) not in (0, 1)
         ):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the checkpoint {prefix} does not tell how far its run is: it was not written by this program"
+            f"the checkpoint {opened.prefix} does not tell how far its run is: it was not written by this program"
         ) from error
+    if seconds < 0:
+        raise UserError(
+            f"the checkpoint {opened.prefix} says that its run has trained for {seconds:.0f} s: an earlier version "
+            "counted them by a clock that was set back; begin from an earlier checkpoint, with --load_params"
+        )
     return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor)

@@ -51,11 +51,12 @@ class Checkpoints:
     def _remove_old(self):
         histories = {}
         for prefix in checkpoint.newest_first(self._folder.path):
-            with contextlib.suppress(UserError):  # a damaged checkpoint does not count, and stays
-                histories[prefix] = history.read(prefix)
+            with contextlib.suppress(UserError):  # a checkpoint that can't be read does not count, and stays
+                histories[prefix] = history.read(checkpoint.Reader(prefix))
         # The original's checkpoints have no history.
         tested = {prefix: told.test[-1] for prefix, told in histories.items() if told and told.test and told.is_tested}
         best = min(tested, key=tested.get, default=None)
         for prefix in list(histories)[self._keep :] if self._keep else []:
             if prefix != best:
-                files.remove_folder(os.path.dirname(prefix))
+                with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+                    files.remove_folder(os.path.dirname(prefix))

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import re
 import reprlib
 from pathlib import Path
 from typing import NamedTuple
 
-from pixel_snail import checkpoint
+from pixel_snail import checkpoint, paths
 from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 
@@ -24,10 +25,10 @@ _ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False}
 
 
 class Found(NamedTuple):
-    """What --resume found: the run's folder and the prefix of its checkpoint, or else why a new run begins."""
+    """What --resume found: the run's folder and its newest checkpoint, or else why a new run begins."""
 
     folder: Path | None
-    prefix: str | None
+    opened: checkpoint.Reader | None
     why_new: str | None = None
 
 
@@ -35,22 +36,28 @@ def newest_run(flags: argparse.Namespace) -> Found:
     """Finds the newest run of the same flags below --save_dir that has a checkpoint.
 
     Raises:
-        UserError: the checkpoints of that run can't be read; or all runs of the data set with a checkpoint had other
-            flags, so that one of them may be meant. --new_run and --load_params say that a new run is meant.
+        UserError: a run can't be looked into, which may be that run; its checkpoints can't be read; or all runs of the
+            data set with a checkpoint had other flags, so that one of them may be meant. --new_run and --load_params
+            say that a new run is meant.
     """
-    runs = [(path, _differing(run, flags)) for path, run in _runs(flags)]
-    same = [path for path, differing in runs if not differing]
-    for path in same:
-        if checkpoint.newest_first(str(path)):
-            try:
+    same, others = [], []
+    for path, run in _runs(flags):
+        differing = _differing(run, flags)
+        try:
+            has_checkpoint = bool(checkpoint.newest_first(str(path)))
+            if not differing and has_checkpoint:
                 return Found(path, checkpoint.find(str(path)))
-            except UserError as error:
-                raise UserError(
-                    f"--resume: the run {path} has these flags, but {error}; move the run away to begin a new one"
-                ) from error
+        except UserError as error:
+            has = f"had {', '.join(differing)}" if differing else "has these flags"
+            raise UserError(
+                f"--resume: the run {path} {has}, but {error}; move the run away to begin a new one"
+            ) from error
+        if not differing:
+            same.append(path)
+        elif has_checkpoint:
+            others.append((path, differing))
     if same:
         return Found(None, None, f"{same[0]} has these flags, but it ended before its first checkpoint was whole")
-    others = [(path, differing) for path, differing in runs if checkpoint.newest_first(str(path))]
     if others and not (flags.new_run or flags.load_params):
         path, differing = min(others, key=lambda run: len(run[1]))
         raise UserError(
@@ -61,15 +68,42 @@ def newest_run(flags: argparse.Namespace) -> Found:
 
 
 def _runs(flags):
-    """The folders of the runs of the same data set, newest first, and their flags."""
+    """The folders of the runs of the same data set, newest first, and their flags.
+
+    Raises:
+        UserError: --save_dir or a run's flags can't be read.
+    """
     # A digit, the year's first, follows: else the runs of imagenet_resized would count as imagenet's.
-    for path in sorted(Path(flags.save_dir).glob(f"pixelsnail_{flags.data_set}_[0-9]*"), reverse=True):
-        try:
-            run = json.loads((path / "flags.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(run, dict):
+    then = "it can't be told whether --resume means this run; mend the file, or move the run away"
+    name = re.compile(rf"pixelsnail_{re.escape(flags.data_set)}_[0-9]")
+    for entry in reversed(paths.entries(flags.save_dir)):
+        path = Path(flags.save_dir, entry.name)
+        if name.match(entry.name) and (run := _read_flags(path / "flags.json", then)) is not None:
             yield path, run
+
+
+def _read_flags(path, then):
+    """What a flags.json holds; None, if there is none: its run ended before it was written.
+
+    Args:
+        then: what to do if it can't be read.
+
+    Raises:
+        UserError: it can't be read, or does not hold a run's flags.
+    """
+    try:
+        run = json.loads(path.read_text())
+        if not isinstance(run, dict):
+            raise TypeError(f"it holds a {type(run).__name__}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"can't read {path} ({error.strerror or error}): {then}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"the run's flags can't be read from {path} ({type(error).__name__}, {str(error)[:200]}): {then}"
+        ) from error
+    return run
 
 
 def _differing(run, flags):
@@ -91,7 +125,7 @@ def _as_given(name, value):
     return f"--{name}" if value is True else f"--{name}={value}"
 
 
-def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:
+def fill_in_flags(flags: argparse.Namespace, opened: checkpoint.Reader) -> None:
     """Gives flags of the network and the data set that are None their values in a checkpoint's run, or their defaults.
 
     The network is read from the checkpoint or, if that does not tell, from the run's `flags.json`, which lies in the
@@ -100,21 +134,23 @@ def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:
 
     Args:
         flags: changed in place.
-        prefix: the checkpoint's.
+        opened: the checkpoint.
 
     Raises:
         UserError: a flag contradicts the run's network, or the checkpoint or flags.json is broken.
     """
     network, data = command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS
-    run = _run_flags(Path(prefix).absolute().parent.parent / "flags.json")
-    description = checkpoint.Reader(prefix).description()
+    run = _run_flags(Path(opened.prefix).absolute().parent.parent / "flags.json")
+    description = opened.description()
     if description is not None:
         run |= {name: getattr(description, name) for name in network if name != "class_conditional"}
         run["class_conditional"] = description.nr_labels is not None
     for name in network:
         given = getattr(flags, name)
         if given is not None and run.get(name, given) != given:
-            raise UserError(f"--{name}={given}, but the run of {prefix} had --{name}={run[name]}: leave the flag out")
+            raise UserError(
+                f"--{name}={given}, but the run of {opened.prefix} had --{name}={run[name]}: leave the flag out"
+            )
     if flags.data_set not in (None, run.get("data_set")):
         run = {name: value for name, value in run.items() if name in network}
     for name, default in (network | data).items():
@@ -124,21 +160,15 @@ def fill_in_flags(flags: argparse.Namespace, prefix: str) -> None:
 
 def _run_flags(path):
     """The flags of the network and the data set in a flags.json; none, if there is no such file."""
-    if not path.exists():
+    then = "move the file away, and give the flags"
+    told = _read_flags(path, then)
+    if told is None:
         return {}
-    try:
-        run = json.loads(path.read_text())
-        run = {name: run[name] for name in (*command_line.MODEL_DEFAULTS, "data_set")} | {
-            name: run[name] for name in command_line.DATA_DEFAULTS if name in run
-        }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"the run's flags can't be read from {path} ({type(error).__name__}, {str(error)[:200]}): move the file "
-            "away, and give the flags"
-        ) from error
+    network = (*command_line.MODEL_DEFAULTS, "data_set")
+    if missing := [name for name in network if name not in told]:
+        raise UserError(f"{path} is broken: it has no {missing[0]}; {then}")
+    run = {name: told[name] for name in (*network, *command_line.DATA_DEFAULTS) if name in told}
     for name, value in run.items():
         if not command_line.is_possible(name, value):
-            raise UserError(
-                f"{path} is broken: {name} can't be {reprlib.repr(value)}; move the file away, and give the flags"
-            )
+            raise UserError(f"{path} is broken: {name} can't be {reprlib.repr(value)}; {then}")
     return run

@@ -45,7 +45,7 @@ import data
 import eval as eval_command
 import golden_numbers
 from data import cifar, converted, imagenet_resized, untrusted
-from pixel_snail import drawing, evaluation, pictures
+from pixel_snail import checkpoint, drawing, evaluation, pictures
 from pixel_snail import flags as command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import same_flags
@@ -659,7 +659,7 @@ def completed(tmp_path):
 
     def completed():
         flags = argparse.Namespace(**dict.fromkeys(NETWORK | DATA))
-        same_flags.fill_in_flags(flags, str(prefix))
+        same_flags.fill_in_flags(flags, checkpoint.Reader(str(prefix)))
         return vars(flags)
 
     return completed
@@ -693,7 +693,7 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path, completed
         (b"\xff" * 5000, r"can't be read from .*flags.json \(UnicodeDecodeError"),
         (b"[" * 100_000, r"can't be read from .*flags.json \(RecursionError"),
         (b"[]", "can't be read from"),
-        (b"{}", r"can't be read from .*flags.json \(KeyError, 'model'"),
+        (b"{}", "flags.json is broken: it has no model; move the file away"),
         *(
             (json.dumps(RUN | {name: value}).encode(), f"flags.json is broken: {name} can't be ")
             for name, value in [

@@ -1,6 +1,7 @@
 """What computes, as the log tells it; and the line for a user whose GPU is not used. GPUs and machines are made up."""
 
 import importlib.metadata
+import os
 import sys
 
 import numpy as np
@@ -30,6 +31,9 @@ def machine(folder, **files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
+
+
+NUMBER_OF_CORES = devices.number_of_cores
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +88,52 @@ def test_a_system_without_cpuinfo_is_told_by_its_cores(tmp_path, monkeypatch):
     assert not devices.lacks_bfloat16(tmp_path)
     monkeypatch.setattr(devices, "number_of_cores", lambda: 1)
     assert devices.described(1, tmp_path) == "CPU, 1 core"
+
+
+V1 = {"proc__self__cgroup": "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n1:name=systemd:/docker/a\n"}
+V2 = {"proc__self__cgroup": "0::/pod/a\n"}
+IN_NAMESPACE = {"proc__self__cgroup": "0::/../..\n"}
+
+
+@pytest.mark.parametrize(
+    "files, cores",
+    [
+        ({}, 64),
+        (V2, 64),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "max 100000\n"}, 64),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "200000 100000\n"}, 2),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "150000 100000\n"}, 2),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "1000 100000\n"}, 1),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "9000000 100000\n"}, 64),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "max 100000", "sys__fs__cgroup__pod__cpu.max": "300000 100000"}, 3),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "4000 1000", "sys__fs__cgroup__pod__cpu.max": "3000 1000"}, 3),
+        (V2 | {"sys__fs__cgroup__cpu.max": "200000 100000\n"}, 2),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "nonsense\n"}, 64),
+        (V2 | {"sys__fs__cgroup__pod__a__cpu.max": "100000 0\n"}, 64),
+        (IN_NAMESPACE | {"sys__fs__cgroup__cpu.max": "200000 100000\n"}, 2),
+        (
+            V1 | {"sys__fs__cgroup__cpu__cpu.cfs_quota_us": "-1\n", "sys__fs__cgroup__cpu__cpu.cfs_period_us": "1000"},
+            64,
+        ),
+        (
+            V1
+            | {"sys__fs__cgroup__cpu__cpu.cfs_quota_us": "2000\n", "sys__fs__cgroup__cpu__cpu.cfs_period_us": "1000"},
+            2,
+        ),
+        (
+            V1
+            | {
+                "sys__fs__cgroup__cpu__docker__a__cpu.cfs_quota_us": "2500\n",
+                "sys__fs__cgroup__cpu__docker__a__cpu.cfs_period_us": "1000\n",
+            },
+            3,
+        ),
+        (V1 | {"sys__fs__cgroup__memory__docker__a__cpu.max": "1000 1000\n"}, 64),
+    ],
+)
+def test_no_more_cores_are_counted_than_a_container_may_use(files, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert NUMBER_OF_CORES(machine(tmp_path, **files)) == cores
 
 
 def test_amx_is_found_where_the_processor_has_it(monkeypatch, tmp_path):

@@ -137,7 +137,7 @@ def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
     assert len(actual["test_bpd"]) == 2
     for name in expected:
         np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, err_msg=name)
-    readers = [tf.train.load_checkpoint(checkpoint.find(str(path))) for path in (one_device, tmp_path / "chief")]
+    readers = [tf.train.load_checkpoint(checkpoint.find(str(path)).prefix) for path in (one_device, tmp_path / "chief")]
     for name in readers[0].get_variable_to_shape_map():
         expected, actual = (reader.get_tensor(name) for reader in readers)
         if name.startswith("model/"):  # 1% of the change in one step
@@ -150,7 +150,7 @@ def test_gradients_are_averaged_over_machines_if_asked(one_device, start, tmp_pa
     workers = start("train", flags, flags)
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
     summed = tf.train.load_checkpoint(str(next(one_device.rglob("0/*.index")))[: -len(".index")])
-    averaged = tf.train.load_checkpoint(checkpoint.find(str(tmp_path)))
+    averaged = tf.train.load_checkpoint(checkpoint.find(str(tmp_path)).prefix)
     numbers = [name[len("Variable_") :] for name in summed.get_variable_to_shape_map() if name.startswith("Variable_")]
     # Odd numbers are v, even ones m. Adam's epsilon makes the parameters, and so later gradients, differ a little.
     for parity, factor in ((1, 4), (0, 2)):
@@ -221,7 +221,7 @@ def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp
     expected = r"worker 1 \(127.0.0.1:\d+\) has ended .*repeat the command on every worker with --load_params=\S+ckpt"
     assert re.search(expected, line)
     prefix = re.search(r"--load_params=(\S+)", line)[1]
-    assert prefix == checkpoint.find(f"{tmp_path}/runs")
+    assert prefix == checkpoint.find(f"{tmp_path}/runs").prefix
 
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_command_goes_on(start, tmp_path):
@@ -230,9 +230,9 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_comma
     wait_until_saved_twice(chief)
     worker.send_signal(signal.SIGTERM)
     assert codes([chief, worker]) == [0, 0]
-    newest = checkpoint.find(f"{tmp_path}/runs")
+    newest = checkpoint.find(f"{tmp_path}/runs").prefix
     assert f"stopped by a signal to another worker after {steps_taken(newest)} steps" in chief.out.read_text()
-    epochs = history.read(newest).epoch + 1
+    epochs = history.read(checkpoint.Reader(newest)).epoch + 1
     workers = start("train", *([*flags, f"-x{epochs}"] for _ in range(2)))
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
     assert f"restored {newest}" in workers[0].out.read_text()

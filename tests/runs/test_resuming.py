@@ -1,9 +1,12 @@
 """Runs that are stopped, killed, given bad batches or a full disk: what they save and report, and how they go on."""
 
+import itertools
 import os
 import resource
 import shutil
 import signal
+import threading
+import time
 import types
 
 import numpy as np
@@ -25,6 +28,7 @@ from pixel_snail.runs.folder import RunFolder
 
 FLAGS = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
 STEPS_AN_EPOCH = 5
+ASKING = signals.ASKING + signals.WARNING
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +75,7 @@ def ask_to_stop():
 
 
 def tensors(folder):
-    return reliability.tensors(checkpoint.find(str(folder)))
+    return reliability.tensors(checkpoint.find(str(folder)).prefix)
 
 
 def names(folder):
@@ -98,12 +102,12 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     assert code == 0
     assert "SIGTERM: stopping" in err
     (run,) = (tmp_path / "runs").iterdir()
-    newest = checkpoint.find(str(run))
+    newest = checkpoint.find(str(run)).prefix
     assert newest == str(run / saved / "params_tiny.ckpt")
     if module is sampling:  # only the last samples are missing
         return
     assert f"stopped by SIGTERM after {steps_taken} steps: repeat the same command to go on from {newest}\n" in out
-    assert len(history.read(newest).test) == (0 if maker == "test_step" else 1)
+    assert len(history.read(checkpoint.Reader(newest)).test) == (0 if maker == "test_step" else 1)
 
     code, out, _ = train(*argv)
     assert code == 0
@@ -170,7 +174,9 @@ def test_the_learning_rate_falls_to_zero_over_the_epochs_of_a_run_however_often_
 
 def test_the_learning_rate_falls_to_zero_over_the_minutes_of_all_starts(train, rates, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(training, "time", types.SimpleNamespace(time=lambda: clock[0]))
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    wall_clock = itertools.cycle([1e9, 1e9 - 3600, 1e9 + 3600])  # is set back and forward all the time
+    monkeypatch.setattr(time, "time", lambda: next(wall_clock))
     make = steps.train_step
 
     def a_second_each(*arguments, **keywords):
@@ -278,52 +284,86 @@ def test_a_run_killed_in_its_first_saving_is_begun_anew_and_that_is_said(train, 
     assert f"{run} has these flags, but it ended before its first checkpoint was whole: a new run begins" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_every_asking_signal_stops_a_run_and_saves(number, train, monkeypatch, tmp_path):
-    before = signal.signal(number, signal.default_int_handler)  # a shell's background job ignores SIGINT
-    try:
-        before_call(monkeypatch, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
-        code, out, err = train("-x1", "--sample_interval=0")
-        assert signal.getsignal(number) == signal.default_int_handler
-    finally:
-        signal.signal(number, before)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGXCPU])
+def test_an_asking_signal_stops_a_run_and_saves(number, plain_signals, train, monkeypatch, tmp_path):
+    before_call(monkeypatch, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
+    code, out, err = train("-x1", "--sample_interval=0")
     assert code == 0
-    assert f"{number.name}: stopping; a second one ends the run at once, unsaved" in err
+    assert f"{number.name}: stopping" in err
+    assert ("a second one ends the run at once, unsaved" in err) == (number == signal.SIGINT)
     assert f"stopped by {number.name} after 3 steps" in out
     assert names(tmp_path) == ["0_6"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number):
-    """As nohup ignores SIGHUP."""
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        with signals.Signals() as asked:
+@pytest.fixture
+def plain_signals():
+    """As at the start of a program in the foreground: tests in a shell's background ignore SIGINT."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ASKING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ASKING, ids=lambda number: number.name)
+def test_every_asking_signal_is_taken_once_or_stays_ignored_and_what_handled_it_before_is_put_back(
+    number, plain_signals, capfd
+):
+    with signals.Signals() as asked:
+        os.kill(os.getpid(), number)
+        assert asked.received == number.name
+        with pytest.raises(signals.Stopped), asked.at_once("ending"):
+            pass
+    assert f"{number.name}: stopping" in capfd.readouterr().err
+    assert signal.getsignal(number) == signal.default_int_handler
+    signal.signal(number, signal.SIG_IGN)  # as nohup ignores SIGHUP
+    with signals.Signals() as asked:
+        os.kill(os.getpid(), number)
+        other = next(one for one in (signal.SIGTERM, signal.SIGHUP) if one != number)
+        assert asked.received is None
+        os.kill(os.getpid(), other)
+        assert asked.received == other.name
+        os.kill(os.getpid(), number)  # would kill, had it got its default back
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("first", ASKING, ids=lambda number: number.name)
+def test_the_second_signal_ends_at_once_unless_one_of_them_only_warns_of_the_end(first, plain_signals):
+    with signals.Signals():
+        os.kill(os.getpid(), first)
+        ends = {number for number in ASKING if signal.getsignal(number) == signal.SIG_DFL}
+        assert ends == (set() if first in signals.WARNING else set(signals.ASKING))
+        for number in signals.WARNING:
             os.kill(os.getpid(), number)
-            other = next(one for one in (signal.SIGTERM, signal.SIGHUP) if one != number)
-            assert asked.received is None
-            os.kill(os.getpid(), other)
-            assert asked.received == other.name
-            os.kill(os.getpid(), number)  # would kill, had it got its default back
-        assert signal.getsignal(number) == signal.SIG_IGN
-    finally:
-        signal.signal(number, before)
+    with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
+        os.kill(os.getpid(), first)
 
 
-def test_the_second_signal_ends_at_once():
-    at_start = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background ignore SIGINT
-    try:
-        with signals.Signals() as asked:
-            ask_to_stop()
-            assert asked.received == "SIGTERM"
-            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-            with pytest.raises(signals.Stopped), asked.at_once("ending"):
-                pass
-        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-        with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
-            ask_to_stop()
-    finally:
-        signal.signal(signal.SIGINT, at_start)
+def test_a_handler_of_a_library_that_is_not_pythons_stays(plain_signals, monkeypatch):
+    get = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else get(number))
+    with signals.Signals():
+        assert get(signal.SIGUSR1) == signal.default_int_handler
+        assert get(signal.SIGUSR2) != signal.default_int_handler
+    assert get(signal.SIGUSR2) == signal.default_int_handler
+
+
+def test_a_run_in_a_thread_that_is_not_the_main_one_handles_no_signals(tmp_path):
+    codes = []
+
+    def train():
+        try:
+            with signals.ends_at_once():
+                train_command.main([*FLAGS, f"-o{tmp_path}/runs", "-x1", "--sample_interval=0"])
+        except SystemExit as exit_:
+            codes.append(exit_.code)
+
+    before = {number: signal.getsignal(number) for number in ASKING}
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert names(tmp_path) == ["0"]
+    assert {number: signal.getsignal(number) for number in ASKING} == before
 
 
 def test_a_run_stopped_before_its_first_step_has_nothing_to_save(train, monkeypatch, tmp_path):
@@ -374,7 +414,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_
     step = place // 2
     indices = batches.epoch_order(Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
     assert f"the loss is inf in step {step} of epoch 0, of the training images {indices[0]}, {indices[1]}:" in line
-    newest = checkpoint.find(str(tmp_path))
+    newest = checkpoint.find(str(tmp_path)).prefix
     assert f"--load_params={newest}" in line
     assert tensors(tmp_path)["pixel_snail/steps_taken"] == step
     assert all(np.isfinite(value).all() for value in tensors(tmp_path).values())
@@ -427,10 +467,11 @@ def test_a_full_disk_does_not_end_training_and_is_told_each_time(train, monkeypa
     assert "epoch 3\n" in out
     lines = [line for line in err.splitlines() if line.startswith("warning: can't write") and ".ckpt" in line]
     assert len(lines) == 3
-    assert all("File too large" in line and "training goes on" in line for line in lines)
+    assert all(line.endswith("; File too large; training goes on") for line in lines)
+    assert "{{" not in err
     assert "error: not all of" in err
     assert names(tmp_path) == ["0"]
-    assert checkpoint.find(str(tmp_path))
+    assert checkpoint.find(str(tmp_path)).prefix
 
 
 def test_a_folder_that_is_gone_does_not_end_training(train, monkeypatch, tmp_path):
@@ -457,9 +498,16 @@ def test_no_two_processes_train_in_one_folder(tmp_path):
 
 
 def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
-    for name, value in (("epoch", np.int64(-1)), ("test_bpd", np.zeros(7)), ("steps_between_tests", np.array([3]))):
-        prefix = str(tmp_path / name / "params.ckpt")
-        os.mkdir(tmp_path / name)
+    untold = "does not tell how far its run is"
+    for name, value, message in (
+        ("epoch", np.int64(-1), untold),
+        ("test_bpd", np.zeros(7), untold),
+        ("steps_between_tests", np.array([3]), untold),
+        ("seconds", np.float64(np.nan), untold),
+        ("seconds", np.float64(-3599), "has trained for -3599 s: .* a clock that was set back; begin from an earlier"),
+    ):
+        prefix = str(tmp_path / f"{name}_{value}" / "params.ckpt")
+        os.mkdir(os.path.dirname(prefix))
         told = history.History(1, 2, [[3.0, 2.5]], [2.25]).tensors() | {name: value}
         tf.raw_ops.SaveV2(
             prefix=prefix,
@@ -467,5 +515,5 @@ def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
             shape_and_slices=[""] * len(told),
             tensors=list(told.values()),
         )
-        with pytest.raises(UserError, match="does not tell how far its run is"):
-            history.read(prefix)
+        with pytest.raises(UserError, match=message):
+            history.read(checkpoint.Reader(prefix))

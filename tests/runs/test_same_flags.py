@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import types
 
 import pytest
 
@@ -79,18 +80,10 @@ def test_a_flag_that_was_not_given_is_told_so(run):
 @pytest.mark.parametrize(
     "given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val", "cache_dir": "/x"}]
 )
-def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run, monkeypatch):
-    class Described:
-        def __init__(self, prefix):
-            pass
-
-        def description(self):
-            return None
-
-    monkeypatch.setattr(checkpoint, "Reader", Described)
+def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run):
     path = run / "flags.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | given))
     flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
-    same_flags.fill_in_flags(flags, f"{run}/70/params")
+    same_flags.fill_in_flags(flags, types.SimpleNamespace(prefix=f"{run}/70/params", description=lambda: None))
     for name in ADDED_TO_DATA:
         assert getattr(flags, name) == given.get(name, command_line.DATA_DEFAULTS[name])
