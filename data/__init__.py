@@ -59,8 +59,8 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
             data sets in _OPTIONS. Others take no option that differs from its default.
 
     Raises:
-        UserError: no data set has this name, its files are missing or broken, it does not take such an option, or its
-            loader returns something else than a DataSet.
+        UserError: no data set has this name, its files are missing or broken, it does not take such an option, its
+            loader returns something else than a DataSet, or there are no training images and they are needed.
     """
     load_set = loader(name)
     given = {option: value for option, value in options.items() if value != _DEFAULTS.get(option)}
@@ -76,6 +76,8 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
             f"the loader of the data set {name} returns a {type(data_set).__name__}: let it return a "
             "pixel_snail.dataset.DataSet"
         )
+    if data_set.train is None and not only_test:
+        raise UserError(f"the data set {name} has no training images: it is for eval.py only")
     return data_set
 
 

@@ -152,8 +152,9 @@ def _split_folders(data_dir, test_folder, only_test):
     if test_folder is not None:
         test = [name for name in names if _nfc(name) == test_name and listing.is_folder(data_dir / name)]
         if not test or test == train:
+            whole = f", or {WHOLE} to take all pictures" if only_test else ""
             raise UserError(
-                f"--test_folder={test_folder} is no folder beside train in {data_dir}: give the name of one"
+                f"--test_folder={test_folder} is no folder beside train in {data_dir}: give the name of one{whole}"
             )
     if test and not train and not only_test:
         raise UserError(

@@ -185,6 +185,7 @@ def test_a_set_for_testing_alone_has_the_shape_and_the_labels_of_its_test_images
             "the loader of the data set mine returns a tuple: let it return a pixel_snail.data",
         ),
         (lambda _: None, "returns a NoneType"),
+        (lambda _: DataSet(None, Split(IMAGES)), "the data set mine has no training images: it is for eval.py only"),
     ],
 )
 def test_a_command_tells_a_mistake_of_a_loader_in_one_line(loader, message, tmp_path, monkeypatch, capsys):

@@ -629,6 +629,12 @@ def test_an_evaluation_takes_all_pictures_or_a_test_folder_alone(names, test_fol
     assert load(tmp_path, test_folder=test_folder, only_test=True).test.names == expected
 
 
+def test_an_evaluation_without_the_test_folder_of_its_name_says_how_to_take_all(tmp_path):
+    write_pictures(tmp_path, ["a.png"])
+    with pytest.raises(UserError, match=r"--test_folder=val is no folder .*: give the name of one, or \. to take all"):
+        load(tmp_path, test_folder="val", only_test=True)
+
+
 def test_an_evaluation_of_a_tenth_says_how_to_take_all(tmp_path):
     write_pictures(tmp_path, [f"{i}.png" for i in range(12)])
     assert load(tmp_path).notes == ()
