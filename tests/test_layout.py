@@ -1,4 +1,4 @@
-"""The README's map lists every module, and a module imports only modules below it: there are no circular imports."""
+"""The map in docs/code.md lists every module, and a module imports only modules below it: no imports are circular."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAP = [
     line.split()[0]
-    for line in (ROOT / "README.md").read_text().partition("```text\n")[2].partition("```")[0].splitlines()
+    for line in (ROOT / "docs" / "code.md").read_text().partition("```text\n")[2].partition("```")[0].splitlines()
 ]
 MODULES = [path for path in MAP if path.endswith(".py")]
 PRIVATE = {
@@ -36,6 +36,15 @@ def test_the_map_names_every_module_once():
     ]
     assert sorted(MODULES) == sorted([*found, "train.py", "eval.py"])
     assert [path for path in MAP if path not in MODULES] == ["benchmarks/", "docs/", "tests/"]
+
+
+def test_the_readmes_short_map_names_modules_and_folders_that_exist():
+    lines = (ROOT / "README.md").read_text().partition("```text\n")[2].partition("```")[0].splitlines()
+    assert 10 < len(lines) <= 30
+    for line in lines:
+        first, *others = line[:40].split(", ")
+        folder = (ROOT / first.strip()).parent
+        assert (ROOT / first.strip()).exists() and all((folder / other.strip()).exists() for other in others), line
 
 
 def imported(path):
