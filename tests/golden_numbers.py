@@ -135,7 +135,7 @@ def errors_of_steps(name: str) -> dict[str, float]:
         "steps": max(of_steps, error(loss, golden["ema_loss"])),
         "averaged_outputs": outputs_error(outputs, golden, "ema_out"),
     }
-    checkpoints.load(checkpoint(name), model, optimizer)
+    checkpoints.load(checkpoints.Reader(checkpoint(name)), model, optimizer)
     assert optimizer.steps_taken() == 3
     resumed = error(losses_of(golden["x"][:2]), golden["resume_losses"])
     _, loss = averaged()
