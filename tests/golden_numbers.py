@@ -151,7 +151,7 @@ def error_of_samples(name: str) -> float:
     """The error of images sampled from the original's checkpoint with the uniform numbers that it used."""
     golden = load(name)
     model = build(name)
-    checkpoints.load(checkpoint(name), model, averaged=True)
+    checkpoints.load(checkpoints.Reader(checkpoint(name)), model, averaged=True)
     draw = sampling.batch_drawer(model, len(golden["sample/x"]))
     weights = fold(model, model.trainable_variables)
     images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"], verbose=0)
