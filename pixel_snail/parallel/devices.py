@@ -1,11 +1,13 @@
-"""What this machine computes with: GPUs, CPU cores and their instructions; and why a GPU is not used."""
+"""What this machine computes with: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
 
 import collections
 import functools
 import importlib.metadata
 import os
+import resource
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pixel_snail.backend import tf
@@ -35,6 +37,73 @@ def number_of_gpus() -> int:
 def number_of_cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(root: str | os.PathLike = "/") -> int | None:
+    """The bytes of memory that this process can still get, swap space included; None on systems that don't tell them.
+
+    The least counts of what Linux calls available, of what the limits of the process's control groups leave (a
+    container's, for example), and of what RLIMIT_AS leaves (ulimit -v).
+
+    Args:
+        root: the folder that has proc and sys.
+    """
+    about = _numbers(Path(root, "proc/meminfo"))
+    if "MemAvailable:" not in about:
+        return None
+    swap = 1024 * about.get("SwapFree:", 0)
+    left = [1024 * about["MemAvailable:"] + swap, *(bytes_ + swap for bytes_ in _left_in_control_groups(root))]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        left.append(limit - own_memory(root))
+    return max(0, min(left))
+
+
+def own_memory(root: str | os.PathLike = "/") -> int:
+    """The bytes of memory that this process has; 0 on systems that don't tell them.
+
+    Args:
+        root: the folder that has proc.
+    """
+    return 1024 * _numbers(Path(root, "proc/self/status")).get("VmRSS:", 0)
+
+
+def _left_in_control_groups(root) -> Iterator[int]:
+    """The bytes that each limit of the process's control groups leaves; it has one for each level of groups."""
+    try:
+        lines = Path(root, "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            top, names = "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            top, names = "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = Path(group.lstrip("/"))
+        for level in (
+            group,
+            *group.parents,
+        ):  # in a container, the group's path may be the host's: then only the top is
+            folder = Path(root, top, level)
+            try:
+                limit, used = (int(Path(folder, name).read_text()) for name in names)
+            except (OSError, ValueError):  # not there, or "max": no limit
+                continue
+            of = _numbers(folder / "memory.stat")
+            # Linux gives files that it only caches back. Files in memory count among them: the result is the most.
+            yield limit - used + of.get("total_cache", of.get("file", 0) + of.get("slab_reclaimable", 0))
+
+
+def _numbers(path):
+    """The numbers in a file of lines such as `MemFree: 123 kB` or `file 123`, by their names; none without the file."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def has_amx() -> bool:
