@@ -75,8 +75,7 @@ def from_flags(flags: argparse.Namespace) -> DataSet:
     """Loads the data set that the flags name. Its labels are dropped unless --class_conditional is given.
 
     Raises:
-        UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or pictures in
-            --save_dir would become part of the data set.
+        UserError: as in `load`; or pictures in --save_dir would become part of the data set.
     """
     data_dir = Path(flags.data_dir)
     if flags.data_set == "folder" and flags.save_dir:
@@ -86,8 +85,6 @@ def from_flags(flags: argparse.Namespace) -> DataSet:
     if getattr(flags, "complete", None) and flags.data_set != "folder":
         del given["max_megapixels"]  # It is for the picture of eval.py --complete.
     data_set = load(flags.data_set, data_dir, classes=flags.class_conditional, **given)
-    if flags.class_conditional and data_set.nr_labels is None:
-        raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     return data_set if flags.class_conditional else data_set.without_labels()
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from pixel_snail import files
 from pixel_snail.backend import keras, tf
-from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 
@@ -42,6 +42,10 @@ _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_w
 _NOT_OURS = "not written by this program or the original"
 _FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
+
+
+class Mismatch(UserError):
+    """A checkpoint can be read, but is of another network, or lacks the averages that were asked for."""
 
 
 def variable_names(network: keras.Model) -> list[str]:
@@ -143,7 +147,9 @@ def find(path: str) -> str:
                 return prefix
             except UserError as error:
                 print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-        raise UserError(f"none of the {len(candidates)} checkpoints below the folder {path} can be read: give another")
+        number = f"none of the {len(candidates):,} checkpoints" if len(candidates) > 1 else "the only checkpoint"
+        can = "can" if len(candidates) > 1 else "can't"
+        raise UserError(f"{number} below the folder {path} {can} be read: give another")
     if os.path.exists(f"{path}.index"):
         return path
     if of_file := _FILE_OF_CHECKPOINT.fullmatch(path):
@@ -165,9 +171,9 @@ def summary(prefix: str, path: str | None = None) -> str:
     """
     reader = Reader(prefix)
     told = reader.description()
-    parts = [f"{told.model}, {told.nr_filters} filters"] if told else []
+    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
     if _STEPS in reader.shapes or "Variable" in reader.shapes:
-        parts.append(f"{steps_taken(reader):,} steps taken")
+        parts.append(f"{counted(steps_taken(reader), 'step')} taken")
     line = f"{prefix}: {', '.join(parts)}"
     if path is None or not os.path.isdir(path):
         return line
@@ -197,14 +203,19 @@ def load(prefix: str, network: Network, optimizer: PolyakAdam | None = None, ave
         averaged: whether the network gets the Polyak averages in place of the parameters.
 
     Raises:
-        UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely option.
+        Mismatch: it is of another network, and the message names the likely option; or it lacks the averages.
+        UserError: it can't be read, or lacks another tensor.
     """
     reader = Reader(prefix)
     names = variable_names(network)
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.trainable_variables, strict=True)}
     reader.check_network(shapes, network.description)
+    wanted = [name + AVERAGE if averaged else name for name in names]
+    if averaged and not set(wanted) <= reader.shapes.keys():
+        raw = option("raw", in_python="averaged=False")
+        raise Mismatch(f"the checkpoint {prefix} lacks Polyak averages; {raw} takes the parameters themselves")
     # All is read before anything is assigned: an error leaves the network as it was.
-    values = reader.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
+    values = reader.read_like(wanted, shapes.values())
     if optimizer is not None:
         if names[0] + AVERAGE not in reader.shapes:
             raise UserError(
@@ -299,11 +310,8 @@ class Reader:
         """The tensors of these names."""
         missing = [name for name in names if name not in self.shapes]
         if missing:
-            raw = option("raw", in_python="averaged=False")
-            hint = f"; {raw} takes the parameters themselves" if missing[0].endswith(AVERAGE) else ""
-            raise UserError(
-                f"the checkpoint {self.prefix} lacks {len(missing)} tensors, the first of which is {missing[0]}{hint}"
-            )
+            more = f" and {counted(len(missing) - 1, 'other tensor')}" if len(missing) > 1 else ""
+            raise UserError(f"the checkpoint {self.prefix} lacks {missing[0]}{more}: give another")
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
@@ -379,7 +387,7 @@ class Reader:
         return parameters
 
     def check_network(self, expected: dict[str, tuple[int, ...]], network: Description) -> None:
-        """Raises UserError if the checkpoint is of another network.
+        """Raises Mismatch if the checkpoint is of another network.
 
         Args:
             expected: the shapes of the network's parameters.
@@ -394,7 +402,7 @@ class Reader:
                 if has[name] != asked[name] and name not in ("image_shape", "dropout_p", "class_names")
             ]
             if differing:
-                raise UserError(
+                raise Mismatch(
                     f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}; give its values, "
                     "or another checkpoint"
                 )
@@ -402,7 +410,7 @@ class Reader:
             return
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
-        raise UserError(
+        raise Mismatch(
             f"the checkpoint {self.prefix} is of another network: its {name} is {_described(found.get(name))}, not "
             f"{_described(expected.get(name))}; the difference is probably {_likely_option(found, expected)}"
         )
