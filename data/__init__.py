@@ -93,8 +93,7 @@ def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
         only_test: as in `load`.
 
     Raises:
-        UserError: as in `load`; or --class_conditional is given, but the data set has no labels; or files in
-            --save_dir or --cache_dir would become part of the data set.
+        UserError: as in `load`; or files in --save_dir or --cache_dir would become part of the data set.
     """
     data_dir = Path(flags.data_dir)
     for name in ("save_dir", "cache_dir") if flags.data_set == "folder" else ():
@@ -105,8 +104,6 @@ def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
     if getattr(flags, "complete", None) and flags.data_set != "folder":
         del given["max_megapixels"]  # It is for the picture of eval.py --complete.
     data_set = load(flags.data_set, data_dir, flags.class_conditional, only_test, **given)
-    if flags.class_conditional and data_set.nr_labels is None:
-        raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     return data_set if flags.class_conditional else data_set.without_labels()
 
 

@@ -13,6 +13,7 @@ import data
 from pixel_snail import files
 from pixel_snail import flags as command_line
 from pixel_snail.dataset import Split
+from pixel_snail.errors import counted
 from pixel_snail.pictures import from_8_bits
 from pixel_snail.reports import plotting
 
@@ -42,7 +43,8 @@ def plot(flags: argparse.Namespace) -> None:
     files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     for note in data_set.notes:
         print(note)
-    print(f"{len(data_set.train):,} training and {len(data_set.test):,} test images from {data_set.source}: {path}")
+    test = counted(len(data_set.test), "test image")
+    print(f"{len(data_set.train):,} training and {test} from {data_set.source}: {path}")
 
 
 def rows(split: Split) -> np.ndarray:

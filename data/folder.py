@@ -245,7 +245,9 @@ def _classes(data_dir, folders, names):
     folders_of_classes = [path for path in listing.inside(root) if not listing.is_hidden(path.name)]
     class_names = tuple(sorted({_nfc(path.name) for path in folders_of_classes if listing.is_folder(path)}))
     if not class_names:
-        raise UserError(f"{root} has no folders: for --class_conditional, each class's pictures lie in a folder there")
+        raise UserError(
+            f"{root} has no folders: for a class-conditional network, each class's pictures lie in a folder there"
+        )
     number = {name: label for label, name in enumerate(class_names)}
     labels = {}
     for name, of_split in names.items():
@@ -256,8 +258,8 @@ def _classes(data_dir, folders, names):
             folder, slash, _ = _nfc(picture.removeprefix(start)).partition("/")
             if not picture.startswith(start) or not slash:
                 raise UserError(
-                    f"{data_dir / picture} is of no class: for --class_conditional, the folders in {root} are the "
-                    "classes"
+                    f"{data_dir / picture} is of no class: for a class-conditional network, the folders in {root} are "
+                    "the classes"
                 )
             if folder not in number:
                 raise UserError(f"{data_dir / picture} is of the class {folder}, which has no folder in {root}")
@@ -270,9 +272,10 @@ def _check_bad(data_dir, names, bad, skip_bad):
     number, total = sum(map(len, bad.values())), sum(map(len, names.values()))
     error = None
     if number and not skip_bad:
+        them = "them" if number > 1 else "it"
         error = UserError(
-            f"{number} of {total} pictures in {data_dir} can't be used: mend or remove them, or leave them out with "
-            "--skip_bad"
+            f"{number} of {total} pictures in {data_dir} can't be used: mend or remove {them}, or leave {them} out "
+            "with --skip_bad"
         )
     for name, of_split in names.items():
         if error is None and len(bad[name]) == len(of_split):

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 
 
 def training_batches(
@@ -59,7 +59,7 @@ def check_batch_size(split: Split, batch_size: int) -> None:
     """Raises UserError if a training batch is larger than the split."""
     if batch_size > len(split):
         raise UserError(
-            f"a batch of {batch_size} images (over all replicas) is larger than the training set, which has "
+            f"a batch of {counted(batch_size, 'image')} (over all replicas) is larger than the training set, which has "
             f"{len(split)}: lower --batch_size, --init_batch_size or --nr_gpu"
         )
 

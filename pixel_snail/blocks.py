@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.kernels import dropout
-from pixel_snail.weights import Layer
+from pixel_snail.weights import Layer, layers_in
 
 
 class Stem(Layer):
@@ -70,6 +70,12 @@ class Streams(Layer):
             seen = [map_ for map_ in (u, skip_ul) if map_ is not None]
             ul = self.resnet_ul(ul, a=tf.concat(seen, -1) if seen else None, h=h, seed=seed_ul, cache=cache)
         return ul, u
+
+
+def residual_blocks(layer: keras.layers.Layer) -> list[nn.gated_resnet]:
+    """The residual blocks of both streams inside a layer or network, from F channels to F; not those of attention."""
+    both = [(step.resnet_u, step.resnet_ul) for step in layers_in(layer) if isinstance(step, Streams)]
+    return [resnet for pair in both for resnet in pair if resnet is not None]
 
 
 class Resample(Layer):

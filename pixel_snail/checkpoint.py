@@ -31,7 +31,7 @@ import numpy as np
 
 from pixel_snail import files, paths
 from pixel_snail.backend import keras, tf
-from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 
@@ -43,6 +43,10 @@ _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_w
 _NOT_OURS = "not written by this program or the original"
 _FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
+
+
+class Mismatch(UserError):
+    """A checkpoint can be read, but is of another network, or lacks the averages that were asked for."""
 
 
 def variable_names(network: keras.Model) -> list[str]:
@@ -235,9 +239,9 @@ def _newest_below(folder):
             return reader
         else:
             _warn_of(passed_over)
-            raise UserError(
-                f"none of the {len(candidates)} checkpoints below the folder {folder} can be read: give another"
-            )
+            number = f"none of the {len(candidates):,} checkpoints" if len(candidates) > 1 else "the only checkpoint"
+            can = "can" if len(candidates) > 1 else "can't"
+            raise UserError(f"{number} below the folder {folder} {can} be read: give another")
     raise UserError(f"no checkpoint (a file *.index) below the folder {folder}")
 
 
@@ -253,9 +257,9 @@ def summary(opened: "Reader", path: str | None = None) -> str:
         path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
     """
     told = opened.description()
-    parts = [f"{told.model}, {told.nr_filters} filters"] if told else []
+    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
     if _STEPS in opened.shapes or "Variable" in opened.shapes:
-        parts.append(f"{steps_taken(opened):,} steps taken")
+        parts.append(f"{counted(steps_taken(opened), 'step')} taken")
     line = f"{opened.prefix}: {', '.join(parts)}"
     prefixes = [] if path is None else newest_first(path)  # none below a file
     runs = set(map(_run_of, prefixes))
@@ -283,13 +287,18 @@ def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None
         averaged: whether the network gets the Polyak averages in place of the parameters.
 
     Raises:
-        UserError: it can't be read, lacks a tensor, or is of another network: the message names the likely option.
+        Mismatch: it is of another network, and the message names the likely option; or it lacks the averages.
+        UserError: it can't be read, or lacks another tensor.
     """
     names = variable_names(network)
     shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.weights, strict=True)}
     opened.check_network(shapes, network.description)
+    wanted = [name + AVERAGE if averaged else name for name in names]
+    if averaged and not set(wanted) <= opened.shapes.keys():
+        raw = option("raw", in_python="averaged=False")
+        raise Mismatch(f"the checkpoint {opened.prefix} lacks Polyak averages; {raw} takes the parameters themselves")
     # All is read before anything is assigned: an error leaves the network as it was.
-    values = opened.read_like([name + AVERAGE if averaged else name for name in names], shapes.values())
+    values = opened.read_like(wanted, shapes.values())
     if optimizer is not None:
         if names[0] + AVERAGE not in opened.shapes:
             raise UserError(
@@ -401,11 +410,8 @@ class Reader:
         """The tensors of these names."""
         missing = [name for name in names if name not in self.shapes]
         if missing:
-            raw = option("raw", in_python="averaged=False")
-            hint = f"; {raw} takes the parameters themselves" if missing[0].endswith(AVERAGE) else ""
-            raise UserError(
-                f"the checkpoint {self.prefix} lacks {len(missing)} tensors, the first of which is {missing[0]}{hint}"
-            )
+            more = f" and {counted(len(missing) - 1, 'other tensor')}" if len(missing) > 1 else ""
+            raise UserError(f"the checkpoint {self.prefix} lacks {missing[0]}{more}: give another")
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
@@ -481,7 +487,7 @@ class Reader:
         return parameters
 
     def check_network(self, expected: dict[str, tuple[int, ...]], network: Description) -> None:
-        """Raises UserError if the checkpoint is of another network.
+        """Raises Mismatch if the checkpoint is of another network.
 
         Args:
             expected: the shapes of the network's parameters.
@@ -496,7 +502,7 @@ class Reader:
                 if has[name] != asked[name] and name not in ("image_shape", "dropout_p", "class_names")
             ]
             if differing:
-                raise UserError(
+                raise Mismatch(
                     f"the checkpoint {self.prefix} is of another network: {', '.join(differing)}; give its values, "
                     "or another checkpoint"
                 )
@@ -504,7 +510,7 @@ class Reader:
             return
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
-        raise UserError(
+        raise Mismatch(
             f"the checkpoint {self.prefix} is of another network: its {name} is {_described(found.get(name))}, not "
             f"{_described(expected.get(name))}; the difference is probably {_likely_option(found, expected)}"
         )

@@ -24,7 +24,7 @@ from pixel_snail import files, paths, pictures, streams
 from pixel_snail import flags as command_line
 from pixel_snail.coding import container
 from pixel_snail.coding.container import Picture, tiles_of
-from pixel_snail.errors import UserError, printable
+from pixel_snail.errors import UserError, counted, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
 
 PORTABLE = {
@@ -114,25 +114,31 @@ def _compress(flags):
     read = [pictures.read_picture(paths.readable_again(path), path, max_pixels) for path in flags.pictures]
     if flags.portable:
         os.environ |= PORTABLE
-    from pixel_snail import checkpoint, drawing
+    from pixel_snail import checkpoint, drawing, memory
     from pixel_snail.reports import comparisons
+    from pixel_snail.runs import average
 
-    opened = checkpoint.find(flags.load_params)
-    prefix = os.path.abspath(opened.prefix)
-    image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
-    model = _load(opened, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
-    tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
-    classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
-    labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
-    if labels is not None:
-        labels = np.repeat(labels, list(map(len, tiles)))
-    images = np.zeros([sum(map(len, tiles)), *model.image_shape], np.uint8)
-    cut = ((picture, tile) for picture, of_picture in zip(read, tiles, strict=True) for tile in of_picture)
-    for image, (picture, (top, left, rows, columns)) in zip(images, cut, strict=True):
-        image[:rows, :columns] = picture[top : top + rows, left : left + columns]
-    named = [Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)]
-    settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
-    data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
+    with memory.shortage_told("lower --batch_size, or compress fewer pictures at a time"):
+        opened = checkpoint.find(flags.load_params)
+        prefix = os.path.abspath(opened.prefix)
+        image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
+        model = _load(opened, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
+        if not flags.raw and (young := average.read(opened).why_young()):
+            print(f"note: {young}; --raw compresses with the parameters themselves", file=sys.stderr, flush=True)
+        tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
+        classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
+        labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
+        if labels is not None:
+            labels = np.repeat(labels, list(map(len, tiles)))
+        images = np.zeros([sum(map(len, tiles)), *model.image_shape], np.uint8)
+        cut = ((picture, tile) for picture, of_picture in zip(read, tiles, strict=True) for tile in of_picture)
+        for image, (picture, (top, left, rows, columns)) in zip(images, cut, strict=True):
+            image[:rows, :columns] = picture[top : top + rows, left : left + columns]
+        named = [
+            Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)
+        ]
+        settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
+        data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
     files.write(flags.output, lambda path: Path(path).write_bytes(data))
 
     others = [comparisons.file_sizes(picture) for picture in read]
@@ -160,6 +166,13 @@ def decompress(flags: argparse.Namespace) -> None:
             raise _exists(path)
     if header.machine.items() >= PORTABLE.items():
         os.environ |= PORTABLE
+    from pixel_snail import memory
+
+    with memory.shortage_told(memory.MORE_MEMORY):
+        _restore(flags, header, groups)
+
+
+def _restore(flags, header, groups):
     from pixel_snail import checkpoint
 
     prefix, is_averaged = header.checkpoint or (None, not flags.raw)
@@ -171,7 +184,15 @@ def decompress(flags: argparse.Namespace) -> None:
         raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
     else:
         opened = checkpoint.Reader(prefix)
-    model = _load(opened, {name: header.network[name] for name in NETWORK_DEFAULTS}, header.image_shape, is_averaged)
+    settings = {name: header.network[name] for name in NETWORK_DEFAULTS}
+    try:
+        model = _load(opened, settings, header.image_shape, is_averaged)
+    except checkpoint.Mismatch as error:
+        raw = "" if header.checkpoint or flags.raw else "; or add --raw, if that was not averaged"
+        raise UserError(
+            f"{flags.file} was not written with the checkpoint {opened.prefix}, which is of another network or has no "
+            f"averages: give the checkpoint that it was written with as --load_params{raw}"
+        ) from error
     written, failures = 0, []
     of_file = _pictures(header, _images(header, groups, model.archiver))
     for path, picture in zip((Path(flags.output, name) for name in _names(header)), of_file, strict=True):
@@ -184,10 +205,11 @@ def decompress(flags: argparse.Namespace) -> None:
         files.write(path, functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True))
         written += 1
     total = written + len(failures)
-    print(f"wrote {written} of {total} pictures into {flags.output}")
+    print(f"wrote {written:,} of {counted(total, 'picture')} into {flags.output}")
     if failures:
+        were, first = ("were", "the first: ") if len(failures) > 1 else ("was", "")
         raise UserError(
-            f"{flags.file}: {len(failures)} of {total} pictures were not restored; the first: {failures[0]}"
+            f"{flags.file}: {len(failures):,} of {counted(total, 'picture')} {were} not restored; {first}{failures[0]}"
         )
 
 

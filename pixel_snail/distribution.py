@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import checkpoint, logistic_mixture, paths, sampling, steps
+from pixel_snail import checkpoint, logistic_mixture, memory, paths, sampling, steps
 from pixel_snail import model as models
 from pixel_snail.backend import keras, tf
 from pixel_snail.coding import container
 from pixel_snail.coding.archive import Archiver
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, first_line, is_whole, option
+from pixel_snail.errors import UserError, counted, first_line, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices
 from pixel_snail.parallel.cluster import Cluster
@@ -147,9 +147,11 @@ class Distribution:
             raise UserError(f"batch_size={batch_size!r} is not a whole number above 0")
         if not len(split):
             return
-        yield from steps.nats_in_batches(
-            self._test_step(self._parameters), self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
-        )
+        step = self._test_step(self._parameters)
+        with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
+            yield from steps.nats_in_batches(
+                step, self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
+            )
 
     def sample(
         self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
@@ -198,6 +200,7 @@ class Distribution:
         )
         return to_8_bits(drawn)
 
+    @memory.shortage_told(lambda: _to_draw_in_less())
     def draw(
         self,
         number: int,
@@ -237,6 +240,7 @@ class Distribution:
         weights = fold(self.network, self.network.weights)
         return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
 
+    @memory.shortage_told(lambda: _fewer_at_once())
     def compress(
         self,
         images: Images,
@@ -267,6 +271,7 @@ class Distribution:
         labels = self._checked_labels(labels, len(images))
         return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
+    @memory.shortage_told(memory.MORE_MEMORY)
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, uint8 [N, H, W, 3].
 
@@ -294,6 +299,7 @@ class Distribution:
             images.append(group)
         return np.concatenate(images)
 
+    @memory.shortage_told("give fewer images")
     def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
         """The data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
 
@@ -344,7 +350,8 @@ class Distribution:
                 raise UserError("the network is not conditional on classes: leave labels out")
             return None
         if labels is None:
-            raise UserError(f"the network is conditional on {self.nr_labels} classes: give labels, integers [{number}]")
+            classes = counted(self.nr_labels, "class", "classes")
+            raise UserError(f"the network is conditional on {classes}: give labels, integers [{number}]")
         labels = np.asarray(_as_array(labels, f"labels must be integers [{number}]"))
         if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
             raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
@@ -517,8 +524,19 @@ def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> in
     if not is_whole(keep_rows, least=0):
         raise UserError(f"{option('keep_rows')}={keep_rows!r} is not a whole number, 0 or more")
     if keep_rows >= height:
-        raise UserError(f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {height} rows")
+        raise UserError(
+            f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"
+        )
     return keep_rows
+
+
+def _fewer_at_once():
+    return f"lower {option('batch_size')}"
+
+
+def _to_draw_in_less():
+    fewer = f"lower {option('sample_batch', in_python='batch_on_gpu')}"
+    return fewer if devices.number_of_gpus() else memory.MORE_MEMORY
 
 
 @functools.cache
@@ -529,12 +547,12 @@ def _warn_of_an_idle_gpu():
 
 
 def _check_size(opened, settings):
-    """Raises UserError if the network is far larger than the checkpoint's: to build it might take all memory."""
+    """Raises Mismatch if the network is far larger than the checkpoint's: to build it might take all memory."""
     parameters = opened.parameters()
     widest = max((width for shape in parameters.values() for width in shape), default=0)
     for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
         if settings[name] > most:
-            raise UserError(
+            raise checkpoint.Mismatch(
                 f"the checkpoint {opened.prefix} is of another network: {option(name)}={settings[name]} is too much "
                 f"for its {len(parameters)} tensors, at most {widest} wide; "
                 f"python -m pixel_snail.inspection {opened.prefix} prints the checkpoint's network"

@@ -10,7 +10,7 @@ import PIL.Image
 
 from pixel_snail import distribution, paths, pictures
 from pixel_snail.distribution import Distribution
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.reports import plotting
 
 COMPLETIONS = 4
@@ -46,25 +46,26 @@ def what_to_draw(
         keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
         classes = classes_of_images(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
+        of_images = f"each of {len(truth):,} images" if len(truth) > 1 else "1 image"
 
         def complete(model):
             labels = None if classes is None else np.repeat(classes, each)
             given = np.repeat(truth, each, 0)
             images = model.draw(len(given), labels, given=given, keep_rows=keep_rows, **settings)
             path = plotting.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set)
-            return f"completions: {each} of each of {len(truth)} images: {path}"
+            return f"completions: {each} of {of_images}: {path}"
 
         return complete
 
     classes = classes_to_draw(chosen, flags.nr_samples, nr_labels)
     number = flags.nr_samples if classes is None else len(classes)
     kinds = 0 if classes is None else len(set(classes.tolist()))
-    of_each = f", {number // kinds} of each of {kinds} classes" if kinds else ""
+    of_each = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
 
     def sample(model):
         images = model.draw(number, classes, **settings)
         path = plotting.save_samples(images, flags.save_dir, flags.data_set, classes, class_names)
-        return f"samples: {number} images{of_each}: {path}"
+        return f"samples: {counted(number, 'image')}{of_each}: {path}"
 
     return sample if flags.nr_samples else None
 
@@ -153,7 +154,7 @@ def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Seque
     if classes is None:
         return None
     if nr_labels is None:
-        raise UserError("--classes is for networks trained with --class_conditional")
+        raise UserError("--classes is for class-conditional networks, and this one is not: leave it out")
     # Names in one of Unicode's forms: keyboards and systems write "é" in different ones.
     classes, forms = ([unicodedata.normalize("NFC", name) for name in some] for some in (classes, names or ()))
     known = {str(number): number for number in range(nr_labels)} | {name: i for i, name in enumerate(forms)}
@@ -187,5 +188,7 @@ def classes_of_images(classes: list[int] | None, images: int, nr_labels: int | N
     if nr_labels is None:
         return None
     if not classes or len(classes) not in (1, images):
-        raise UserError(f"the network needs --classes: one class for all {images} images, or one for each")
+        wanted = f"one class for all {images:,} images, or one for each" if images > 1 else "the class of the image"
+        why = f"--classes names {len(classes)} classes" if classes else "the network is class-conditional"
+        raise UserError(f"{why}: give --classes {wanted}")
     return np.resize(classes, images)

@@ -45,6 +45,15 @@ def option(name: str, in_python: str | None = None) -> str:
     return f"--{name}" if _named_as_flags.get() else in_python or name
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things in words: "1 image", "2,000 images".
+
+    Args:
+        plural: the noun's; by default with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def is_whole(value: object, least: int) -> bool:
     """Whether a value is a whole number, `least` or more."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least

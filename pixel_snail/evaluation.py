@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import checkpoint, distribution, drawing, files, progress, streams
+from pixel_snail import checkpoint, distribution, drawing, files, memory, progress, streams
 from pixel_snail import model as models
 from pixel_snail.coding import container
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import replicas
 from pixel_snail.reports import comparisons, plotting, table
-from pixel_snail.runs import same_flags
+from pixel_snail.runs import average, same_flags
 from pixel_snail.settings import NETWORK_DEFAULTS
 
 _SHOWN = 8
@@ -40,7 +40,7 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
         UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
     """
     cluster = clusters.from_environment()
-    with streams.text_elsewhere(flags.json), cluster.together():
+    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
         _evaluate(flags, load_data, cluster)
 
 
@@ -58,8 +58,8 @@ def _evaluate(flags, load_data, cluster):
     if cluster.is_chief:
         print(f"checkpoint: {checkpoint.summary(opened, flags.load_params)}", flush=True)
     if flags.model in models.leaking:
-        if flags.nr_samples or flags.complete:
-            raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop --nr_samples, --complete")
+        if drawn := [f"--{name}" for name in ("nr_samples", "complete") if getattr(flags, name)]:
+            raise UserError(f"{models.leak_warning(flags.model)}, and it can't sample: drop {' and '.join(drawn)}")
         if flags.compress:
             raise UserError(f"{models.leak_warning(flags.model)}, and it can't compress: drop --compress")
         if cluster.is_chief:
@@ -89,7 +89,10 @@ def _evaluate(flags, load_data, cluster):
     )
     cluster.check_agreement(data_set.sizes() if data_set else {})
     cluster.check_same_checkpoint(model.network.weights)
-    figures = _test(flags, opened.prefix, cluster, model, data_set) if data_set else {}
+    age = None if flags.raw else average.read(opened)
+    figures = _test(flags, opened.prefix, cluster, model, data_set, age) if data_set else {}
+    if cluster.is_chief and not data_set and age and (young := age.why_young()):
+        print(f"{young}; --raw draws with the parameters themselves", flush=True)
     if draw:
         print(draw(model))
     if not figures.get("read_back", True):
@@ -107,9 +110,11 @@ def _images_and_classes(flags, opened, data_set):
         side = flags.image_size or _IMAGE_SIZE
         return told.image_shape if told and not flags.image_size else (side, side, 3), nr_labels, names
     if nr_labels and data_set.nr_labels != nr_labels:
+        theirs = counted(nr_labels, "class", "classes")
+        ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
         raise UserError(
-            f"the network of {prefix} was trained on {nr_labels} classes, but the data set {flags.data_set} has "
-            f"{data_set.nr_labels}: evaluate it on the data set of its training"
+            f"the network of {prefix} is conditional on {theirs}, but the data set {flags.data_set} {ours}: evaluate "
+            "it on the data set of its training"
         )
     for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
         # Earlier versions kept a name in the one of Unicode's forms in which the system stores it.
@@ -121,7 +126,7 @@ def _images_and_classes(flags, opened, data_set):
     return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
 
 
-def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
+def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
     """Evaluates the whole test set; the chief prints and returns the figures, and writes --json and the picture."""
     test = data_set.test
     batches = model.nats_in_batches(test.images, test.labels, batch_size=flags.batch_size)
@@ -136,6 +141,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet):
         model=flags.model,
         load_params=prefix,
         averaged=not flags.raw,
+        age=age,
         causal=model.is_causal,
         class_conditional=flags.class_conditional,
         unverified=data_set.unverified,

@@ -8,7 +8,7 @@ import functools
 import numbers
 from collections.abc import Callable, Sequence
 
-from pixel_snail import nn
+from pixel_snail import memory, nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import (
     AttentionBlock,
@@ -21,6 +21,7 @@ from pixel_snail.blocks import (
     Stem,
     Streams,
     background,
+    residual_blocks,
     to_bfloat16,
 )
 from pixel_snail.errors import UserError, is_whole, option
@@ -265,7 +266,8 @@ def build(
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; else the specification's own.
 
     Raises:
-        UserError: there is no such specification, a setting is none, or the network does not take images of this size.
+        UserError: there is no such specification, a setting is none, the network does not take images of this size, or
+            its parameters need more memory than there can be.
     """
     for name, value, known in (
         ("model", model, specs),
@@ -281,4 +283,16 @@ def build(
         raise UserError(f"{option('dropout_p')}={dropout_p!r} is not a number in [0, 1)")
     if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
-    return specs[model](**settings).build_for(model, image_shape, nr_labels, class_names)
+    network = specs[model](**settings)
+    with memory.shortage_told(f"lower {option('nr_filters')}"):
+        memory.check(4 * _least_parameters(network), "the network's parameters need")
+        return network.build_for(model, image_shape, nr_labels, class_names)
+
+
+def _least_parameters(network):
+    """A lower bound of the number of parameters of a network that is not built yet: the filters of its streams."""
+    numbers = {}  # of a kind of convolution: its inputs are F channels, once and then twice as its outputs
+    for conv in {resnet.conv for resnet in residual_blocks(network)}:
+        height, width = getattr(conv(1), "filter_size", (1, 1))
+        numbers[conv] = 3 * height * width * network.settings["nr_filters"] ** 2
+    return sum(numbers[resnet.conv] for resnet in residual_blocks(network))

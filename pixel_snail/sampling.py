@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixel_snail import logistic_mixture, progress
+from pixel_snail import logistic_mixture, memory, progress
 from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices
@@ -41,7 +41,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
         raises UserError if the parameters are not finite.
 
     Raises:
-        UserError: a batch needs more memory than the machine has.
+        Shortage: a batch needs more memory than the machine has.
     """
     description = network.description
     batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
@@ -261,21 +261,17 @@ def new_cache(network: Network, batch: int) -> ImageCache:
 
 
 def check_memory(network: Network, batch: int) -> None:
-    """Raises UserError if drawing a batch needs more memory than the machine has left.
+    """Raises memory.Shortage if drawing a batch needs more memory than this process can still get.
 
     On GPUs, which have memory of their own, nothing is checked.
     """
-    try:
-        with open("/proc/meminfo") as file:
-            available = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return
+    available = devices.available_memory()
     # A cache exists as variables and, in the loop, once or twice as tensors.
     needed = 3 * batch * new_cache(network, 1).nbytes
-    if needed > available and not devices.number_of_gpus():
-        raise UserError(
-            f"computing {batch} images at a time, pixel by pixel, needs about {needed / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB are free: end other programs, or use a machine with more memory"
+    if available is not None and needed > available and not devices.number_of_gpus():
+        raise memory.Shortage(
+            f"computing {counted(batch, 'image')} at a time, pixel by pixel, needs about {memory.in_words(needed)}, "
+            f"and {memory.in_words(available)} are free"
         )
 
 

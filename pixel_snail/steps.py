@@ -1,21 +1,23 @@
 """What the replicas compute: the initialisation, a training step, and the likelihood of test images."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pixel_snail import logistic_mixture, progress
+from pixel_snail import logistic_mixture, memory, progress
 from pixel_snail.backend import tf
 from pixel_snail.batches import test_batches
+from pixel_snail.blocks import AttentionBlock, residual_blocks
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import micro_batches, replicas
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.weights import data_dependent_initialisation, fold, folded, for_maps
+from pixel_snail.weights import data_dependent_initialisation, fold, folded, for_maps, layers_in
 
 
 def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -80,9 +82,7 @@ def train_step(
             return [loss, *inner_tape.gradient(loss, packed)]
 
         zeros = [tf.zeros([]), *map(tf.zeros_like, packed)]
-        values = network.values_per_image(*batch["images"].shape[1:3])
-        most_images = 1 if recompute else micro_batches.most_images(values)
-        division = micro_batches.division(images, replicas.on_this_machine(strategy), most_images, grad_accum)
+        division = _division(strategy, network, images, grad_accum, recompute)
         loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
         first, *gradients = tape.gradient(packed, variables, of_weights)
         # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
@@ -96,6 +96,52 @@ def train_step(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
 
     return step
+
+
+def _division(strategy, network, images, grad_accum, recompute):
+    """How a training step divides a replica's batch: see micro_batches.division."""
+    values = network.values_per_image(*network.description.image_shape[:2])
+    most_images = 1 if recompute else micro_batches.most_images(values)
+    return micro_batches.division(images, replicas.on_this_machine(strategy), most_images, grad_accum)
+
+
+def least_memory(
+    strategy: tf.distribute.Strategy,
+    network: Network,
+    images: int,
+    grad_accum: int = 1,
+    bfloat16: bool = False,
+    recompute: bool = False,
+) -> int:
+    """A lower bound of the bytes that a process has in a training step on a CPU; it may take many times as much.
+
+    Only what the step can't do without is counted: once each the parameters, Adam's state, their average and the
+    normalised weights, and also the images of a batch and either the gradients or the maps that one micro-batch keeps
+    for them.
+
+    Args:
+        images: of a replica's batch.
+        grad_accum, bfloat16, recompute: as in train_step.
+    """
+    height, width, channels = network.description.image_shape
+    vector = 4 * sum(math.prod(variable.shape) for variable in network.weights)
+    number, _ = _division(strategy, network, images, grad_accum, recompute)
+    kept = 0 if recompute else (2 if bfloat16 else 4) * images // number * _values_kept(network)
+    return 5 * vector + images * height * width * channels + max(vector, kept)
+
+
+def _values_kept(network):
+    """A lower bound of the values that an image's gradient keeps: 4 F maps of a residual block, and attention's."""
+    height, width, _ = network.description.image_shape
+    values = 0
+    for size, layers in enumerate(network.layers_by_size()):
+        pixels = (height >> size) * (width >> size)
+        maps = 4 * network.settings["nr_filters"] * sum(len(residual_blocks(layer)) for layer in layers)
+        # Every query's probabilities of the keys before it: half of all pairs.
+        attentions = [inner for outer in layers for inner in layers_in(outer) if isinstance(inner, AttentionBlock)]
+        pairs = sum((pixels // of.hier**2) ** 2 // of.downsample**2 // 2 for of in attentions)
+        values += pixels * maps + pairs
+    return values
 
 
 def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[Callable], Callable]:
@@ -161,10 +207,13 @@ def nats_in_batches(
         [b, H, W, 3]: each channel's, given the channels before it and all pixels before.
 
     Raises:
-        UserError: a likelihood is not finite.
+        UserError: a likelihood is not finite, or the batches need more memory than there can be.
     """
     cluster = cluster or Cluster()
     number = batch_size * strategy.num_replicas_in_sync
+    # An image takes a byte for each value, and its nats four.
+    least = 5 * batch_size * replicas.on_this_machine(strategy) * math.prod(split.images.shape[1:])
+    memory.check(least, f"evaluating {counted(batch_size, 'image')} at once needs")
     batches = replicas.batches(strategy, lambda *own: test_batches(split, number, *own), cluster)
     total = -(-len(split) // number)
     seen = 0

@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from pixel_snail import checkpoint, files, logistic_mixture, progress, sampling, signals, steps
+from pixel_snail import checkpoint, files, logistic_mixture, memory, progress, sampling, signals, steps
 from pixel_snail import model as models
 from pixel_snail.backend import keras, tf
 from pixel_snail.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.dataset import DataSet
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import cluster as clusters
@@ -25,6 +25,7 @@ from pixel_snail.parallel import devices, replicas
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.runs import history, same_flags
+from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
 from pixel_snail.runs.history import History
 from pixel_snail.runs.retention import Checkpoints
@@ -33,9 +34,6 @@ from pixel_snail.weights import fold
 
 _DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
 """The figures of an epoch, by the original's names, and how they are rounded."""
-
-_YOUNG = 0.05
-"""As long as the initial parameters weigh more than this in the Polyak average, a test tells both figures."""
 
 _FIRST_CURVE = 60
 """Seconds of training until the learning curve is first drawn; it is drawn again whenever they have doubled."""
@@ -54,7 +52,7 @@ def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], D
             worker that was lost; or, at the end, something that could not be written.
     """
     cluster = clusters.from_environment()
-    with cluster.together():
+    with cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
         _train(flags, load_data, cluster)
 
 
@@ -75,12 +73,16 @@ def _train(flags, load_data, cluster):
     prefix = opened.prefix if opened else None
     told = history.read(opened) if opened else None
     so_far = told or History()
+    if opened and not run_folder:
+        so_far.age = Age(so_far.age.of_initial if told else None, of_loaded=1.0)
     if flags.image_size:
         models.check_side(flags.model, flags.image_size)  # before pictures are converted to it
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
     data_set = cluster.chief_first(load_data, flags)
+    if flags.class_conditional and data_set.nr_labels is None:
+        raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
     check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
     if so_far.is_tested and len(data_set.train) - so_far.images < global_batch:
@@ -97,7 +99,7 @@ def _train(flags, load_data, cluster):
             print(f"{prefix} {done}, and the limit is {limit}: nothing is left to do")
         return
     with strategy.scope():
-        network, optimizer = _network_and_optimizer(flags, cluster, data_set, opened, so_far)
+        network, optimizer = _network_and_optimizer(flags, cluster, strategy, data_set, opened, so_far)
     restored = checkpoint.summary(opened, None if run_folder else flags.load_params) if opened else None
     del opened  # the run may remove this checkpoint: as long as it is open, it takes its space on the disk
     with (
@@ -149,7 +151,7 @@ def _train(flags, load_data, cluster):
 def _what_is_over(flags, so_far):
     """How long a run has already trained, and the flag that limits it, in words; None if it may go on."""
     if so_far.epoch >= flags.max_epochs:
-        return f"has already done {so_far.epoch} epochs", f"--max_epochs={flags.max_epochs}"
+        return f"has already done {counted(so_far.epoch, 'epoch')}", f"--max_epochs={flags.max_epochs}"
     minutes = so_far.seconds / 60
     if flags.lr_to_zero and flags.max_minutes and minutes >= flags.max_minutes and so_far.is_tested:
         return f"has already trained {minutes:.2f} minutes", f"--max_minutes={flags.max_minutes:g}"
@@ -165,7 +167,7 @@ def _notes(flags, data_set):
     return [*data_set.notes, *([f"warning: no result will be comparable with the paper's: {reason}"] if reason else [])]
 
 
-def _network_and_optimizer(flags, cluster, data_set, opened, so_far):
+def _network_and_optimizer(flags, cluster, strategy, data_set, opened, so_far):
     """The network and its optimizer: initialised from data, or as in a checkpoint."""
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     network = models.build(
@@ -175,6 +177,11 @@ def _network_and_optimizer(flags, cluster, data_set, opened, so_far):
         class_names=data_set.class_names,
         dropout_p=flags.dropout_p,
     )
+    least = steps.least_memory(
+        strategy, network, flags.batch_size, flags.grad_accum, bfloat16=flags.bfloat16, recompute=flags.recompute
+    )
+    with memory.shortage_told(_to_save_memory(flags, data_set.image_shape)):
+        memory.check(least, "a training step needs")
     machines = cluster.size if flags.average_machines else 1
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
     if opened:
@@ -185,12 +192,28 @@ def _network_and_optimizer(flags, cluster, data_set, opened, so_far):
         optimizer.lr_factor.assign(so_far.lr_factor)
         cluster.check_same_checkpoint([*network.weights, optimizer.average, optimizer.velocity])
     else:
-        (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
-        steps.initialise(network, batch, flags.seed)
+        with memory.shortage_told("lower --init_batch_size"):
+            (batch,) = training_batches(data_set.train, flags.init_batch_size, flags.seed, epoch=0).take(1)
+            steps.initialise(network, batch, flags.seed)
         # Workers on other processors may have rounded differently.
         cluster.broadcast_from_chief(network.weights)
         optimizer.build(network.weights)
     return network, optimizer
+
+
+def _to_save_memory(flags, image_shape):
+    """The two ways that save most memory in a training step, in words; docs/performance.md has the figures."""
+    on_gpus = devices.number_of_gpus() > 0
+    parts = [] if flags.grad_accum == flags.batch_size else [f"--grad_accum={flags.batch_size}"]
+    recompute = [] if flags.recompute else ["--recompute"]
+    # A CPU computes the batch in small parts anyway. With --recompute, bfloat16 saves it little.
+    best = [*parts, *recompute] if on_gpus else [*recompute, *parts]
+    if not flags.bfloat16 and (on_gpus or not flags.recompute):
+        best.append("--bfloat16")
+    most = devices.available_memory()
+    if most is not None and 10 * flags.batch_size * math.prod(image_shape) > most:
+        best.insert(0, "a smaller --batch_size")  # the images alone take much
+    return f"try {', or else '.join([*best, 'a smaller --nr_filters'][:2])}"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -236,10 +259,8 @@ class _Run:
         self.unaveraged = lambda: self.network.weights
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
-            try:
+            with self._shortage_told(self._to_draw_in_less()):
                 self.draw = sampling.drawer(self.network, flags.sample_batch)
-            except UserError as error:
-                raise UserError(f"{error}; or draw no samples: --sample_interval=0") from error
         if cluster.is_chief:
             self.summaries = tf.summary.create_file_writer(os.fsencode(self.folder.path.absolute() / "tensorboard"))
         else:
@@ -258,8 +279,9 @@ class _Run:
 
     def go(self) -> None:
         try:
-            while self._epoch():
-                pass
+            with self._shortage_told(_to_save_memory(self.flags, self.data_set.image_shape)):
+                while self._epoch():
+                    pass
             self._ended()
         except signals.Stopped:
             self._stopped()
@@ -334,7 +356,7 @@ class _Run:
         else:
             bits = float(logistic_mixture.bits_per_dim(loss, self.data_set.image_shape, self.global_batch))
             self._summarise({"loss": bits}, self.optimizer.steps_taken())
-        self.history.add_step(bits, self.global_batch)
+        self.history.add_step(bits, self.global_batch, self.flags.polyak_decay)
         self.steps_here += 1
         return bits
 
@@ -394,46 +416,57 @@ class _Run:
         return max(epochs / self.flags.max_epochs, self.history.seconds / self.last_second)
 
     def _test(self):
-        """Tests the averaged parameters on the whole test set, and reports the epoch's figures."""
-        of_epoch = self.history.untested_steps
-        self.history.add_test(self._test_bpd(self.optimizer.averages))
+        """Tests the averaged parameters on the whole test set, and reports the epoch's figures.
+
+        As long as the average is young, it also tests the parameters themselves. A run that is stopped in either test
+        repeats both: the history never has a figure that was not reported.
+        """
+        of_epoch, young = self.history.untested_steps, self.history.age.why_young()
+        averaged = self._test_bpd(self.optimizer.averages)
+        unaveraged = self._test_bpd(self.unaveraged) if young else None
+        self.history.add_test(averaged, unaveraged)
         now = time.monotonic()
         scalars = {
             "epoch": self.history.epoch,
             "time": now - self.epoch_started,
             "lr": self.optimizer.last_learning_rate(),
             "train_bpd": float(np.mean(of_epoch)) if of_epoch else float("nan"),
-            "test_bpd": self.history.test[-1],
+            "test_bpd": averaged,
         }
         self.epoch_started = now
         self.folder.log("\n".join(f"{name} {value:{_DIGITS[name]}}" for name, value in scalars.items()))
-        initial = self.flags.polyak_decay ** self.optimizer.steps_taken()
-        if initial > _YOUNG:
-            raw = self._test_bpd(self.unaveraged)
+        if young:
+            scalars["test_bpd_unaveraged"] = unaveraged
             self.folder.log(
-                f"few steps have been averaged so far: the initial parameters still have a weight of {initial:.1%} in "
-                f"the average; without averaging, test_bpd is {raw:{_DIGITS['test_bpd']}}"
+                f"few steps have been averaged so far: {young}; without averaging, test_bpd is "
+                f"{unaveraged:{_DIGITS['test_bpd']}}"
             )
         self._summarise(scalars, self.optimizer.steps_taken())
         self._draw_curve()
 
     def _test_bpd(self, parameters):
         """Bits/dim of the whole test set, predicted with the parameters that a function returns."""
-        batches = steps.nats_in_batches(
-            self.test_step(parameters),
-            self.strategy,
-            self.data_set.test,
-            self.flags.batch_size,
-            leave=False,
-            cluster=self.cluster,
-            before_each=self._stop_if_asked,
-        )
-        nats = steps.nats_per_channel(batches).sum(1)
+        with self._shortage_told("lower --batch_size" if self.flags.batch_size > 1 else memory.MORE_MEMORY):
+            batches = steps.nats_in_batches(
+                self.test_step(parameters),
+                self.strategy,
+                self.data_set.test,
+                self.flags.batch_size,
+                leave=False,
+                cluster=self.cluster,
+                before_each=self._stop_if_asked,
+            )
+            nats = steps.nats_per_channel(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean())
 
     def _draw_curve(self):
         if self.cluster.is_chief and (any(self.history.steps) or self.history.test):
-            draw = partial(plotting.save_learning_curve, self.history.steps, self.history.test)
+            draw = partial(
+                plotting.save_learning_curve,
+                self.history.steps,
+                self.history.test,
+                unaveraged=self.history.test_unaveraged,
+            )
             self.folder.attempt(f"write {self.curve}", lambda: files.write(self.curve, draw))
 
     def _summarise(self, scalars, step):
@@ -446,6 +479,8 @@ class _Run:
 
     def _save(self):
         """Has the chief take a checkpoint, of which all workers then know."""
+        # First: what a checkpoint tells is in TensorBoard too, even if the run is killed.
+        self.folder.attempt("write TensorBoard's summaries", self.summaries.flush, again_after=60)
         saved = self.cluster.is_chief and self.checkpoints.save(self.network, self.optimizer, self.history)
         # When the chief has come here, the checkpoint is whole.
         saved, self.checkpoints.newest = self.cluster.gather_objects((saved, self.checkpoints.newest))[0]
@@ -457,7 +492,8 @@ class _Run:
         weights = fold(self.network, self.optimizer.averages())
         nr_labels = self.data_set.nr_labels
         classes = np.arange(self.global_batch) % nr_labels if nr_labels else None
-        images = self.draw(weights, self.global_batch, self.flags.seed, classes)
+        with self._shortage_told(self._to_draw_in_less()):
+            images = self.draw(weights, self.global_batch, self.flags.seed, classes)
 
         def save():
             names = self.data_set.class_names
@@ -471,7 +507,7 @@ class _Run:
         why = f"--max_epochs={epochs} is reached"
         if epochs < self.flags.max_epochs:
             why = f"--max_minutes={self.flags.max_minutes:g} are over, in epoch {epochs}"
-        self.folder.log(f"ended after {self.optimizer.steps_taken():,} steps: {why}")
+        self.folder.log(f"ended after {counted(self.optimizer.steps_taken(), 'step')}: {why}")
         for what, path in (
             ("checkpoint", self.checkpoints.newest),
             ("samples", self.samples),
@@ -487,7 +523,20 @@ class _Run:
         if not self.cluster.is_chief:
             return
         by = self.asked.received or "a signal to another worker"
-        self.folder.log(f"stopped by {by} after {self.optimizer.steps_taken()} steps: {self._advice()}")
+        self.folder.log(f"stopped by {by} after {counted(self.optimizer.steps_taken(), 'step')}: {self._advice()}")
+
+    def _shortage_told(self, advice):
+        """memory.shortage_told, with what goes on from the last checkpoint."""
+
+        def in_full():
+            newest, where = self.checkpoints.newest, " on every worker" if self.cluster.size > 1 else ""
+            return f"{advice}; --load_params={newest}{where} goes on from the last checkpoint" if newest else advice
+
+        return memory.shortage_told(in_full)
+
+    def _to_draw_in_less(self):
+        fewer = "lower --sample_batch, or " if devices.number_of_gpus() and self.flags.sample_batch > 1 else ""
+        return f"{fewer}draw no samples: --sample_interval=0"
 
     def _advice(self):
         newest, where = self.checkpoints.newest, " on every worker" if self.cluster.size > 1 else ""

@@ -151,7 +151,7 @@ def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
         (["compress", "-r", "run", "all.snail", "-o", "a.snail"], "all.snail is not a PNG, JPEG or WebP picture"),
         (["compress", "-r", "none", "large.png", "-o", "a.snail"], "no such folder or checkpoint"),
         (["compress", "-r", "run", "large.png", "-o", "more"], "can't write .*more: it is a folder"),
-        (["compress", "-r", "run", "large.png", "-o", "a.snail", "--classes=1"], "--classes is for networks trained"),
+        (["compress", "-r", "run", "large.png", "-o", "a.snail", "--classes=1"], "--classes is for class-conditional"),
         (["compress", "-r", "run", "large.png", "-o", "tile.png"], "tile.png exists and is not a compressed file"),
     ],
 )
@@ -174,7 +174,7 @@ def test_pictures_that_are_not_damaged_are_written(place, tmp_path, capsys):
     told = capsys.readouterr()
     assert "1 of 2 pictures" in told.out
     assert (
-        "1 of 2 pictures were not restored; the first: images 1 to 8 of 10 are lost: their part of the file is damaged"
+        "1 of 2 pictures was not restored; images 1 to 8 of 10 can't be decoded: that part of the file is damaged"
         in told.err
     )
     assert "not restored: large.png: images 1 to 8 of 10" in told.err
@@ -208,7 +208,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(place, tmp_path, monke
     appears = lambda path: Path(path).suffix == ".png" and next(calls) == 8
     monkeypatch.setattr(os.path, "lexists", lambda path: appears(path) or exists(path))
     assert run("decompress", place / "all.snail", "-o", tmp_path / "out") == 2
-    assert "1 of 6 pictures were not restored" in capsys.readouterr().err
+    assert "1 of 6 pictures was not restored" in capsys.readouterr().err
     assert len(list((tmp_path / "out").iterdir())) == 5
 
 

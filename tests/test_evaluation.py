@@ -103,7 +103,7 @@ def test_classes_of_samples_and_completions():
     assert drawing.classes_of_images([1], 2, nr_labels=3).tolist() == [1, 1]
     assert drawing.classes_of_images([1, 0], 2, nr_labels=3).tolist() == [1, 0]
     for classes in (None, [0, 1, 2]):
-        with pytest.raises(UserError, match="needs --classes: one class for all 2 images, or one for each"):
+        with pytest.raises(UserError, match="give --classes one class for all 2 images, or one for each"):
             drawing.classes_of_images(classes, 2, nr_labels=3)
 
 
@@ -112,7 +112,7 @@ def test_classes_are_given_by_number_or_name():
     assert drawing.class_numbers(["e\N{COMBINING ACUTE ACCENT}"], 2, ("z", "é")) == [1]
     assert drawing.class_numbers(["é"], 2, ("z", "e\N{COMBINING ACUTE ACCENT}")) == [1]
     assert drawing.class_numbers(None, None, None) is None
-    with pytest.raises(UserError, match="--classes is for networks trained with --class_conditional"):
+    with pytest.raises(UserError, match="--classes is for class-conditional networks, and this one is not"):
         drawing.class_numbers(["1"], None, None)
     with pytest.raises(UserError, match="there is no class 3, the last is 2"):
         drawing.class_numbers(["3"], 3, None)

@@ -350,7 +350,7 @@ def test_the_time_of_the_first_step_does_not_count(tiny, tmp_path, capsys, monke
 
 def test_max_minutes_is_told_as_the_reason(tiny, tmp_path, capsys):
     assert run(train_command, [*TINY_NETWORK, "--max_minutes=1e-6", "--sample_interval=0", f"-o{tmp_path}"]) == 0
-    assert "ended after 1 steps: --max_minutes=1e-06 are over, in epoch 0\n" in capsys.readouterr().out
+    assert "ended after 1 step: --max_minutes=1e-06 are over, in epoch 0\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("decay, is_young", [(0.9995, True), (0.5, False)])
@@ -370,12 +370,15 @@ def test_the_learning_curve_is_drawn_before_the_first_test_is(tiny, tmp_path, mo
     drawn = []
     monkeypatch.setattr(training, "_FIRST_CURVE", 1e-9)
     save = plotting.save_learning_curve
-    monkeypatch.setattr(
-        plotting, "save_learning_curve", lambda steps, test, path: (drawn.append(len(test)), save(steps, test, path))
-    )
+
+    def recording(steps, test, path, unaveraged):
+        drawn.append((len(test), list(unaveraged)))
+        save(steps, test, path, unaveraged)
+
+    monkeypatch.setattr(plotting, "save_learning_curve", recording)
     assert run(train_command, [*TINY_NETWORK, "-x1", "--sample_interval=0", f"-o{tmp_path}"]) == 0
-    assert drawn[0] == 0
-    assert drawn[-1] == 1
+    assert drawn[0] == (0, [])
+    assert drawn[-1] == (1, [0])  # the average is young: both figures are shown
 
 
 def test_a_set_of_another_size_than_the_published_one_is_told_before_training(tiny, tmp_path, capsys, monkeypatch):
@@ -418,7 +421,7 @@ def test_a_checkpoint_of_another_number_of_classes_is_told_by_the_number(tiny, t
     fewer = DataSet(Split(fewer.train.images, fewer.train.labels % 2), Split(fewer.test.images, fewer.test.labels % 2))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: fewer)
     assert run(eval_command, [f"-r{tmp_path}/runs"]) == 2
-    assert "was trained on 3 classes, but the data set tiny_labels has 2" in capsys.readouterr().err
+    assert "is conditional on 3 classes, but the data set tiny_labels has 2" in capsys.readouterr().err
     assert run(train_command, [*argv, "-x2", f"-r{tmp_path}/runs", f"-o{tmp_path}/more"]) == 2
     assert "its number of classes is 3, not 2" in capsys.readouterr().err
 
@@ -483,7 +486,7 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd, mo
         (train_command, ["-o/proc/runs"], "can't write to /proc/runs: .* in /proc"),
         (train_command, ["-r/nowhere/params_tiny.ckpt"], "no such folder or checkpoint: /nowhere/params_tiny.ckpt"),
         (eval_command, ["-r/nowhere"], "no such folder or checkpoint: /nowhere"),
-        (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow runs with 4"),
+        (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow already runs with 4"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(tiny, tmp_path, capfd, command, argv, message):
@@ -507,4 +510,4 @@ def test_max_minutes_ends_a_run_of_two_replicas_in_mid_epoch_with_a_checkpoint(t
 def test_going_on_from_a_checkpoint_needs_epochs_to_go(tiny, tmp_path, capsys):
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", "--sample_interval=0"]) == 0
     assert run(train_command, [*TINY_NETWORK, f"-o{tmp_path}", "-x1", f"-r{tmp_path}"]) == 2
-    assert "has already done 1 epochs, and the limit is --max_epochs=1: raise it" in capsys.readouterr().err
+    assert "has already done 1 epoch, and the limit is --max_epochs=1: raise it" in capsys.readouterr().err

@@ -19,6 +19,8 @@ from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.network import Network
 from pixel_snail.weights import WeightNormalised, Weights, fold
 
+_PORTABLE = "python -m pixel_snail.codec compress --portable"
+
 
 class Archiver:
     """Writes and reads files of images with a causal network.
@@ -83,10 +85,7 @@ class Archiver:
             checkpoint,
         )
         container.check(header)
-        try:
-            coder = self._coder(batch_size)
-        except UserError as error:
-            raise UserError(f"{error}; or code fewer images at once: a smaller {option('batch_size')}") from error
+        coder = self._coder(batch_size)
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
             for batch in self._batches(header):
@@ -97,9 +96,8 @@ class Archiver:
                     decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, bar)
                     if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
                         raise UserError(
-                            f"decoding images {batch.first + 1} to {batch.last} gave other pixels: this machine does "
-                            "not compute the same twice, and nothing is written; test its memory, or on a GPU set "
-                            "CUDA_VISIBLE_DEVICES=-1"
+                            f"decoding {_numbers(batch)} gave other pixels: this machine does not compute the same "
+                            "twice, and nothing is written; test its memory, or on a GPU set CUDA_VISIBLE_DEVICES=-1"
                         )
                 groups.append(container.Group(stream, container.checksum(pixels)))
         return container.write(header, groups)
@@ -119,9 +117,9 @@ class Archiver:
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
             for batch, group in zip(self._batches(header), groups, strict=True):
-                which = f"images {batch.first + 1} to {batch.last} of {header.images}"
+                which = f"{_numbers(batch)} of {header.images}"
                 if group.stream is None:
-                    yield UserError(f"{which} are lost: their part of the file is damaged or cut off")
+                    yield UserError(f"{which} can't be decoded: that part of the file is damaged or cut off")
                     continue
                 coder = self._coder(header.batch)
                 try:
@@ -143,10 +141,11 @@ class Archiver:
         ours = _description(self._network)
         for name in sorted({*ours, *header.network}):
             if header.network.get(name) != ours.get(name):
-                theirs = machine.in_words(header.network.get(name))
+                theirs, own = (machine.in_words(of.get(name)) for of in (header.network, ours))
+                called = "number of classes" if name == "nr_labels" else machine.in_words(name)
                 raise UserError(
-                    f"the file is of another network: its {machine.in_words(name)} is {theirs}, not {ours.get(name)}; "
-                    "use the checkpoint that it was written with"
+                    f"the file is of another network: its {called} is {theirs}, not {own}; use the "
+                    "checkpoint that it was written with"
                 )
         if header.weights != _checksum(self._network.weights):
             raise UserError(
@@ -190,6 +189,12 @@ class _Batch(NamedTuple):
     sizes: np.ndarray
     h: tf.Tensor | None
     weights: Weights
+
+
+def _numbers(batch):
+    """The images of a batch in words."""
+    one = batch.last == batch.first + 1
+    return f"image {batch.last}" if one else f"images {batch.first + 1} to {batch.last}"
 
 
 def _filled(values, number):
@@ -237,10 +242,11 @@ def _reason(there):
     if not difference:
         return (
             "sums are rounded differently here than where the file was written, though nothing that it records "
-            "differs: decompress the file on the machine that wrote it, or compress the pictures again with --portable"
+            "differs: decompress the file on the machine that wrote it, or compress the pictures again with "
+            f"{_PORTABLE}"
         )
     return (
         f"sums are rounded differently here than where the file was written ({difference}): decompress the file with "
         "the same processor, versions and variables as there; if only the processor differs, compress the pictures "
-        "again with --portable"
+        f"again with {_PORTABLE}"
     )

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail.errors import UserError, first_line, is_whole
+from pixel_snail.errors import UserError, counted, first_line, is_whole
 
 SIGNATURE = b"\x89SNAIL\r\n"
 VERSION = 1
@@ -167,9 +167,9 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
     table = packed[4 + told :]
     number = -(-header.images // header.batch)
     if len(table) != number * _GROUP.size:
+        images = counted(header.images, "image")
         raise UserError(
-            f"damaged: its list of groups does not fit {header.images} images in groups of {header.batch}; get the "
-            "file anew"
+            f"damaged: its list of groups does not fit {images} in groups of {header.batch}; get the file anew"
         )
     groups, at = [], _START.size + size
     for size, crc, pixels in _GROUP.iter_unpack(table):

@@ -45,7 +45,7 @@ class ImageCoder:
         jit: see sampling.RowByRow.
 
     Raises:
-        UserError: a batch needs more memory than the machine has.
+        Shortage: a batch needs more memory than the machine has.
     """
 
     def __init__(self, network: Network, batch: int, jit: bool = True):

@@ -1,15 +1,17 @@
-"""What this machine computes with: GPUs, CPU cores and their instructions; and why a GPU is not used."""
+"""What this machine computes with: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
 
 import collections
 import functools
 import importlib.metadata
 import math
 import os
+import resource
 import shlex
 import sys
 from pathlib import Path
 
 from pixel_snail.backend import tf
+from pixel_snail.parallel import control_groups
 
 _INSTRUCTIONS = {
     "amx_bf16": "AMX",
@@ -40,36 +42,36 @@ def number_of_cores(root: str | os.PathLike = "/") -> int:
         root: the folder that has proc and sys.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *map(math.ceil, _quotas(Path(root)))]))
+    return max(1, min([cores, *map(math.ceil, control_groups.cpu_quotas(Path(root)))]))
 
 
-def _quotas(root):
-    """How many cores' time the control groups of this process may use, as Docker's --cpus and Kubernetes limit it."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # another system than Linux
-        return
-    for line in lines:
-        _, kinds, group = line.split(":", 2)
-        if kinds and "cpu" not in kinds.split(","):
-            continue
-        # Version 2 has one hierarchy, without kinds; version 1 has one for each set of kinds, and links to it.
-        mounted = root / "sys/fs/cgroup" / ("cpu" if kinds else "")
-        # A limit also holds for the groups below. Within a container, its own group may be the mounted folder.
-        parts = [part for part in group.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):
-            folder = mounted.joinpath(*parts[:depth])
-            quota = _numbers(folder / "cpu.max") or _numbers(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
-            if len(quota) == 2 and min(quota) > 0:
-                yield quota[0] / quota[1]
+def available_memory(root: str | os.PathLike = "/") -> int | None:
+    """The bytes of memory that this process can still get, swap space included; None on systems that don't tell them.
+
+    The least counts of what Linux calls available, of what the limits of the process's control groups leave (a
+    container's, for example), and of what RLIMIT_AS leaves (ulimit -v).
+
+    Args:
+        root: the folder that has proc and sys.
+    """
+    about = control_groups.named_numbers(Path(root, "proc/meminfo"))
+    if "MemAvailable:" not in about:
+        return None
+    swap = 1024 * about.get("SwapFree:", 0)
+    left = [1024 * about["MemAvailable:"] + swap, *(left + swap for left in control_groups.memory_left(Path(root)))]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        left.append(limit - own_memory(root))
+    return max(0, min(left))
 
 
-def _numbers(*paths):
-    """The numbers in files; none if a file is not there or has something else, such as "max"."""
-    try:
-        return [int(word) for path in paths for word in path.read_text().split()]
-    except (OSError, ValueError):
-        return []
+def own_memory(root: str | os.PathLike = "/") -> int:
+    """The bytes of memory that this process has; 0 on systems that don't tell them.
+
+    Args:
+        root: the folder that has proc.
+    """
+    return 1024 * control_groups.named_numbers(Path(root, "proc/self/status")).get("VmRSS:", 0)
 
 
 def has_amx() -> bool:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pixel_snail.backend import tf
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted
 from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import devices, micro_batches, multi_worker
 
@@ -36,7 +36,8 @@ def strategy(
         replicas = gpus if nr_gpu is None else nr_gpu
         if replicas > gpus:
             raise UserError(
-                f"--nr_gpu={nr_gpu}, but this machine has {gpus} GPUs: give a smaller number, or leave --nr_gpu out"
+                f"--nr_gpu={nr_gpu}, but this machine has {counted(gpus, 'GPU')}: give a smaller number, or leave "
+                "--nr_gpu out"
             )
         tf.config.experimental.enable_tensor_float_32_execution(False)
         _leave_other_gpus(replicas)
@@ -111,5 +112,5 @@ def _make_logical_cpus(number):
         available = len(tf.config.list_logical_devices("CPU"))
         if available < number:
             raise UserError(
-                f"--nr_gpu={number}, but TensorFlow runs with {available} logical CPU devices already"
+                f"--nr_gpu={number}, but TensorFlow already runs with {counted(available, 'logical CPU device')}"
             ) from error

@@ -3,7 +3,8 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import PIL.Image
@@ -126,12 +127,15 @@ def _in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
 
 
 @_in_matplotlibs_own_style
-def save_learning_curve(steps: list[list[float]], test: list[float], path: str) -> None:
+def save_learning_curve(
+    steps: list[list[float]], test: list[float], path: str, unaveraged: Mapping[int, float] = types.MappingProxyType({})
+) -> None:
     """Writes bits/dim over optimisation steps as a PNG.
 
     Args:
         steps: the training bits/dim of each step, in a list for each epoch.
         test: the test bits/dim after each epoch; of the last epoch, it may not be there yet.
+        unaveraged: the test bits/dim without averaging, by the numbers of the epochs of which it is known.
     """
     from matplotlib.figure import Figure
 
@@ -144,9 +148,11 @@ def save_learning_curve(steps: list[list[float]], test: list[float], path: str) 
     means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # of an epoch, every update may be refused
     axes.plot(middles, means, "o-", ms=4, label="training, mean of each epoch")
     axes.plot(ends[: len(test)], test, "o-", ms=4, label="test, averaged parameters")
+    if unaveraged:
+        axes.plot(ends[list(unaveraged)], list(unaveraged.values()), "o-", ms=4, label="test, without averaging")
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
-    axes.set_ylim(min([shown.min(), *test]) - 0.1, max([shown.max(), *test[-1:]]) + 0.5)
+    axes.set_ylim(min([shown.min(), *test, *unaveraged.values()]) - 0.1, max([shown.max(), *test[-1:]]) + 0.5)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)

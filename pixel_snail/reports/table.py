@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixel_snail import logistic_mixture
-from pixel_snail.errors import printable
+from pixel_snail.errors import counted, printable
 from pixel_snail.reports import comparisons
+from pixel_snail.runs.average import Age
 
 _WORST = 10
 """How many images the table names."""
@@ -21,6 +22,7 @@ def result(
     model: str,
     load_params: str,
     averaged: bool,
+    age: Age | None,
     causal: bool,
     class_conditional: bool,
     unverified: str | None,
@@ -35,6 +37,7 @@ def result(
         source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
         averaged: whether the parameters are the Polyak averages.
+        age: that of the averages; None, if they are not used.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was told the labels.
         names: the names of the images, if they have any.
@@ -48,6 +51,8 @@ def result(
         "model": model,
         "load_params": load_params,
         "averaged": averaged,
+        "weight_of_initial_parameters": age.of_initial if age else None,
+        "weight_of_loaded_average": age.of_loaded if age else None,
         "causal": causal,
         "images": len(bits),
         "test_set_images": published.images if published else len(bits),
@@ -70,8 +75,8 @@ def result(
 
 
 def summary(figures: dict[str, object]) -> str:
-    """The result in one line: bits/dim and its standard error."""
-    return f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}"
+    """The result in one line: bits/dim and its standard error, and whether the averages are young."""
+    return "; ".join([f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}", *_young(figures)])
 
 
 def table(figures: dict[str, object]) -> str:
@@ -90,10 +95,8 @@ def table(figures: dict[str, object]) -> str:
     sample = "" if figures["images"] <= comparisons.MOST_IMAGES else f"of {comparisons.MOST_IMAGES:,} of the images"
     rows += [(f"{name} files", bits, sample) for name, bits in figures["files_bits_per_dim"].items()]
     width = max(len(name) for name, _, _ in rows)
-    title = (
-        f"bits/dim on {figures['images']:,} of {figures['test_set_images']:,} test images of {figures['data_set']} "
-        f"({figures['source']})"
-    )
+    test_set = f"{counted(figures['test_set_images'], 'test image')} of {figures['data_set']} ({figures['source']})"
+    title = f"bits/dim on {figures['images']:,} of {test_set}"
     lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
     worst = [(printable(str(name)), bits) for name, bits in figures["worst_first"][:_WORST]]
     width = max(len(name) for name, _ in worst)
@@ -103,9 +106,16 @@ def table(figures: dict[str, object]) -> str:
     lines += [f"  {name:{width}} {bits:8.4f}" for name, bits in worst]
     if reason is not None:
         lines += ["", f"Not compared with the paper's figures: {reason}."]
+    lines += [f"The average is young: {young}." for young in _young(figures)]
     return "\n".join(["", *lines, ""])
 
 
 def _plus_or_minus(figures):
     stderr = figures["bits_per_dim_stderr"]
     return "(one image)" if stderr is None else f"+- {stderr:.4f} (standard error)"
+
+
+def _young(figures):
+    """Why the averages are young, and what to do, as a list of one text; none if they are not."""
+    young = Age(figures["weight_of_initial_parameters"], figures["weight_of_loaded_average"]).why_young()
+    return [f"{young}; --raw evaluates the parameters themselves"] if young else []

@@ -74,7 +74,7 @@ class RunFolder:
         try:
             write()
             return True
-        except (OSError, UserError, tf.errors.OpError) as error:
+        except (OSError, UserError, MemoryError, tf.errors.OpError) as error:
             self.failure = f"can't {what}: {getattr(error, 'strerror', None) or first_line(error)}"
         if time.monotonic() >= self._reported.get(what, -math.inf) + again_after:
             self._reported[what] = time.monotonic()

@@ -7,6 +7,8 @@ import numpy as np
 
 from pixel_snail import checkpoint
 from pixel_snail.errors import UserError
+from pixel_snail.runs import average
+from pixel_snail.runs.average import Age
 
 
 @dataclasses.dataclass
@@ -17,11 +19,13 @@ class History:
         epoch: the current epoch.
         images: how many images of the epoch's permutation have been used.
         steps: the training bits/dim of every step, in a list for each interval between tests.
-        test: the test bits/dim of each test.
+        test: the test bits/dim of each test, of the averaged parameters.
+        test_unaveraged: the test bits/dim of the parameters themselves, by the numbers of the tests that told it.
         refused: how many updates the optimizer refused.
         seconds: how long the run has trained, if its learning rate depends on that (--lr_to_zero and --max_minutes).
             Each start counts from the end of its first step.
         lr_factor: the factor of the learning rate in the last step.
+        age: that of the Polyak average.
     """
 
     epoch: int = 0
@@ -31,6 +35,8 @@ class History:
     refused: int = 0
     seconds: float = 0.0
     lr_factor: float = 1.0
+    test_unaveraged: dict[int, float] = dataclasses.field(default_factory=dict)
+    age: Age = dataclasses.field(default_factory=Age)
 
     @property
     def is_tested(self) -> bool:
@@ -47,15 +53,19 @@ class History:
         """The training bits/dim of the steps since the last test."""
         return [] if self.is_tested else self.steps[-1]
 
-    def add_step(self, bits_per_dim: float | None, images: int) -> None:
+    def add_step(self, bits_per_dim: float | None, images: int, polyak_decay: float) -> None:
         """Adds a step on so many images; its bits/dim is None if the update was refused."""
         self.images += images
         if self.is_tested:
             self.steps.append([])
         if bits_per_dim is not None:
             self.steps[-1].append(bits_per_dim)
+            self.age.take_step(polyak_decay)
 
-    def add_test(self, bits_per_dim: float) -> None:
+    def add_test(self, bits_per_dim: float, unaveraged: float | None) -> None:
+        """Adds the figures of a test; `unaveraged` is None if only the averaged parameters were tested."""
+        if unaveraged is not None:
+            self.test_unaveraged[len(self.test)] = unaveraged
         self.test.append(bits_per_dim)
 
     def end_epoch(self) -> None:
@@ -72,6 +82,9 @@ class History:
             "steps_between_tests": np.array([len(some) for some in self.steps], np.int64),
             "train_bpd": np.array([bits for some in self.steps for bits in some], np.float64),
             "test_bpd": np.array(self.test, np.float64),
+            "tests_unaveraged": np.array(list(self.test_unaveraged), np.int64),
+            "test_bpd_unaveraged": np.array(list(self.test_unaveraged.values()), np.float64),
+            **self.age.tensors(),
         }
 
 
@@ -86,16 +99,20 @@ def read(opened: checkpoint.Reader) -> History | None:
         return None
     try:
         epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
-        # Earlier versions kept neither.
+        # Earlier versions kept neither, nor the figures without averaging.
         seconds, lr_factor = float(tensors.get("seconds", 0)), float(tensors.get("lr_factor", 1))
         numbers = np.asarray(tensors["steps_between_tests"], np.int64).reshape(-1)
         bits, test = (np.asarray(tensors[name], np.float64).reshape(-1) for name in ("train_bpd", "test_bpd"))
+        tests = np.asarray(tensors.get("tests_unaveraged", []), np.int64).tolist()
+        unaveraged = dict(zip(tests, np.asarray(tensors.get("test_bpd_unaveraged", [])).tolist(), strict=True))
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
+        age = average.from_tensors(tensors, opened.prefix)
         if (
             min(epoch, images, refused, *numbers) < 0
             or not (-math.inf < seconds < math.inf and 0 <= lr_factor <= 1)
             or numbers.sum() != len(bits)
             or len(steps) - len(test) not in (0, 1)
+            or not set(unaveraged) <= set(range(len(test)))
         ):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -107,4 +124,4 @@ def read(opened: checkpoint.Reader) -> History | None:
             f"the checkpoint {opened.prefix} says that its run has trained for {seconds:.0f} s: an earlier version "
             "counted them by a clock that was set back; begin from an earlier checkpoint, with --load_params"
         )
-    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor)
+    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age)

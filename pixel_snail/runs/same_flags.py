@@ -148,9 +148,8 @@ def fill_in_flags(flags: argparse.Namespace, opened: checkpoint.Reader) -> None:
     for name in network:
         given = getattr(flags, name)
         if given is not None and run.get(name, given) != given:
-            raise UserError(
-                f"--{name}={given}, but the run of {opened.prefix} had --{name}={run[name]}: leave the flag out"
-            )
+            ours, theirs = _as_given(name, given), _as_given(name, run[name])
+            raise UserError(f"{ours}, but the run of {opened.prefix} had {theirs}: leave the flag out")
     if flags.data_set not in (None, run.get("data_set")):
         run = {name: value for name, value in run.items() if name in network}
     for name, default in (network | data).items():

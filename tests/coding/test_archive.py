@@ -117,9 +117,9 @@ def test_a_damaged_group_is_lost_and_no_other(model, data, images):
     header, groups = container.read(bytes(damaged))
     first, second, third = model.archiver.decompress(header, groups, verbose=0)
     np.testing.assert_array_equal(first, images[:8])
-    assert str(second) == "images 9 to 16 of 19 are lost: their part of the file is damaged or cut off"
+    assert str(second) == "images 9 to 16 of 19 can't be decoded: that part of the file is damaged or cut off"
     np.testing.assert_array_equal(third, images[16:])
-    with pytest.raises(UserError, match="images 9 to 16 of 19 are lost"):
+    with pytest.raises(UserError, match="images 9 to 16 of 19 can't be decoded"):
         model.decompress(bytes(damaged), verbose=0)
 
 
@@ -154,7 +154,7 @@ def test_a_machine_that_computes_otherwise_is_told_with_the_difference(model, da
         "images 1 to 8 of 19 can't be decoded here: sums are rounded differently here than where the file was written "
         f"(instructions: avx9 only there; tensorflow: 2.99 there, {here['tensorflow']} here): decompress the file "
         "with the same processor, versions and variables as there; if only the processor differs, compress the "
-        "pictures again with --portable"
+        "pictures again with python -m pixel_snail.codec compress --portable"
     )
 
 

@@ -306,8 +306,14 @@ def test_labels_skip_the_bad_pictures_and_need_no_conversion_of_their_own(tmp_pa
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["train/a.png", "test/a.png"], "train has no folders: for --class_conditional, each class's pictures lie in"),
-        (["train/a/1.png", "train/2.png", "test/a/3.png"], r"train/2\.png is of no class: for --class_conditional"),
+        (
+            ["train/a.png", "test/a.png"],
+            "train has no folders: for a class-conditional network, each class's pictures lie in",
+        ),
+        (
+            ["train/a/1.png", "train/2.png", "test/a/3.png"],
+            r"train/2\.png is of no class: for a class-conditional network",
+        ),
         (["train/a/1.png", "test/3.png"], r"test/3\.png is of no class"),
         (["train/a/1.png", "test/b/3.png"], r"test/b/3\.png is of the class b, which has no folder in .*train$"),
         (["a/1.png", "2.png"], r"2\.png is of no class"),

@@ -268,3 +268,78 @@ def test_on_gpus_float32_is_float32_and_unused_ones_are_left_to_others(gpus, mon
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     assert taken == [("GPU", seen[:2])]
+
+
+MEMINFO = "MemTotal: 64000000 kB\nMemAvailable: 48000000 kB\nSwapFree: {} kB\n"
+OWN = "Name: python\nVmRSS: 500000 kB\n"
+NO_LIMIT = str(2**63 - 4096)
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({}, 48_000_000 * 1024),
+        ({"proc__meminfo": MEMINFO.format(1000)}, 48_001_000 * 1024),
+        # A container of version 2, as the container sees itself and as its host sees it
+        (
+            {
+                "proc__self__cgroup": "0::/\n",
+                "sys__fs__cgroup__memory.max": "4000000000\n",
+                "sys__fs__cgroup__memory.current": "1500000000\n",
+                "sys__fs__cgroup__memory.stat": "anon 900000000\nfile 500000000\nslab_reclaimable 1000000\n",
+            },
+            4_000_000_000 - 1_500_000_000 + 501_000_000,
+        ),
+        (
+            {
+                "proc__self__cgroup": "0::/a/b\n",
+                "sys__fs__cgroup__a__b__memory.max": "max\n",
+                "sys__fs__cgroup__a__b__memory.current": "1\n",
+                "sys__fs__cgroup__a__memory.max": "3000\n",
+                "sys__fs__cgroup__a__memory.current": "2000\n",
+            },
+            1000,
+        ),
+        ({"proc__self__cgroup": "0::/\n", "sys__fs__cgroup__memory.max": "max\n"}, 48_000_000 * 1024),
+        (
+            {
+                "proc__self__cgroup": "0::/\n",
+                "sys__fs__cgroup__memory.max": "1000\n",
+                "sys__fs__cgroup__memory.current": "2000\n",
+            },
+            0,
+        ),
+        # Version 1: a group of a batch system, and a container that only sees its own folder
+        (
+            {
+                "proc__self__cgroup": "5:cpu:/x\n4:memory:/job\n0::/\n",
+                "sys__fs__cgroup__memory__job__memory.limit_in_bytes": "9000\n",
+                "sys__fs__cgroup__memory__job__memory.usage_in_bytes": "5000\n",
+                "sys__fs__cgroup__memory__job__memory.stat": "cache 1\ntotal_cache 300\n",
+                "sys__fs__cgroup__memory__memory.limit_in_bytes": NO_LIMIT,
+                "sys__fs__cgroup__memory__memory.usage_in_bytes": "7000\n",
+            },
+            4300,
+        ),
+        (
+            {
+                "proc__self__cgroup": "4:cpuset,memory:/docker/0123\n",
+                "sys__fs__cgroup__memory__memory.limit_in_bytes": "9000\n",
+                "sys__fs__cgroup__memory__memory.usage_in_bytes": "5000\n",
+            },
+            4000,
+        ),
+        ({"proc__meminfo": ""}, None),
+    ],
+)
+def test_the_memory_that_can_be_had_is_what_the_machine_and_every_limit_leave(files, expected, tmp_path):
+    root = machine(tmp_path, **{"proc__meminfo": MEMINFO.format(0), "proc__self__status": OWN} | files)
+    assert devices.available_memory(root) == expected
+    assert devices.own_memory(root) == 500_000 * 1024
+    assert devices.own_memory(tmp_path / "none") == 0
+
+
+def test_a_limit_of_the_process_counts_too(tmp_path, monkeypatch):
+    root = machine(tmp_path, proc__meminfo=MEMINFO.format(0), proc__self__status=OWN)
+    monkeypatch.setattr(devices.resource, "getrlimit", lambda _: (600_000 * 1024, 10**12))
+    assert devices.available_memory(root) == 100_000 * 1024

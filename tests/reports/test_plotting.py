@@ -21,6 +21,15 @@ def test_a_learning_curve_is_a_picture(tmp_path):
     assert np.asarray(PIL.Image.open(tmp_path / "curve.png")).std() > 0
 
 
+def test_a_learning_curve_has_a_line_without_averaging_where_that_is_known(tmp_path):
+    pictures = []
+    for unaveraged in ({}, {1: 4.0}, {0: 5.0, 1: 4.0}):
+        plotting.save_learning_curve([[8.0, 7.0], [6.0, 5.5]], [6.5, 5.0], tmp_path / "curve.png", unaveraged)
+        pictures.append(np.asarray(PIL.Image.open(tmp_path / "curve.png")))
+    none, one, both = pictures
+    assert (one != none).any() and (both != one).any()
+
+
 def test_a_learning_curve_without_a_single_accepted_step_is_a_picture_too(tmp_path):
     for steps in ([[]], [[], [4.0]]):
         plotting.save_learning_curve(steps, [6.5] * len(steps), tmp_path / "curve.png")

@@ -1,6 +1,7 @@
 """Runs that are stopped, killed, given bad batches or a full disk: what they save and report, and how they go on."""
 
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ import tensorflow as tf
 from networks import add_spec
 
 import data
+import eval as eval_command
 import golden_numbers
 import train as train_command
 from benchmarks import reliability
@@ -22,8 +24,10 @@ from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps, training
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.parallel import devices
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history
+from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
 
 FLAGS = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
@@ -78,6 +82,16 @@ def tensors(folder):
     return reliability.tensors(checkpoint.find(str(folder)).prefix)
 
 
+def scalars(run):
+    """What TensorBoard has of a run: by its name, each figure's values by their steps."""
+    found = {}
+    for file in sorted((run / "tensorboard").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
 def names(folder):
     return sorted(path.parent.name for path in folder.rglob("*.ckpt.index"))
 
@@ -87,9 +101,10 @@ def names(folder):
     [
         (steps, "train_step", 8, "1_6", 8),
         (steps, "test_step", 1, "0_10", 5),
+        (steps, "test_step", 2, "0_10", 5),  # of the parameters themselves, because the average is young
         (sampling, "batch_drawer", 2, "1", 10),
     ],
-    ids=["in a step", "in a test", "in sampling"],
+    ids=["in a step", "in a test", "in the second test of an epoch", "in sampling"],
 )
 def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     train, monkeypatch, tmp_path, module, maker, number, saved, steps_taken
@@ -109,6 +124,8 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     assert f"stopped by SIGTERM after {steps_taken} steps: repeat the same command to go on from {newest}\n" in out
     assert len(history.read(checkpoint.Reader(newest)).test) == (0 if maker == "test_step" else 1)
 
+    assert "test_bpd" not in scalars(run) or maker != "test_step"  # nothing is reported that the history lacks
+
     code, out, _ = train(*argv)
     assert code == 0
     assert f"restored {newest}: h1, 4 filters, {steps_taken} steps taken" in out
@@ -119,10 +136,106 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     for name in expected:
         # Equal to the last bit only with one thread, as in the tests of kills.
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+    told = scalars(run)
+    for name in ("train_bpd", "test_bpd", "test_bpd_unaveraged"):
+        assert list(told[name]) == [STEPS_AN_EPOCH, 2 * STEPS_AN_EPOCH]
+        if name in found:
+            np.testing.assert_allclose(list(told[name].values()), found[name][-2:], rtol=1e-6)
 
     code, out, _ = train(*argv)
     assert code == 0
     assert "nothing is left to do" in out
+
+
+def test_what_a_checkpoint_tells_is_in_tensorboard_when_it_is_written(train, monkeypatch, tmp_path):
+    """A run may be killed right after it."""
+    save, seen = checkpoint.save, []
+
+    def look(prefix, *arguments):
+        (run,) = (tmp_path / "runs").iterdir()
+        seen.append((len(arguments[2]["test_bpd"]), len(scalars(run).get("test_bpd", ()))))
+        save(prefix, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", look)
+    assert train("-x2", "--sample_interval=0")[0] == 0
+    assert seen == [(1, 1), (2, 2)]
+
+
+def test_an_average_is_young_again_after_load_params_and_that_is_told_by_training_and_by_evaluation(
+    train, tmp_path, capfd
+):
+    """5 steps with decay 0.5 leave the initial parameters 3.1%; 5 with 0.9 leave the loaded average 59.0%."""
+    first, second, result = tmp_path / "first", tmp_path / "second", tmp_path / "result.json"
+    code, out, _ = train("-x1", "--polyak_decay=0.5", "--sample_interval=0", f"-o{first}")
+    assert code == 0
+    assert "few steps have been averaged" not in out
+    argv = ["-x2", "--polyak_decay=0.9", "--sample_interval=0", f"-o{second}", f"-r{first}", "--resume"]
+    code, out, _ = train(*argv)
+    assert code == 0
+    told = "the loaded checkpoint's average still has a weight of 59.0% in the average"
+    assert f"few steps have been averaged so far: {told}; without averaging, test_bpd is " in out
+    assert "initial parameters" not in out
+
+    newest = history.read(checkpoint.find(str(second)))
+    np.testing.assert_allclose([newest.age.of_initial, newest.age.of_loaded], [0.9**5 * 0.5**5, 0.9**5])
+    (run,) = second.iterdir()
+    assert scalars(run)["test_bpd_unaveraged"] == {10: pytest.approx(newest.test_unaveraged[1])}
+    assert list(newest.test_unaveraged) == [1]
+
+    def evaluated(*argv):
+        with pytest.raises(SystemExit) as exit_:
+            eval_command.main([f"-r{second}", f"--json={result}", *argv])
+        assert exit_.value.code == 0
+        return capfd.readouterr().out, json.loads(result.read_text())
+
+    out, figures = evaluated()
+    (line,) = (line for line in out.splitlines() if line.startswith("bits/dim: "))
+    assert line.endswith(f"; {told}; --raw evaluates the parameters themselves")
+    assert figures["weight_of_loaded_average"] == pytest.approx(0.9**5)
+    assert figures["weight_of_initial_parameters"] == pytest.approx(0.9**5 * 0.5**5)
+    out, figures = evaluated("--raw")
+    assert "weight" not in out
+    assert figures["weight_of_loaded_average"] is figures["weight_of_initial_parameters"] is None
+    assert figures["bits_per_dim"] == pytest.approx(newest.test_unaveraged[1], rel=1e-6)
+
+    # A start that resumes this run is no new run.
+    code, out, _ = train("-x3", *argv[1:])
+    assert code == 0
+    assert f"the loaded checkpoint's average still has a weight of {0.9**10:.1%} in the average" in out
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_a_run_that_runs_out_of_memory_says_what_takes_less_and_how_to_go_on(
+    has_checkpoint, train, monkeypatch, tmp_path
+):
+    def out_of_memory():
+        text = "OOM when allocating tensor with shape[2,1000,1000,1000] and type float on /job:localhost"
+        raise tf.errors.ResourceExhaustedError(None, None, text)
+
+    monkeypatch.setattr(devices, "number_of_cores", lambda: 2)
+    before_call(monkeypatch, steps, "train_step", STEPS_AN_EPOCH + 2 if has_checkpoint else 2, out_of_memory)
+    code, _, err = train("-x2", "--sample_interval=0")
+    assert code == 2
+    lines = [line for line in err.splitlines() if "%|" not in line and line.strip()]
+    expected = "error: out of memory, where 8.0 GB more were asked for: try --recompute, or else --grad_accum=2"
+    if not has_checkpoint:
+        assert lines == [expected]
+        return
+    newest = checkpoint.find(str(tmp_path))
+    assert lines == [f"{expected}; --load_params={newest} goes on from the last checkpoint"]
+    assert train("-x2", "--sample_interval=0", f"-r{newest}", "--recompute")[0] == 0
+
+
+def test_a_step_that_certainly_does_not_fit_is_refused_before_a_folder_is_made(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "available_memory", lambda: 0)
+    monkeypatch.setattr(devices, "own_memory", lambda: 40_000)
+    code, _, err = train("-x1", "--recompute", "--grad_accum=2")
+    assert code == 2
+    assert err == (
+        "error: a training step needs at least 0 MB of memory, and there are 0 MB: try a smaller --batch_size, or else "
+        "a smaller --nr_filters\n"
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
@@ -270,7 +383,7 @@ def test_a_run_whose_checkpoints_cant_be_read_is_never_begun_anew(train, tmp_pat
     index.write_bytes(b"damaged")
     code, _, err = train("-x2", "--resume", "--sample_interval=0")
     assert code == 2
-    assert "has these flags, but none of the 1 checkpoints below the folder" in err.splitlines()[-1]
+    assert "has these flags, but the only checkpoint below the folder" in err.splitlines()[-1]
     assert "move the run away to begin a new one" in err
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
@@ -505,10 +618,12 @@ def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
         ("steps_between_tests", np.array([3]), untold),
         ("seconds", np.float64(np.nan), untold),
         ("seconds", np.float64(-3599), "has trained for -3599 s: .* a clock that was set back; begin from an earlier"),
+        ("tests_unaveraged", np.array([1]), untold),
+        ("weight_of_loaded", np.float64(2), untold),
     ):
         prefix = str(tmp_path / f"{name}_{value}" / "params.ckpt")
         os.mkdir(os.path.dirname(prefix))
-        told = history.History(1, 2, [[3.0, 2.5]], [2.25]).tensors() | {name: value}
+        told = history.History(1, 2, [[3.0, 2.5]], [2.25], test_unaveraged={0: 2.0}).tensors() | {name: value}
         tf.raw_ops.SaveV2(
             prefix=prefix,
             tensor_names=[checkpoint.OWN_PREFIX + name for name in told],
@@ -517,3 +632,21 @@ def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
         )
         with pytest.raises(UserError, match=message):
             history.read(checkpoint.Reader(prefix))
+
+
+def test_an_earlier_versions_checkpoint_goes_on_without_the_figures_that_it_lacks(tmp_path):
+    told = history.History(0, 4, [[3.0, 2.5]], [2.25], test_unaveraged={0: 2.0}, age=Age(0.5, 0.25)).tensors()
+    for new in ("tests_unaveraged", "test_bpd_unaveraged", "weight_of_initial", "weight_of_loaded"):
+        del told[new]
+    prefix = str(tmp_path / "0_4" / "params.ckpt")
+    os.mkdir(tmp_path / "0_4")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=[checkpoint.OWN_PREFIX + name for name in [*told, "steps_taken"]],
+        shape_and_slices=[""] * (len(told) + 1),
+        tensors=[*told.values(), np.int64(2)],
+    )
+    read = lambda: history.read(checkpoint.Reader(prefix))
+    assert read() == history.History(0, 4, [[3.0, 2.5]], [2.25], age=Age(None, None))
+    (tmp_path / "flags.json").write_text(json.dumps({"polyak_decay": 0.9, "load_params": None}))
+    assert read() == history.History(0, 4, [[3.0, 2.5]], [2.25], age=Age(0.9**2, 0.0))

@@ -1,0 +1,94 @@
+"""What is told where memory does not suffice: before the work, where that is certain, and where memory runs out."""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator
+
+from pixel_snail.backend import tf
+from pixel_snail.errors import UserError
+from pixel_snail.parallel import devices
+
+MORE_MEMORY = "end other programs, or use a machine with more memory"
+"""The advice where no option takes less memory."""
+
+_SHORTAGE = re.compile(
+    r"\bOOM\b|out of memory|bad_alloc|can(?:'|no)t allocate memory|(?:unable|failed) to allocate|MemoryError"
+    r"|OUT_OF_MEMORY|ALLOC_FAILED",
+    re.IGNORECASE,
+)
+"""What TensorFlow, XLA, CUDA, NumPy and C++ say when memory runs out."""
+
+_TENSOR = re.compile(r"tensor with shape ?\[([\d,]*)\] and type (\w+)")  # TensorFlow
+_BYTES = re.compile(r"allocat\w* ([\d.]+) ?([KMGTPE]i)?(?:B|bytes)")  # XLA, CUDA and NumPy
+_UNITS = {unit: 1024**power for power, unit in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
+_TYPES = {"float": 4, "double": 8, "half": 2}
+"""The bytes of types that TensorFlow calls by C++'s names in its messages."""
+
+
+class Shortage(UserError):
+    """Memory does not suffice. `shortage_told` adds what to do."""
+
+
+def check(needed: int, what: str) -> None:
+    """Raises Shortage if something certainly needs more memory than this process can have.
+
+    On GPUs, which have memory of their own, nothing is checked.
+
+    Args:
+        needed: a lower bound of the bytes that the process then has, those included that it has already.
+        what: what needs it, in words, with its verb: "a training step needs".
+    """
+    available = devices.available_memory()
+    if available is None or devices.number_of_gpus():
+        return
+    most = available + devices.own_memory()
+    if needed > most:
+        raise Shortage(f"{what} at least {in_words(needed)} of memory, and there are {in_words(most)}")
+
+
+@contextlib.contextmanager
+def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
+    """Within it, running out of memory raises UserError, and a Shortage gets the advice. It also decorates functions.
+
+    Linux may kill a process that runs out of memory: then nothing can be told.
+
+    Args:
+        advice: what to do, in words, or a function that returns it.
+    """
+    in_full = lambda what: UserError(f"{what}: {advice() if callable(advice) else advice}")
+    try:
+        yield
+    except Shortage as error:
+        raise in_full(error) from error
+    except (MemoryError, tf.errors.OpError) as error:
+        if not is_shortage(error):
+            raise
+        asked = bytes_asked_for(error)
+        raise in_full(
+            f"out of memory, where {in_words(asked)} more were asked for" if asked else "out of memory"
+        ) from error
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether an exception says that this process has run out of memory."""
+    text = str(error)
+    # An operation of several workers ends on all of them with the error of the one where it failed.
+    elsewhere = "Collective ops is aborted" in text
+    return isinstance(error, MemoryError) or (bool(_SHORTAGE.search(text)) and not elsewhere)
+
+
+def bytes_asked_for(error: Exception) -> int | None:
+    """How much memory was asked for when it ran out; None, if the exception does not tell."""
+    text = str(error)
+    if tensor := _TENSOR.search(text):
+        sizes = [int(size) for size in tensor[1].split(",") if size]
+        with contextlib.suppress(TypeError):  # not a type of tensors of numbers
+            return math.prod(sizes) * (_TYPES.get(tensor[2]) or tf.as_dtype(tensor[2]).size)
+    told = _BYTES.search(text)
+    return round(float(told[1]) * _UNITS[told[2] or ""]) if told else None
+
+
+def in_words(number: int) -> str:
+    """A number of bytes: "24.6 GB", "12 MB"."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.0f} MB"
