@@ -50,7 +50,7 @@ def step_of(bar: tqdm.tqdm) -> Iterator[None]:
         bar.bar_format = None
         bar.set_postfix_str("", refresh=False)
         bar.unpause()
-        bar.start_t, bar.initial = bar.last_print_t, bar.n + 1
+        bar.start_t, bar.initial, bar.last_print_n = bar.last_print_t, bar.n + 1, bar.n + 1
     bar.update()
 
 

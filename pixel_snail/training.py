@@ -315,22 +315,20 @@ class _Run:
         total = (len(self.data_set.train) - seen) // self.global_batch
         watched = self.cluster.is_chief
         with progress.bar(total=total, desc=f"epoch {epoch}", unit="step", leave=False, disable=not watched) as bar:
-            if self.steps_here == 0:
-                bar.set_postfix_str("compiling the first step")
             for batch in batches:
                 # Before the first step there is nothing to save: a signal ends the run at once. But with several
                 # workers, none leaves the others alone in a step.
                 is_first = self.steps_here == 0 and self.cluster.size == 1
-                with self.asked.at_once("ending: no step is done yet, nothing is to be saved" if is_first else None):
+                ending = "ending: no step is done yet, nothing is to be saved" if is_first else None
+                with progress.step_of(bar), self.asked.at_once(ending):
                     bits = self._step(batch)
                 if bits is not None:
                     rate = self.optimizer.last_learning_rate()
                     bar.set_postfix(loss=f"{bits:.3f}", lr=f"{rate:.2e}", refresh=False)
                 # tqdm measures by the wall clock, which may be set back.
                 if (steps_a_second := bar.format_dict["rate"] or 0) > 0:
-                    in_time = bar.n + 1 + steps_a_second * max(0, self.last_second - self._seconds())
+                    in_time = bar.n + steps_a_second * max(0, self.last_second - self._seconds())
                     bar.total = round(min(total, in_time))
-                bar.update()
                 if time.monotonic() - self.trains_since > self.next_curve:
                     self.next_curve *= 2
                     self._draw_curve()
