@@ -21,6 +21,7 @@ from pixel_snail.network import Network
 from pixel_snail.parallel import devices
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.pictures import from_8_bits, to_8_bits
+from pixel_snail.runs import average
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import fold
 
@@ -380,7 +381,8 @@ def load(
 ) -> Distribution:
     """Loads a checkpoint, and returns the distribution over images that it defines.
 
-    A checkpoint of this program tells which network it is of. For one of the original, give what its flags were, as
+    A checkpoint of this program tells which network it is of, and a warning tells if its average is young (see
+    docs/command_line.md). For one of the original, give what its flags were, as
     keywords of the same names; their defaults are train.py's.
 
     Args:
@@ -407,6 +409,8 @@ def load(
                 )
             return Distribution(_read_keras_file(path, strategy), strategy, cluster)
         opened = checkpoint.find(path)
+        if averaged and (young := average.read(opened).why_young()):
+            warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
     told = opened.description()
     given = {
         "model": model,

@@ -98,6 +98,15 @@ def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(r
         pixel_snail.load(folder, nr_filters=8)
 
 
+def test_a_young_average_is_warned_of_and_the_parameters_themselves_are_not(run):
+    folder, _ = run
+    with pytest.warns(UserWarning, match=r"the initial parameters still have a weight of 99\.\d% .* averaged=False"):
+        pixel_snail.load(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixel_snail.load(folder, averaged=False)
+
+
 def test_an_originals_checkpoint_needs_its_flags_as_keywords(tmp_path):
     prefix = golden_numbers.checkpoint("h6_shift")
     golden = golden_numbers.load("h6_shift")
