@@ -77,7 +77,9 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
             "pixel_snail.dataset.DataSet"
         )
     if data_set.train is None and not only_test:
-        raise UserError(f"the data set {name} has no training images: it is for eval.py only")
+        raise UserError(
+            f"the data set {name} has no training images: evaluate it with eval.py, or give it training images"
+        )
     return data_set
 
 

@@ -322,6 +322,6 @@ def _errors(what, folder):
         yield
     except OSError as error:
         raise UserError(
-            f"can't {what} {folder}: {error.strerror or error}; mend that, and the conversion goes on; or give it "
-            f"another place with {option('cache_dir')}"
+            f"can't {what} {folder}: {error.strerror or error}; correct this and start again, or choose another folder "
+            f"with {option('cache_dir')}"
         ) from error

@@ -140,8 +140,8 @@ def _split_folders(data_dir, test_folder, only_test):
         if only_test:
             return {"test": data_dir}
         raise UserError(
-            f"--test_folder={test_folder} makes all pictures the test set, which is for eval.py: none would be left to "
-            "train on"
+            f"--test_folder={test_folder} leaves no pictures to train on: name a folder beside train, or leave the "
+            "flag out; eval.py takes it"
         )
     # Only what may be one of the two is asked whether it is a folder.
     names = sorted(os.listdir(data_dir))

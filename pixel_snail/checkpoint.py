@@ -214,7 +214,7 @@ def find(path: str) -> "Reader":
         raise UserError(f"no such folder or checkpoint: {prefix}; {give}")
     if prefix == path:
         raise UserError(f"{path} is there, but is no checkpoint: {give}")
-    raise UserError(f"{path} is there, but no {prefix}.index, without which it is no checkpoint: {give}")
+    raise UserError(f"the checkpoint of {path} lacks its file {prefix}.index: {give}")
 
 
 def _newest_below(folder):
@@ -241,7 +241,7 @@ def _newest_below(folder):
             _warn_of(passed_over)
             number = f"none of the {len(candidates):,} checkpoints" if len(candidates) > 1 else "the only checkpoint"
             can = "can" if len(candidates) > 1 else "can't"
-            raise UserError(f"{number} below the folder {folder} {can} be read: give another")
+            raise UserError(f"{number} below the folder {folder} {can} be read: choose another")
     raise UserError(f"no checkpoint (a file *.index) below the folder {folder}")
 
 
@@ -411,11 +411,11 @@ class Reader:
         missing = [name for name in names if name not in self.shapes]
         if missing:
             more = f" and {counted(len(missing) - 1, 'other tensor')}" if len(missing) > 1 else ""
-            raise UserError(f"the checkpoint {self.prefix} lacks {missing[0]}{more}: give another")
+            raise UserError(f"the checkpoint {self.prefix} lacks {missing[0]}{more}: choose another")
         try:
             return [self._reader.get_tensor(name) for name in names]
         except Exception as error:
-            raise UserError(f"the checkpoint {self.prefix} is damaged ({first_line(error)}): give another") from error
+            raise UserError(f"the checkpoint {self.prefix} is damaged ({first_line(error)}): choose another") from error
 
     def read_like(self, names: list[str], shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
         """As read; raises UserError also if they are not float32 of these shapes."""

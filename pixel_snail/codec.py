@@ -188,7 +188,7 @@ def _restore(flags, header, groups):
     try:
         model = _load(opened, settings, header.image_shape, is_averaged)
     except checkpoint.Mismatch as error:
-        raw = "" if header.checkpoint or flags.raw else "; or add --raw, if that was not averaged"
+        raw = "" if header.checkpoint or flags.raw else "; or add --raw, if it was compressed with --raw"
         raise UserError(
             f"{flags.file} was not written with the checkpoint {opened.prefix}, which is of another network or has no "
             f"averages: give the checkpoint that it was written with as --load_params{raw}"

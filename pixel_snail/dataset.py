@@ -78,7 +78,9 @@ class DataSet:
             if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in names):
                 raise UserError(f"class_names must be a tuple of strings, not {self.class_names!r}")
             if bad := [name for name in names if not _is_text(name)]:
-                raise UserError(f"class_names has {bad[0]!r}, which is no text: give the class another name")
+                raise UserError(
+                    f"class_names has {bad[0]!r}, which can't be written as UTF-8: give the class another name"
+                )
             twice = [name for name, number in collections.Counter(names).items() if number > 1]
             if twice:
                 raise UserError(f"class_names has {twice[0]!r} twice: give each class a name of its own")
@@ -147,8 +149,8 @@ def _check_images(name, split):
     except (AttributeError, TypeError) as error:
         raise UserError(f"the {name} images are a {type(images).__name__}: {must}, such as np.stack(images)") from error
     if dtype != np.uint8:
-        scale = ": round them to whole numbers from 0 to 255 first" if dtype.kind == "f" else ""
-        raise UserError(f"the {name} images are {dtype}, not uint8: {must}, as images.astype(np.uint8) does{scale}")
+        first = "scale them to 0 to 255, round them, then use" if dtype.kind == "f" else "use"
+        raise UserError(f"the {name} images are {dtype}, not uint8: {first} images.astype(np.uint8)")
     mend = ""
     if len(shape) == 3 or shape[3:] == (1,):
         mend = ": grey images need three channels, such as np.repeat(grey[..., None], 3, axis=-1) of grey [N, H, W]"
@@ -157,15 +159,15 @@ def _check_images(name, split):
     if len(shape) != 4 or shape[3] != 3 or number != shape[0] or not all(shape[1:]):
         raise UserError(f"the {name} images have the shape {shape}: {must}{mend}")
     if not number:
-        raise UserError(f"there are no {name} images")
+        raise UserError(f"there are no {name} images: give at least one")
     try:
-        read = np.asarray(images[np.array([number - 1, 0])])
+        read = np.asarray(images[np.unique([0, number - 1])])
     except Exception as error:  # of whatever stands in for an array
         raise UserError(
-            f"the {name} images, a {type(images).__name__}, can't be indexed by an array of numbers in any order "
+            f"the {name} images, a {type(images).__name__}, can't be indexed by an array of numbers "
             f"({type(error).__name__}): {must}, such as np.asarray(images)"
         ) from error
-    if (read.dtype, read.shape) != (np.uint8, (2, *shape[1:])):
+    if (read.dtype, read.shape) != (np.uint8, (min(number, 2), *shape[1:])):
         raise UserError(
             f"two of the {name} images are {read.dtype} {read.shape}, not uint8 {(2, *shape[1:])}: {must}, such as "
             "np.asarray(images)"

@@ -69,8 +69,8 @@ class Distribution:
     ):
         if not isinstance(network, Network) or network.description is None:
             raise UserError(
-                f"network must be one of pixel_snail.build or pixel_snail.load, or read from its .keras file, not "
-                f"{type(network).__name__}"
+                "network must be the .network of a model from pixel_snail.build or pixel_snail.load, or read from a "
+                f".keras file, not {type(network).__name__}"
             )
         self.network = network
         self.spec = network.description.model
@@ -276,16 +276,15 @@ class Distribution:
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, uint8 [N, H, W, 3].
 
-        The same parameters are needed, and a machine that rounds sums the same way. The result is exact or there is
-        none.
+        Needs the same parameters and a machine that rounds identically. Returns the exact images or raises.
 
         Args:
             data: what `compress` returned.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the data are not bytes or are damaged, or are of another network or checkpoint, or this machine
-                computes otherwise than the one that wrote them.
+            UserError: the data are not bytes or are damaged, or are of another network or checkpoint, or sums are
+                rounded differently on this machine than where the data were written.
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be the bytes that compress returned, not {type(data).__name__}: read the file")
@@ -329,8 +328,8 @@ class Distribution:
     def _check_scope(self):
         if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not self._strategy:
             raise UserError(
-                "this was called within another strategy's scope: call it outside of it, and give the strategy to "
-                "pixel_snail.load or Distribution"
+                "a method was called within another strategy's scope: call the method outside of that scope, or give "
+                "the strategy to pixel_snail.load"
             )
 
     def _checked_images(self, images):
@@ -405,7 +404,8 @@ def load(
             chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
             if not averaged or any(value is not None for value in chosen):
                 raise UserError(
-                    f"{path} is a Keras file, which has one network and no averages: leave the keywords out"
+                    f"{path} is a Keras file, which has one network and no averages: give no keyword but strategy and "
+                    "cluster"
                 )
             return Distribution(_read_keras_file(path, strategy), strategy, cluster)
         opened = checkpoint.find(path)
@@ -505,11 +505,11 @@ def _how_to_convert(images, image_shape):
         return ""
     low, high = images.min(), images.max()
     if images.dtype.kind == "f" and 0 <= low <= high <= 1:
-        return "; if black is 0 and white is 1, they become so by np.uint8(np.round(255 * images))"
+        return "; if black is 0 and white is 1, convert the images with np.uint8(np.round(255 * images))"
     if images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
-        return "; if black is -1 and white is 1, they become so by np.uint8(np.round(127.5 * images + 127.5))"
+        return "; if black is -1 and white is 1, convert the images with np.uint8(np.round(127.5 * images + 127.5))"
     if low >= 0 and 1 < high <= 255:
-        return "; if black is 0 and white is 255, they become so by np.uint8(np.round(images))"
+        return "; if black is 0 and white is 255, convert the images with np.uint8(np.round(images))"
     return ""
 
 

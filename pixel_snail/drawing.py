@@ -188,7 +188,9 @@ def classes_of_images(classes: list[int] | None, images: int, nr_labels: int | N
     if nr_labels is None:
         return None
     if not classes or len(classes) not in (1, images):
-        wanted = f"one class for all {images:,} images, or one for each" if images > 1 else "the class of the image"
-        why = f"--classes names {len(classes)} classes" if classes else "the network is class-conditional"
-        raise UserError(f"{why}: give --classes {wanted}")
+        wanted = "one class for all images, or one for each" if images > 1 else "the image's class"
+        if not classes:
+            raise UserError(f"the network is class-conditional: name {wanted} with --classes")
+        named = counted(len(classes), "class", "classes")
+        raise UserError(f"--classes names {named} for {counted(images, 'image')}: name {wanted}")
     return np.resize(classes, images)

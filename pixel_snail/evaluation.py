@@ -50,7 +50,9 @@ def _evaluate(flags, load_data, cluster):
             if path:
                 files.check_file_writable(path)
         if flags.compress and files.is_stream(flags.compress):
-            raise UserError(f"--compress={flags.compress} can't be read back, as a file can: name an ordinary file")
+            raise UserError(
+                f"--compress={flags.compress} is a pipe or a device, which can't be read back: name an ordinary file"
+            )
         if flags.save_dir:
             files.check_writable(flags.save_dir)
     opened = checkpoint.find(flags.load_params)

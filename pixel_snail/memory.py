@@ -66,7 +66,7 @@ def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
             raise
         asked = bytes_asked_for(error)
         raise in_full(
-            f"out of memory, where {in_words(asked)} more were asked for" if asked else "out of memory"
+            f"out of memory when {in_words(asked)} more were asked for" if asked else "out of memory"
         ) from error
 
 

@@ -1,7 +1,8 @@
 """A picture's file without its metadata, and how the picture is to be turned, read from the metadata.
 
-Pillow reads the metadata together with the pixels. Without them, no text, profile or date that it can't read costs the
-picture. Orientations are looked for where Pillow looks for them: in EXIF, in the raw profiles of ImageMagick, in XMP.
+Pillow reads the metadata together with the pixels. Without metadata, a broken text, profile or date can't make Pillow
+refuse the picture. Orientations are looked for where Pillow looks for them: in EXIF, in the raw profiles of
+ImageMagick, in XMP.
 """
 
 import io

@@ -236,7 +236,7 @@ def leak_warning(name: str) -> str:
 def check_side(model: str, side: int) -> None:
     """Raises UserError if a network does not take square images of this side, without making the network.
 
-    A specification of one's own is not checked: it is when its network is made.
+    Your own specifications are checked only when their network is built.
 
     Args:
         model: a name in `specs`.
@@ -291,8 +291,8 @@ def build(
 
 def _least_parameters(network):
     """A lower bound of the number of parameters of a network that is not built yet: the filters of its streams."""
-    numbers = {}  # of a kind of convolution: its inputs are F channels, once and then twice as its outputs
+    of_kind = {}  # by kind of convolution: F to F channels, then F to 2 F
     for conv in {resnet.conv for resnet in residual_blocks(network)}:
         height, width = getattr(conv(1), "filter_size", (1, 1))
-        numbers[conv] = 3 * height * width * network.settings["nr_filters"] ** 2
-    return sum(numbers[resnet.conv] for resnet in residual_blocks(network))
+        of_kind[conv] = 3 * height * width * network.settings["nr_filters"] ** 2
+    return sum(of_kind[resnet.conv] for resnet in residual_blocks(network))

@@ -11,7 +11,7 @@ ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
-as the system does with SIGXCPU, and send SIGTERM afterwards: that is the first of the others."""
+as the system does with SIGXCPU. A SIGTERM after these counts as the first of ASKING."""
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Signals:
         if number in ASKING:
             for asking in self._before.keys() & ASKING:
                 signal.signal(asking, signal.SIG_DFL)
-            then += "; a second one ends the run at once, unsaved"
+            then += "; a second signal ends the run at once, unsaved"
         # Not print: the signal may have come while something was being printed. And the terminal may be closed.
         with contextlib.suppress(OSError):
             if not is_repeated or number in ASKING:

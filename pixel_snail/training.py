@@ -177,11 +177,12 @@ def _network_and_optimizer(flags, cluster, strategy, data_set, opened, so_far):
         class_names=data_set.class_names,
         dropout_p=flags.dropout_p,
     )
-    least = steps.least_memory(
-        strategy, network, flags.batch_size, flags.grad_accum, bfloat16=flags.bfloat16, recompute=flags.recompute
-    )
+    least = partial(steps.least_memory, strategy, network, flags.batch_size)
+    with memory.shortage_told("lower --nr_filters, --nr_resnet or --batch_size"):
+        memory.check(least(flags.batch_size, recompute=True), "a training step needs")
     with memory.shortage_told(_to_save_memory(flags, data_set.image_shape)):
-        memory.check(least, "a training step needs")
+        needed = least(flags.grad_accum, bfloat16=flags.bfloat16, recompute=flags.recompute)
+        memory.check(needed, "a training step needs")
     machines = cluster.size if flags.average_machines else 1
     optimizer = PolyakAdam(flags.learning_rate, flags.lr_decay, flags.polyak_decay, machines=machines)
     if opened:

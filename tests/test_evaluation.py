@@ -136,8 +136,8 @@ def test_the_result_names_the_images_with_the_most_bits_first(number, named):
     np.testing.assert_allclose([value for _, value in figures["worst_first"]], [value for _, value in expected])
     assert json.loads(json.dumps(figures)) == figures
     lines = table.table(figures | {"files_bits_per_dim": {}}).splitlines()
-    kind = "images" if named else "images by number, from 0"
-    start = lines.index(f"{'the 10 ' if number > 10 else ''}{kind}, those with the most bits/dim first:") + 1
+    kind = "the 10 images with the most bits/dim" if number > 10 else "all images, the most bits/dim first"
+    start = lines.index(f"{kind}{'' if named else ' (by number, from 0)'}:") + 1
     for line, (name, value) in zip(lines[start:], expected[:10], strict=False):
         assert line.split() == [str(name).replace("\n", "\\n"), f"{value:.4f}"]
     assert lines[start + min(number, 10)] == ""

@@ -128,8 +128,8 @@ UNEQUAL = [IMAGES[0], IMAGES[1], IMAGES[2, :3]]
         (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=1), r"dropout_p=1 is not a number in \[0"),
         (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p="0"), "dropout_p='0' is not a number"),
         (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=np.nan), "dropout_p=nan is not a number"),
-        (lambda model: pixel_snail.Distribution(keras.Sequential()), "network must be one of .* not Sequential"),
-        (lambda model: pixel_snail.Distribution("data/save"), "network must be one of .* not str"),
+        (lambda model: pixel_snail.Distribution(keras.Sequential()), "network must be the .* not Sequential"),
+        (lambda model: pixel_snail.Distribution("data/save"), "network must be the .* not str"),
     ],
 )
 def test_other_things_are_told_in_one_line(call, message, model):
@@ -152,7 +152,7 @@ def test_the_advice_for_scaled_images_gives_the_images_back(scale, model):
     images, formula = SCALED[scale]
     with pytest.raises(pixel_snail.UserError) as error:
         model.log_prob(images, LABELS)
-    assert str(error.value).endswith(f"they become so by {formula}")
+    assert str(error.value).endswith(f"convert the images with {formula}")
     np.testing.assert_array_equal(eval(formula, {"np": np, "images": images}), IMAGES)
 
 
@@ -164,13 +164,13 @@ def test_the_advice_for_scaled_images_gives_the_images_back(scale, model):
 def test_where_the_values_do_not_tell_there_is_no_advice(images, model):
     with pytest.raises(pixel_snail.UserError) as error:
         model.log_prob(images, LABELS[: len(images)])
-    assert "become" not in str(error.value)
+    assert "convert" not in str(error.value)
 
 
 def test_a_call_within_another_strategys_scope_is_told(model, mirrored):
     with mirrored(2).scope():
         for call in (lambda: model.log_prob(IMAGES, LABELS), lambda: model.sample(1, [0])):
-            with pytest.raises(pixel_snail.UserError, match="within another strategy's scope: call it outside"):
+            with pytest.raises(pixel_snail.UserError, match="within another strategy's scope: call the method outside"):
                 call()
 
 

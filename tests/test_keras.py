@@ -121,7 +121,7 @@ def test_load_takes_a_keras_file_and_no_other_keyword(model, tmp_path):
     bits = model.bits_per_dim(IMAGES, verbose=0)
     np.testing.assert_array_equal(pixel_snail.load(path).bits_per_dim(IMAGES, verbose=0), bits)
     for keyword in ({"averaged": False}, {"nr_filters": 4}, {"image_shape": SHAPE}):
-        with pytest.raises(pixel_snail.UserError, match=r"demo\.keras is a Keras file, .*: leave the keywords out"):
+        with pytest.raises(pixel_snail.UserError, match=r"demo\.keras is a Keras file, .*: give no keyword but"):
             pixel_snail.load(path, **keyword)
 
 

@@ -66,7 +66,7 @@ def test_running_out_of_memory_is_told_in_a_line_with_how_much_was_asked_for(kin
     assert memory.bytes_asked_for(error) == (None if asked is None else pytest.approx(asked, rel=1e-3))
     with pytest.raises(UserError) as told, memory.shortage_told(lambda: "do this"):
         raise error
-    more = f", where {memory.in_words(round(asked))} more were asked for" if asked else ""
+    more = f" when {memory.in_words(round(asked))} more were asked for" if asked else ""
     assert re.sub(r"[\d,.]+ [GM]B", "", str(told.value)) == re.sub(
         r"[\d,.]+ [GM]B", "", f"out of memory{more}: do this"
     )
@@ -200,5 +200,5 @@ def test_python_and_the_commands_are_told_by_their_own_names_what_takes_less(rng
 
     monkeypatch.undo()
     monkeypatch.setattr(model, "_test_step", lambda _: out_of_memory)
-    with pytest.raises(UserError, match=r"^out of memory, where 3\.6 GB more were asked for: lower batch_size$"):
+    with pytest.raises(UserError, match=r"^out of memory when 3\.6 GB more were asked for: lower batch_size$"):
         model.bits_per_dim(images, verbose=0)

@@ -25,7 +25,8 @@ def memory_left(root: Path) -> Iterator[int]:
         if len(limit_and_use) == 2:
             limit, used = limit_and_use
             of = named_numbers(folder / "memory.stat")
-            # Linux gives files that it only caches back. Files in memory count among them: the result is the most.
+            # Linux can free cached files. The count also has files in shared memory, which it can't free: the result
+            # is an upper bound.
             yield limit - used + of.get("total_cache", of.get("file", 0) + of.get("slab_reclaimable", 0))
 
 

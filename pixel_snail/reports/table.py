@@ -100,9 +100,9 @@ def table(figures: dict[str, object]) -> str:
     lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
     worst = [(printable(str(name)), bits) for name, bits in figures["worst_first"][:_WORST]]
     width = max(len(name) for name, _ in worst)
-    whole = "" if len(worst) == figures["images"] else f"the {len(worst)} "
-    kind = "images" if figures["names"] else "images by number, from 0"
-    lines += ["", f"{whole}{kind}, those with the most bits/dim first:"]
+    is_part = len(worst) < figures["images"]
+    kind = f"the {len(worst)} images with the most bits/dim" if is_part else "all images, the most bits/dim first"
+    lines += ["", f"{kind}{'' if figures['names'] else ' (by number, from 0)'}:"]
     lines += [f"  {name:{width}} {bits:8.4f}" for name, bits in worst]
     if reason is not None:
         lines += ["", f"Not compared with the paper's figures: {reason}."]

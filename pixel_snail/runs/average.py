@@ -11,7 +11,7 @@ from pixel_snail import checkpoint
 from pixel_snail.errors import UserError
 
 YOUNG = 0.05
-"""The average is young as long as what it started from weighs more than this in it."""
+"""The average is young while the weight of its start exceeds this."""
 
 _TENSORS = ("weight_of_initial", "weight_of_loaded")
 
@@ -68,7 +68,7 @@ def read(opened: checkpoint.Reader) -> Age:
         return from_tensors(checkpoint.read_progress(opened), opened.prefix)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not tell how old its averages are: it was not written by this program"
+            f"the checkpoint {opened.prefix} does not say how old its averages are, so it is broken: choose another"
         ) from error
 
 

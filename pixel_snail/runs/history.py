@@ -122,6 +122,6 @@ def read(opened: checkpoint.Reader) -> History | None:
     if seconds < 0:
         raise UserError(
             f"the checkpoint {opened.prefix} says that its run has trained for {seconds:.0f} s: an earlier version "
-            "counted them by a clock that was set back; begin from an earlier checkpoint, with --load_params"
+            "measured the time by a clock that was set back; begin from an earlier checkpoint, with --load_params"
         )
     return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age)

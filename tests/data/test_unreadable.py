@@ -166,9 +166,7 @@ def test_a_conversion_that_cannot_be_read_is_not_made_anew(tmp_path, monkeypatch
     shutil.rmtree("gone/small_imagenet")
     before = files_below(tmp_path)
     for (path, _, _), result in zip(cases, as_nobody(under_modes(cases), tmp_path), strict=True):
-        message = (
-            f"can't read {path.parts[0]}/{cache}: Permission denied; mend that, and the conversion goes on; or give it"
-        )
+        message = f"can't read {path.parts[0]}/{cache}: Permission denied; correct this and start again, or choose"
         assert isinstance(result, str) and result.startswith(message), (path, result)
     assert files_below(tmp_path) == before
 
@@ -236,7 +234,7 @@ def test_pictures_in_a_folder_that_cannot_be_written_are_converted_elsewhere(tmp
     ]
     refused, converted_there, imagenet = as_nobody(under_modes(cases), tmp_path)
     assert refused.startswith("can't write plain/.pixel_snail/cropped_8x8: Permission denied")
-    assert refused.endswith("; mend that, and the conversion goes on; or give it another place with --cache_dir")
+    assert refused.endswith("; correct this and start again, or choose another folder with --cache_dir")
     assert converted_there == [18, 2]
     assert imagenet == [len(IMAGENET_TRAIN), len(IMAGENET_TEST)]
 

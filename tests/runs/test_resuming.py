@@ -217,7 +217,7 @@ def test_a_run_that_runs_out_of_memory_says_what_takes_less_and_how_to_go_on(
     code, _, err = train("-x2", "--sample_interval=0")
     assert code == 2
     lines = [line for line in err.splitlines() if "%|" not in line and line.strip()]
-    expected = "error: out of memory, where 8.0 GB more were asked for: try --recompute, or else --grad_accum=2"
+    expected = "error: out of memory when 8.0 GB more were asked for: try --recompute, or else --grad_accum=2"
     if not has_checkpoint:
         assert lines == [expected]
         return
@@ -232,8 +232,8 @@ def test_a_step_that_certainly_does_not_fit_is_refused_before_a_folder_is_made(t
     code, _, err = train("-x1", "--recompute", "--grad_accum=2")
     assert code == 2
     assert err == (
-        "error: a training step needs at least 0 MB of memory, and there are 0 MB: try a smaller --batch_size, or else "
-        "a smaller --nr_filters\n"
+        "error: a training step needs at least 0 MB of memory, and there are 0 MB: lower --nr_filters, --nr_resnet or "
+        "--batch_size\n"
     )
     assert not (tmp_path / "runs").exists()
 
@@ -403,7 +403,7 @@ def test_an_asking_signal_stops_a_run_and_saves(number, plain_signals, train, mo
     code, out, err = train("-x1", "--sample_interval=0")
     assert code == 0
     assert f"{number.name}: stopping" in err
-    assert ("a second one ends the run at once, unsaved" in err) == (number == signal.SIGINT)
+    assert ("a second signal ends the run at once, unsaved" in err) == (number == signal.SIGINT)
     assert f"stopped by {number.name} after 3 steps" in out
     assert names(tmp_path) == ["0_6"]
 
