@@ -103,7 +103,7 @@ def test_classes_of_samples_and_completions():
     assert drawing.classes_of_images([1], 2, nr_labels=3).tolist() == [1, 1]
     assert drawing.classes_of_images([1, 0], 2, nr_labels=3).tolist() == [1, 0]
     for classes in (None, [0, 1, 2]):
-        with pytest.raises(UserError, match="give --classes one class for all 2 images, or one for each"):
+        with pytest.raises(UserError, match="name one class for all images, or one for each"):
             drawing.classes_of_images(classes, 2, nr_labels=3)
 
 
@@ -128,7 +128,7 @@ def test_the_result_names_the_images_with_the_most_bits_first(number, named):
     names = [f"é\n{i}.png" for i in range(number)] if named else None
     told = {"data_set": "folder", "source": "", "model": "h", "load_params": "", "unverified": None}
     switches = {"averaged": True, "causal": True, "class_conditional": False}
-    figures = table.result(nats_of(number), SHAPE, **told, **switches, names=names)
+    figures = table.result(nats_of(number), SHAPE, **told, **switches, names=names, age=None)
     assert figures["names"] == names
     bits = nats_of(number).sum(1) / np.log(2) / 72
     expected = [[names[i] if named else i, bits[i]] for i in sorted(range(number), key=lambda i: -bits[i])]

@@ -630,7 +630,7 @@ def test_an_evaluation_takes_all_pictures_or_a_test_folder_alone(names, test_fol
     np.testing.assert_array_equal(data_set.test.images[:], [written[name][4:36, 2:34] for name in expected])
     monkeypatch.setattr(pictures, "read_picture", lambda *_: pytest.fail("converted again"))
     if data_set.train is None:
-        with pytest.raises(UserError, match=r"--test_folder=\S+ makes all pictures|none called train"):
+        with pytest.raises(UserError, match=r"--test_folder=\S+ leaves no pictures|none called train"):
             load(tmp_path, test_folder=test_folder)
     assert load(tmp_path, test_folder=test_folder, only_test=True).test.names == expected
 
