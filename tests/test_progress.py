@@ -76,7 +76,9 @@ def test_an_interrupted_compilation_counts_no_step_and_leaves_no_thread(bar):
     assert threading.active_count() == threads
 
 
-def test_the_first_call_of_each_method_says_that_it_compiles_and_later_ones_do_not(monkeypatch, capfd):
+def test_the_first_call_of_each_method_says_that_it_compiles_and_later_ones_do_not(
+    monkeypatch, capfd, uncompiled_drawing
+):
     add_spec(monkeypatch, "h1", ONE_BLOCK)
     model = pixel_snail.build("h1", image_shape=(4, 4, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
     images = tf.zeros([2, 4, 4, 3], tf.uint8)
