@@ -221,7 +221,7 @@ def test_a_run_that_runs_out_of_memory_says_what_takes_less_and_how_to_go_on(
     if not has_checkpoint:
         assert lines == [expected]
         return
-    newest = checkpoint.find(str(tmp_path))
+    newest = checkpoint.find(str(tmp_path)).prefix
     assert lines == [f"{expected}; --load_params={newest} goes on from the last checkpoint"]
     assert train("-x2", "--sample_interval=0", f"-r{newest}", "--recompute")[0] == 0
 
