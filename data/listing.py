@@ -4,13 +4,13 @@ Path.is_dir, Path.is_file, Path.glob and os.walk pass over what may not be looke
 things. Here, whatever is neither there nor surely absent raises OSError, which names it.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+from pixel_snail import paths
+
 _OF_SYSTEMS = {
     "@eadir",
     "@recycle",
@@ -26,23 +26,14 @@ _OF_SYSTEMS = {
 
 def is_folder(path: str | Path) -> bool:
     """Whether there is a folder of this path, or a link to one."""
-    return stat.S_ISDIR(_mode(path))
+    about = paths.status(path)
+    return about is not None and stat.S_ISDIR(about.st_mode)
 
 
 def is_file(path: str | Path) -> bool:
     """Whether there is a file of this path, or a link to one; a pipe or a device is none."""
-    return stat.S_ISREG(_mode(path))
-
-
-def _mode(path):
-    try:
-        return os.stat(path).st_mode
-    except ValueError:  # a null character, which no path has
-        return 0
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return 0
-        raise
+    about = paths.status(path)
+    return about is not None and stat.S_ISREG(about.st_mode)
 
 
 def is_hidden(name: str) -> bool:

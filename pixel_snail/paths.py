@@ -1,5 +1,6 @@
 """Paths that users give, and what lies there: what can't be looked at is never taken for absent."""
 
+import errno
 import io
 import os
 import re
@@ -41,6 +42,8 @@ def status(path: str | Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # no file has a NUL in its name
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:  # links that lead to each other
+            return None
         raise UserError(f"can't look at {path}: {error.strerror or error}") from error
 
 
