@@ -1,7 +1,7 @@
 """Folders and files looked for so that what can't be read is never taken for absent.
 
 Path.is_dir, Path.is_file, Path.glob and os.walk pass over what may not be looked at, each version of Python over other
-things. Here, whatever is neither there nor surely absent raises OSError, which names it.
+things. Here, what is neither there nor surely absent is an error that names it.
 """
 
 import os

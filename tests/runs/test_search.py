@@ -154,7 +154,7 @@ def test_an_evaluation_does_not_take_flags_that_may_not_be_read_for_their_defaul
 def test_a_run_that_may_not_read_a_checkpoint_removes_none_that_it_should_keep_and_goes_on(
     closed, place, mode, monkeypatch
 ):
-    """Of four checkpoints, of which the first is the best, the newest stays."""
+    """Earlier checkpoints are better. The best and the newest that can be read stay, and so does the closed one."""
     failures = []
 
     def attempt(what, act):
