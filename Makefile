@@ -32,7 +32,7 @@ What the figures mean:
 Three commands to try next. The first completes the lower half of the samples; the second trains on your own pictures
 for an hour (replace A_FOLDER_OF_PICTURES); the third shows the learning curve in a browser:
   $(BIN)/python eval.py --load_params=$(DEMO) --skip_test --complete=$(DEMO)/photos_samples.png --save_dir=$(DEMO)
-  $(BIN)/python train.py --data_set=folder --data_dir=A_FOLDER_OF_PICTURES --nr_filters=64 --max_minutes=60 --lr_to_zero
+  $(BIN)/python train.py --data_set=folder --data_dir=A_FOLDER_OF_PICTURES --downsample --nr_filters=64 --max_minutes=60 --lr_to_zero
   $(BIN)/tensorboard --logdir=$(DEMO)
 endef
 export DEMO_END

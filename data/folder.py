@@ -67,7 +67,7 @@ def load(
     names, ignored = _names(data_dir, folders)
     class_names, labels = _classes(data_dir, folders, names) if classes else (None, None)
     if "test" not in folders:
-        names, labels = _divided(data_dir, names["all"], labels and labels["all"])
+        names, labels = _divided(data_dir, names["all"], labels and labels["all"], only_test)
     for name, of_split in names.items():
         if not of_split:
             others = f" ({ignored})" if ignored else ""
@@ -219,10 +219,11 @@ def _ignored(others):
     return f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}" if number else None
 
 
-def _divided(data_dir, names, labels):
+def _divided(data_dir, names, labels, only_test):
     """All pictures in two splits: a tenth of them, or of each class, is the test set. Returns names and labels."""
     if len(names) == 1:
-        raise UserError(f"{data_dir} has only one picture, {names[0]}: training and testing take one each")
+        whole = f"; {option('test_folder')}={WHOLE} takes it as the test set" if only_test else ""
+        raise UserError(f"{data_dir} has only one picture, {names[0]}: training and testing take one each{whole}")
     classes = collections.defaultdict(list)
     for i in range(len(names)):
         classes[None if labels is None else labels[i]].append(i)

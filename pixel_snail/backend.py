@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pixel_snail.errors import UserError
+
 
 @contextlib.contextmanager
 def _environment(**variables: str | None) -> Iterator[None]:
@@ -95,4 +97,15 @@ if keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is imported"
     )
 
-__all__ = ["keras", "tf"]
+_PROCESS = os.getpid()
+
+
+def check_process() -> None:
+    """Raises UserError in a process that was forked from the one that imported TensorFlow: it would hang there."""
+    if os.getpid() != _PROCESS:
+        raise UserError(
+            "TensorFlow can't compute in a forked process: start processes with multiprocessing.get_context('spawn')"
+        )
+
+
+__all__ = ["check_process", "keras", "tf"]

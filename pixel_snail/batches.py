@@ -55,12 +55,12 @@ def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence
     return _batches(split, np.minimum(order, len(split) - 1), batch_size, replicas, own)
 
 
-def check_batch_size(split: Split, batch_size: int) -> None:
-    """Raises UserError if a training batch is larger than the split."""
+def check_batch_size(split: Split, batch_size: int, flags: str = "--batch_size") -> None:
+    """Raises UserError if a training batch is larger than the split; `flags` are those that make it smaller."""
     if batch_size > len(split):
         raise UserError(
-            f"a batch of {counted(batch_size, 'image')} (over all replicas) is larger than the training set, which has "
-            f"{len(split)}: lower --batch_size, --init_batch_size or --nr_gpu"
+            f"a batch of {counted(batch_size, 'image')} is larger than the training set, which has {len(split)}: lower "
+            f"{flags}"
         )
 
 

@@ -4,6 +4,7 @@ import functools
 import math
 import numbers
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from pixel_snail import checkpoint, logistic_mixture, memory, paths, sampling, steps
 from pixel_snail import model as models
-from pixel_snail.backend import keras, tf
+from pixel_snail.backend import check_process, keras, tf
 from pixel_snail.coding import container
 from pixel_snail.coding.archive import Archiver
 from pixel_snail.dataset import Split
@@ -93,7 +94,7 @@ class Distribution:
         """Pickles the network, as Keras does; a copy computes on its own machine."""
         if self._cluster is not None or self._strategy is not tf.distribute.get_strategy():
             raise UserError("a Distribution with a strategy or a cluster can't be pickled or copied: load it again")
-        return Distribution, (self.network,)
+        return _unpickled, (pickle.dumps(self.network),)
 
     def __repr__(self) -> str:
         labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
@@ -326,6 +327,7 @@ class Distribution:
         return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
 
     def _check_scope(self):
+        check_process()
         if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not self._strategy:
             raise UserError(
                 "a method was called within another strategy's scope: call the method outside of that scope, or give "
@@ -473,6 +475,11 @@ def build(
     return Distribution(models.build(model, tuple(image_shape), nr_labels, **settings))
 
 
+def _unpickled(network):
+    check_process()
+    return Distribution(pickle.loads(network))
+
+
 def _read_keras_file(path, strategy):
     try:
         with (strategy or tf.distribute.get_strategy()).scope():
@@ -499,8 +506,20 @@ def _as_array(values, must_be):
 
 def _how_to_convert(images, image_shape):
     """How images become what is needed, as the end of a message; "" where their values do not tell."""
-    if tuple(images.shape) == image_shape and images.dtype == np.uint8:
-        return "; a single image is a batch of one as images[None]"
+    height, width, channels = image_shape
+    shape = tuple(images.shape)
+    number = shape[0] if shape else 0
+    for likely, advice in (
+        (image_shape, "give a single image as [image]"),
+        ((height, width), "repeat grey values: np.repeat(image[None, ..., None], 3, axis=-1)"),
+        ((number, height, width), "repeat grey values: np.repeat(images[..., None], 3, axis=-1)"),
+        ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
+        ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
+    ):
+        if shape == likely:
+            return f"; {advice}"
+    if shape[1:] != image_shape:
+        return f"; crop or scale the images to {height} x {width}" if len(shape) == 4 and shape[3] == channels else ""
     if images.dtype.kind not in "fiu" or not isinstance(images, np.ndarray) or not images.size:
         return ""
     low, high = images.min(), images.max()

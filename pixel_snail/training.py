@@ -84,7 +84,9 @@ def _train(flags, load_data, cluster):
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
-    check_batch_size(data_set.train, max(global_batch, flags.init_batch_size))
+    several = " or --nr_gpu" if strategy.num_replicas_in_sync > 1 else ""
+    check_batch_size(data_set.train, global_batch, f"--batch_size{several}")
+    check_batch_size(data_set.train, flags.init_batch_size, "--init_batch_size")
     if so_far.is_tested and len(data_set.train) - so_far.images < global_batch:
         so_far.end_epoch()
     cluster.check_agreement(

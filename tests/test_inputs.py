@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import PIL.Image
 import pytest
 from networks import add_spec
 
@@ -119,7 +120,10 @@ UNEQUAL = [IMAGES[0], IMAGES[1], IMAGES[2, :3]]
         (lambda model: model.log_prob(IMAGES[:2], ["0", "1"]), r"labels must be integers \[2\], not <U1 \[2\]"),
         (lambda model: model.log_prob(IMAGES[:3], np.eye(3)), r"labels must be integers \[3\], not float64 \[3, 3\]"),
         (lambda model: model.log_prob(None, [0]), r"not object \[\]"),
-        (lambda model: model.log_prob(IMAGES[0], [0]), r"not uint8 \[4, 4, 3\]; a single image is a batch .* images\["),
+        (lambda model: model.log_prob(IMAGES[0], [0]), r"not uint8 \[4, 4, 3\]; give a single image as \[image\]$"),
+        (lambda model: model.log_prob(IMAGES[:, :3], LABELS), "; crop or scale the images to 4 x 4$"),
+        (lambda model: model.log_prob(IMAGES[:, :3] / 255, LABELS), "; crop or scale the images to 4 x 4$"),
+        (lambda model: model.log_prob([1, 2], [0]), r"not int64 \[2\]$"),
         (lambda model: model.sample(1, [0], temperature="1"), "temperature='1' is not a number, 0 or more"),
         (lambda model: model.sample(1, [0], temperature=None), "temperature=None is not a number"),
         (lambda model: model.sample(1, [0], temperature=[1]), r"temperature=\[1\] is not a number"),
@@ -154,6 +158,27 @@ def test_the_advice_for_scaled_images_gives_the_images_back(scale, model):
         model.log_prob(images, LABELS)
     assert str(error.value).endswith(f"convert the images with {formula}")
     np.testing.assert_array_equal(eval(formula, {"np": np, "images": images}), IMAGES)
+
+
+SHAPED = {
+    "a picture": (lambda: PIL.Image.fromarray(IMAGES[0]), lambda image: [image], 1),
+    "grey, one": (lambda: IMAGES[0, ..., 0], None, 1),
+    "grey": (lambda: IMAGES[..., 0], None, 5),
+    "channels first": (lambda: IMAGES.transpose(0, 3, 1, 2), None, 5),
+    "an alpha channel": (lambda: np.concatenate([IMAGES, IMAGES[..., :1]], -1), None, 5),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPED)
+def test_the_advice_for_a_wrong_shape_gives_images_that_are_taken(kind, model):
+    make, mended, number = SHAPED[kind]
+    images = make()
+    with pytest.raises(pixel_snail.UserError) as error:
+        model.log_prob(images, LABELS[:number])
+    formula = str(error.value).rpartition("; ")[2].rpartition(": ")[2]
+    names = {"np": np, "images": images, "image": images}
+    images = mended(images) if mended else eval(formula, names)
+    assert model.log_prob(images, LABELS[:number], verbose=0).shape == (number,)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,29 @@ def test_a_copy_gives_the_same_results(copied, model):
     np.testing.assert_array_equal(other.bits_per_dim(IMAGES, verbose=0), model.bits_per_dim(IMAGES, verbose=0))
 
 
+def test_a_forked_process_is_told_to_be_spawned_instead_of_hanging(model):
+    """Also where the model is unpickled: a process pool hands it over so."""
+    pickled = pickle.dumps(model)
+    calls = (lambda: model.sample(1), lambda: model.bits_per_dim(IMAGES), lambda: pickle.loads(pickled))
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            for call in calls:
+                try:
+                    call()
+                except pixel_snail.UserError as error:
+                    os.write(write, f"{error}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read) as told:
+        lines = told.read().splitlines()
+    assert lines == [
+        "TensorFlow can't compute in a forked process: start processes with multiprocessing.get_context('spawn')"
+    ] * len(calls)
+
+
 def test_a_model_of_a_strategy_is_not_copied(model, mirrored):
     with pytest.raises(pixel_snail.UserError, match="with a strategy or a cluster can't be pickled or copied"):
         copy.deepcopy(pixel_snail.Distribution(model.network, mirrored(2)))

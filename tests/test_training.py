@@ -471,8 +471,12 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd, mo
 @pytest.mark.parametrize(
     "command, argv, message",
     [
-        (train_command, ["-b12"], "a batch of 12 images .* larger than the training set, which has 11"),
-        (train_command, ["-a12"], "a batch of 12 images .* larger than the training set"),
+        (
+            train_command,
+            ["-b12"],
+            "a batch of 12 images .* larger than the training set, which has 11: lower --batch_size\n",
+        ),
+        (train_command, ["-a12"], "a batch of 12 images .* has 11: lower --init_batch_size\n"),
         (eval_command, ["-rx", "--json=/proc"], "can't write /proc: it is a folder"),
         (eval_command, ["-rx", "--json=/proc/result.json"], "can't write to /proc: .* in /proc"),
         (eval_command, ["-rx", "-o/proc/pictures"], "can't write to /proc/pictures: .* in /proc"),

@@ -645,6 +645,11 @@ def test_an_evaluation_of_a_tenth_says_how_to_take_all(tmp_path):
     write_pictures(tmp_path, [f"{i}.png" for i in range(12)])
     assert load(tmp_path).notes == ()
     told = load(tmp_path, only_test=True)
+    one = tmp_path / "one"
+    one.mkdir()
+    PIL.Image.new("RGB", (40, 40)).save(one / "a.png")
+    with pytest.raises(UserError, match=r"only one picture, a.png: .*; test_folder=\. takes it as the test set"):
+        load(one, only_test=True)
     assert told.notes == ("a tenth of all pictures is the test set; test_folder=. takes all of them",)
     assert (len(told.train), len(told.test)) == (10, 2)
 
