@@ -12,7 +12,7 @@ if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Pytho
 
 # isort: split
 import data
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Evaluates and draws as the flags say, and exits."""
 
     def evaluate(flags):
-        from pixel_snail import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
+        from pixel_snail.commands import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
 
         evaluation.evaluate(flags, load_data=functools.partial(data.from_flags, only_test=True))
 

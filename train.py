@@ -11,7 +11,7 @@ if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Pytho
 
 # isort: split
 import data
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.reports import comparisons
 
 
@@ -125,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Trains as the flags say, and exits."""
 
     def train(flags):
-        from pixel_snail import training  # with TensorFlow, which takes seconds: mistakes in the flags are told before
+        from pixel_snail.commands import (
+            training,  # with TensorFlow, which takes seconds: mistakes in the flags are told before
+        )
 
         training.train(flags, load_data=data.from_flags)
 

@@ -22,10 +22,11 @@ import numpy as np
 
 import data
 from benchmarks.measuring import network
-from pixel_snail import flags as command_line
-from pixel_snail import logistic_mixture, progress, steps
+from pixel_snail import progress, steps
 from pixel_snail.backend import keras, tf
 from pixel_snail.batches import training_batches
+from pixel_snail.commands import command_line
+from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import replicas
 

@@ -19,7 +19,7 @@ import statistics
 
 from benchmarks.measuring import check_network, flags_of_networks, in_a_process, measure_each, mistakes_told, network
 from benchmarks.process import peak_gb, timed
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 
 RUNS = 3
 
@@ -42,7 +42,7 @@ def speed(flags: argparse.Namespace) -> dict:
     import numpy as np
 
     from pixel_snail import sampling
-    from pixel_snail.coding.images import ImageCoder
+    from pixel_snail.codec.coder import ImageCoder
     from pixel_snail.steps import network_inputs
     from pixel_snail.weights import data_dependent_initialisation, fold
 
@@ -85,9 +85,9 @@ def composition(flags: argparse.Namespace) -> dict:
 
     import data
     import pixel_snail
-    from pixel_snail import logistic_mixture
     from pixel_snail.backend import tf
-    from pixel_snail.coding import container, stream
+    from pixel_snail.codec import container, range_coder
+    from pixel_snail.likelihoods import logistic_mixture
     from pixel_snail.reports import comparisons
     from pixel_snail.steps import network_inputs
 
@@ -106,13 +106,13 @@ def composition(flags: argparse.Namespace) -> dict:
             log_prob = logistic_mixture.logistic_log_prob(x[..., channel, None], mean, log_scale)
             log_weights = tf.nn.log_softmax(logits + log_likelihood)
             likelihood = -tf.reduce_logsumexp(log_weights + log_prob, -1)
-            cumulative = stream.cumulative_frequencies(
+            cumulative = range_coder.cumulative_frequencies(
                 logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
             )
             value = tf.cast(images[..., channel], tf.int32)
             rank = value.shape.rank
             lower, upper = (tf.gather(cumulative, (value + end)[..., None], batch_dims=rank)[..., 0] for end in (0, 1))
-            coded = stream.BITS - tf.math.log(tf.cast(upper - lower, tf.float32)) / np.log(2)
+            coded = range_coder.BITS - tf.math.log(tf.cast(upper - lower, tf.float32)) / np.log(2)
             borders = (2 * tf.cast(value, tf.float64) - 256) / 255
             exact = _mass(log_weights, mean, log_scale, borders, value)
             sums = tf.reduce_sum(
@@ -131,7 +131,7 @@ def composition(flags: argparse.Namespace) -> dict:
                 "likelihood": likelihood / np.log(2),
                 "exact_masses": -tf.math.log(exact) / np.log(2),
                 "frequencies": coded,
-                "values_beyond_24_bits": likelihood / np.log(2) > stream.BITS,
+                "values_beyond_24_bits": likelihood / np.log(2) > range_coder.BITS,
                 "mean_of_sum_minus_one": sums - 1,
                 "mean_absolute_sum_minus_one": tf.abs(sums - 1),
             }

@@ -3,9 +3,9 @@
 import numpy as np
 
 from benchmarks import contest
-from pixel_snail import model as models
 from pixel_snail import sampling, steps
 from pixel_snail.backend import tf
+from pixel_snail.model import build_network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
 from pixel_snail.weights import fold
@@ -21,7 +21,7 @@ class OurNetwork:
         self.image_shape = np.load(settings["train"], mmap_mode="r").shape[1:]
         self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
         names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
-        self.model = models.build(**{name: settings[name] for name in names}, image_shape=self.image_shape)
+        self.model = build_network(**{name: settings[name] for name in names}, image_shape=self.image_shape)
         self.has_average = "polyak_decay" in settings
         self.optimizer = PolyakAdam(polyak_decay=settings.get("polyak_decay", 0.9995))
         self._test_step = steps.test_step(self.strategy, self.model)

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measuring, process, sampling, training
-from pixel_snail import flags as command_line
 from pixel_snail import progress, settings
+from pixel_snail.commands import command_line
 from pixel_snail.errors import first_line
 
 TESTS = Path(__file__).parents[1] / "tests"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from benchmarks.process import peak_gb
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS

@@ -29,10 +29,10 @@ import numpy as np
 from benchmarks.contest import Contestant
 from benchmarks.training import in_turns
 from data import photos
-from pixel_snail import files
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
 from pixel_snail.parallel import devices
+from pixel_snail.storage import files
 
 SIZES = (32, 64)
 """The numbers of filters of the compared networks."""

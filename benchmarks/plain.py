@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import logistic_mixture, nn, progress, steps
+from pixel_snail import nn, progress, steps
 from pixel_snail.kernels import dropout
+from pixel_snail.likelihoods import logistic_mixture
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.process import peak_gb, timed
 from data import photos
 from pixel_snail import checkpoint, steps
-from pixel_snail import model as models
 from pixel_snail.backend import tf
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.model import build_network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
 
@@ -31,7 +32,7 @@ def main() -> None:
 
     def build():
         settings = {"nr_resnet": 4, "nr_filters": 256, "nr_logistic_mix": 10}
-        built.append(models.build("h12_noup_smallkey", (32, 32, 3), **settings))
+        built.append(build_network("h12_noup_smallkey", (32, 32, 3), **settings))
 
     built = []
     time("build_seconds", build)
@@ -45,7 +46,7 @@ def main() -> None:
         expected = [np.asarray(variable) for variable in model.trainable_variables]
         for variable in model.trainable_variables:
             variable.assign(tf.zeros(variable.shape))
-        time("load_seconds", lambda: checkpoint.load(checkpoint.Reader(prefix), model, optimizer))
+        time("load_seconds", lambda: checkpoint.load(Checkpoint(prefix), model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
     prepare = steps.test_step(strategy, model)
     parameters = lambda: model.trainable_variables

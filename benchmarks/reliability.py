@@ -22,10 +22,12 @@ import PIL.Image
 
 from benchmarks.process import timed
 from pixel_snail import checkpoint
-from pixel_snail import flags as command_line
-from pixel_snail import model as models
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
+from pixel_snail.model import build_network
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.runs import search
 
 TINY = ["--model=h1", "-q1", "-n4", "-m2", "-b2", "-a4", "--image_size=8"]
 STEPS_AN_EPOCH = 10
@@ -147,12 +149,12 @@ def kills_survived(folder: Path, kills: int, workers: int = 1, epochs: int | Non
         in_saving += any((folder / "killed").glob("runs/*/.writing_*")) + any(
             (folder / "killed").glob("runs/*/.re*d_*")
         )
-        saved = tensors(checkpoint.find(f"{folder}/killed/runs").prefix)["pixel_snail/steps_taken"]
+        saved = tensors(search.find(f"{folder}/killed/runs").prefix)["pixel_snail/steps_taken"]
         lost.append(max(0, run.steps_taken() - int(saved)))
     last = Run(folder / "killed", argv, workers)
     if any(last.wait()):
         raise RuntimeError(last.outputs[0].read_text())
-    expected, found = (tensors(checkpoint.find(f"{folder}/{name}/runs").prefix) for name in ("undisturbed", "killed"))
+    expected, found = (tensors(search.find(f"{folder}/{name}/runs").prefix) for name in ("undisturbed", "killed"))
     assert expected.keys() == found.keys()
     return {
         "kills": kills,
@@ -172,7 +174,7 @@ def tensors(prefix: str) -> dict[str, np.ndarray]:
     Raises:
         UserError: the checkpoint can't be read.
     """
-    reader = checkpoint.Reader(prefix)
+    reader = Checkpoint(prefix)
     reader.check()
     names = [name for name in reader.shapes if not name.startswith(checkpoint.NETWORK)]
     return dict(zip(names, reader.read(names), strict=True))
@@ -180,7 +182,7 @@ def tensors(prefix: str) -> dict[str, np.ndarray]:
 
 def corruptions_caught(folder: Path, number: int) -> dict:
     """Corrupts the newest checkpoint below a folder `number` times, each time from the original, and reads it."""
-    prefix = checkpoint.find(str(folder)).prefix
+    prefix = search.find(str(folder)).prefix
     expected = tensors(prefix)
     rng = np.random.default_rng(0)
     outcomes = {"caught": 0, "harmless": 0, "accepted_with_wrong_values": 0}
@@ -232,7 +234,7 @@ def time_to_stop(folder: Path) -> dict:
 
 def cost_of_saving(folder: Path) -> dict:
     """The seconds to save a checkpoint of the released size, and their share of a run with default --save_minutes."""
-    model = models.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
+    model = build_network("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=256, nr_logistic_mix=10)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     prefix = str(folder / "0" / "params_cifar.ckpt")

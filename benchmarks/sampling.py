@@ -13,7 +13,7 @@ import statistics
 
 from benchmarks.measuring import check_network, device_peak_gb, flags_of_networks, measure_each, network
 from benchmarks.process import timed
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 
 NAIVE_PIXELS = 4
 
@@ -30,8 +30,9 @@ def measure(flags: argparse.Namespace) -> dict:
     import numpy as np
 
     from benchmarks.plain import naive_sampler
-    from pixel_snail import logistic_mixture, sampling, steps
+    from pixel_snail import sampling, steps
     from pixel_snail.backend import tf
+    from pixel_snail.likelihoods import logistic_mixture
     from pixel_snail.parallel import replicas
     from pixel_snail.weights import data_dependent_initialisation, fold
 

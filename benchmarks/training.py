@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.measuring import check_network, device_peak_gb, network, new_process
 from benchmarks.process import timed
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.network import Network
 
 STEPS, SECONDS = 5, 20

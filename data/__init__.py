@@ -1,6 +1,6 @@
 """The registry of data sets: the names that --data_set takes, and a loader for each."""
 
-from pixel_snail import packages  # noqa: F401
+from pixel_snail.commands import packages  # noqa: F401
 
 # isort: split
 import argparse
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import cifar, folder, imagenet, imagenet_resized, photos
+from pixel_snail.commands.command_line import DATA_DEFAULTS
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
-from pixel_snail.flags import DATA_DEFAULTS
 
 
 def _photos(data_dir: Path) -> DataSet:

@@ -9,9 +9,10 @@ import absl.logging
 import numpy as np
 
 from data import listing, untrusted
-from pixel_snail import files, progress
+from pixel_snail import progress
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
+from pixel_snail.storage import files
 
 _SITE = "https://www.cs.toronto.edu/~kriz"
 URL = f"{_SITE}/cifar-10-binary.tar.gz"

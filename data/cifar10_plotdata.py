@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 import data
-from pixel_snail import files
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import counted
-from pixel_snail.pictures import from_8_bits
 from pixel_snail.reports import plotting
+from pixel_snail.storage import files
+from pixel_snail.storage.pictures import from_8_bits
 
 IMAGES = 10
 """Images in a row. A row shows one class; without labels, there are at most as many rows."""

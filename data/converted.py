@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixel_snail import files, progress
+from pixel_snail import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, option
+from pixel_snail.storage import files
 
 FOLDER = ".pixel_snail"
 _CHUNK_BYTES = 16 << 20

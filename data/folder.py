@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 
 from data import converted, listing
-from pixel_snail import pictures
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, option, options_named_as_flags, printable
+from pixel_snail.storage import pictures
 
 SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
 TRAIN_FOLDERS = ("train", "training")

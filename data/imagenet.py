@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from data import converted, imagenet_resized, listing, untrusted
-from pixel_snail import pictures
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, first_line
+from pixel_snail.storage import pictures
 
 TRAIN_IMAGES, TEST_IMAGES = 1_281_149, 49_999
 TARS = {

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixel_snail import paths
+from pixel_snail.storage import paths
 
 _OF_SYSTEMS = {
     "@eadir",

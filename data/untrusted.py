@@ -19,7 +19,7 @@ import numpy as np
 
 from pixel_snail import progress
 from pixel_snail.errors import UserError
-from pixel_snail.pictures import npy_header, readable
+from pixel_snail.storage.pictures import npy_header, readable
 
 _CHUNK = 1 << 20
 

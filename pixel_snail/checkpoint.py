@@ -17,23 +17,19 @@ tensor, which is checked whenever the tensor is read.
 
 import contextlib
 import dataclasses
-import math
 import os
 import re
-import stat
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import files, paths
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.storage import files
 
 AVERAGE = "/ExponentialMovingAverage"
 OWN_PREFIX = "pixel_snail/"
@@ -41,8 +37,7 @@ NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 _NOT_OURS = "not written by this program or the original"
-_FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
-_NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
+FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 
 
 class Mismatch(UserError):
@@ -69,7 +64,7 @@ def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping
     The folder is written whole or not at all; it replaces what was under its name.
 
     Args:
-        progress: how far the run is, for `read_progress`.
+        progress: how far the run is, for `Checkpoint.progress`.
 
     Raises:
         OSError: no permission, no space: all is as before.
@@ -95,192 +90,7 @@ class UnreadableError(UserError):
     """A checkpoint is there, but this user may not read it, or the disk fails: another one must not take its place."""
 
 
-class _VanishedError(Exception):
-    """Another process has removed what was listed a moment ago."""
-
-
-def newest_first(folder: str) -> list[str]:
-    """The prefixes of all checkpoints below a folder, newest first: runs by their last save, then by steps taken.
-
-    A damaged checkpoint counts as the newest of its run.
-
-    Raises:
-        UserError: a folder can't be looked into.
-    """
-    return [prefix for prefix, _ in _newest_first(folder)]
-
-
-def _newest_first(folder):
-    """The prefixes of newest_first, each with what `_status` told of it."""
-    of_prefix = None
-    while of_prefix is None:
-        with contextlib.suppress(_VanishedError):
-            of_prefix = {prefix: _status(prefix) for prefix in _prefixes(folder)}
-    last_save = {}
-    for prefix, about in of_prefix.items():
-        last_save[_run_of(prefix)] = max(about.st_mtime, last_save.get(_run_of(prefix), -math.inf))
-
-    def age(item):
-        prefix, about = item
-        return last_save[_run_of(prefix)], str(_run_of(prefix)), _steps_taken_at(prefix), about.st_mtime
-
-    return sorted(of_prefix.items(), key=age, reverse=True)
-
-
-def _prefixes(folder):
-    """The prefixes of all checkpoints below a folder, but for what is half written or half removed.
-
-    Raises:
-        _VanishedError: a folder is not there any more.
-        UserError: it can't be looked into.
-    """
-    found = []
-    for entry in paths.entries(folder):
-        try:
-            is_folder = entry.is_dir(follow_symlinks=False)
-        except OSError as error:
-            raise UserError(f"can't look at {entry.path}: {error.strerror or error}") from error
-        if files.is_leftover(Path(entry.name)) or entry.name == "lost+found":  # the system's, closed to users
-            continue
-        if is_folder:
-            found += _prefixes(entry.path)
-            if not os.path.lexists(entry.path):
-                raise _VanishedError
-        elif entry.name.endswith(".index"):
-            found.append(entry.path.removesuffix(".index"))
-    return found
-
-
-def _status(prefix):
-    """What the file system tells of a listed checkpoint; raises _VanishedError if it is not there any more."""
-    about = paths.status(f"{prefix}.index")
-    if about is not None:
-        return about
-    try:
-        return os.lstat(f"{prefix}.index")  # a link that leads nowhere is a checkpoint that can't be read
-    except OSError as error:
-        raise _VanishedError from error
-
-
-def _is_same(prefix, about):
-    """Whether a checkpoint is still the one that _status told of."""
-    try:
-        now = _status(prefix)
-    except _VanishedError:
-        return False
-    fields = ("st_dev", "st_ino", "st_mtime_ns")  # a new file may get the number of a removed one
-    return all(getattr(now, field) == getattr(about, field) for field in fields)
-
-
-def _run_of(prefix):
-    return Path(prefix).parent.parent
-
-
-def _steps_taken_at(prefix):
-    try:
-        return steps_taken(Reader(prefix))
-    except UserError:  # damaged, perhaps the newest, which `find` must name; or without the state of Adam
-        return math.inf
-
-
-def find(path: str) -> "Reader":
-    """Opens the checkpoint that a path stands for.
-
-    Args:
-        path: one of
-            - the prefix itself;
-            - a file of the checkpoint: `PREFIX.index`, `PREFIX.data-00000-of-00001`, or the original's `PREFIX.meta`;
-            - a text file called `checkpoint`, in which TensorFlow's Saver writes the prefix of its newest checkpoint;
-            - a folder, which stands for the newest undamaged checkpoint below it. Newer, damaged ones are named on
-              stderr.
-
-    Raises:
-        UserError: there is none, or a folder or file can't be looked into.
-    """
-    about = paths.status(path)
-    if about is not None and stat.S_ISDIR(about.st_mode):
-        return _newest_below(path)
-    if paths.status(f"{path}.index") is not None:
-        return Reader(path)
-    prefix = path
-    if of_file := _FILE_OF_CHECKPOINT.fullmatch(path):
-        prefix = of_file[1]
-    elif os.path.basename(path) == "checkpoint" and about is not None:
-        prefix = _noted_in(path)
-    if paths.status(f"{prefix}.index") is not None:
-        return Reader(prefix)
-    give = "give a run's folder, or a checkpoint's path without .index"
-    if about is None:
-        raise UserError(f"no such folder or checkpoint: {prefix}; {give}")
-    if prefix == path:
-        raise UserError(f"{path} is there, but is no checkpoint: {give}")
-    raise UserError(f"the checkpoint of {path} lacks its file {prefix}.index: {give}")
-
-
-def _newest_below(folder):
-    """Opens the newest undamaged checkpoint below a folder.
-
-    A run may save and remove checkpoints meanwhile: if one goes before it is open, the search begins again.
-    """
-    while candidates := _newest_first(folder):
-        passed_over = []
-        for prefix, about in candidates:
-            try:
-                reader = Reader(prefix)
-                reader.check()
-            except UserError as error:
-                if not _is_same(prefix, about):
-                    break
-                if isinstance(error, UnreadableError):
-                    raise
-                passed_over.append(error)
-                continue
-            _warn_of(passed_over)
-            return reader
-        else:
-            _warn_of(passed_over)
-            number = f"none of the {len(candidates):,} checkpoints" if len(candidates) > 1 else "the only checkpoint"
-            can = "can" if len(candidates) > 1 else "can't"
-            raise UserError(f"{number} below the folder {folder} {can} be read: choose another")
-    raise UserError(f"no checkpoint (a file *.index) below the folder {folder}")
-
-
-def _warn_of(passed_over):
-    for error in passed_over:
-        print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-
-
-def summary(opened: "Reader", path: str | None = None) -> str:
-    """A checkpoint in one line: its network, if it tells, and its steps.
-
-    Args:
-        path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
-    """
-    told = opened.description()
-    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
-    if _STEPS in opened.shapes or "Variable" in opened.shapes:
-        parts.append(f"{counted(steps_taken(opened), 'step')} taken")
-    line = f"{opened.prefix}: {', '.join(parts)}"
-    prefixes = [] if path is None else newest_first(path)  # none below a file
-    runs = set(map(_run_of, prefixes))
-    others = f"; the newest of {len(prefixes)} checkpoints of {len(runs)} runs below {path}"
-    return line + others if len(runs) > 1 else line
-
-
-def _noted_in(file):
-    """The prefix that a Saver's text file notes: relative to the file's folder, into which it may have been moved."""
-    try:
-        noted = _NEWEST.search(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    if not noted:
-        raise UserError(f"{file} does not say which checkpoint is the newest: give its prefix")
-    prefix = os.path.join(os.path.dirname(file), noted[1])
-    moved = os.path.join(os.path.dirname(file), os.path.basename(noted[1]))
-    return moved if paths.status(f"{prefix}.index") is None else prefix
-
-
-def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
+def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
     """Reads a checkpoint into a network and, for training to go on, a built optimizer.
 
     Args:
@@ -308,36 +118,12 @@ def load(opened: "Reader", network: Network, optimizer: PolyakAdam | None = None
         averages = opened.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = opened.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
         momentum = opened.read_like([f"Variable_{2 * i + 2}" for i in range(len(names))], shapes.values())
-        optimizer.iterations.assign(steps_taken(opened))
+        optimizer.iterations.assign(opened.steps_taken())
         optimizer.average.assign(flatten(averages))
         optimizer.velocity.assign(flatten(velocity))
         optimizer.momentum.assign(flatten(momentum))
     for variable, value in zip(network.weights, values, strict=True):
         variable.assign(value)
-
-
-def steps_taken(opened: "Reader") -> int:
-    """How many optimisation steps a checkpoint's parameters have taken.
-
-    Raises:
-        UserError: it does not say, or another program wrote it.
-    """
-    name = _STEPS if _STEPS in opened.shapes else "Variable"
-    (value,) = opened.read([name])
-    try:
-        return int(value) - (name == "Variable")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"the checkpoint {opened.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
-
-
-def read_progress(opened: "Reader") -> dict[str, np.ndarray]:
-    """The `progress` given to `save`; nothing, if the original wrote the checkpoint.
-
-    Raises:
-        UserError: it can't be read.
-    """
-    names = [name for name in opened.shapes if name.startswith(OWN_PREFIX) and not name.startswith(NETWORK)]
-    return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, opened.read(names), strict=True)}
 
 
 def _state(network, optimizer):
@@ -367,7 +153,7 @@ def _description(network):
     return {NETWORK + name: tf.convert_to_tensor(value) for name, value in values.items()}
 
 
-class Reader:
+class Checkpoint:
     """A checkpoint that was opened: it stays readable if another process removes or replaces its files.
 
     Its errors are UserErrors. TensorFlow's reader turns a damaged file into an exception of almost any type: all are
@@ -470,6 +256,38 @@ class Reader:
             ) from error
         return Description(**values)
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the checkpoint says how many steps its parameters have taken."""
+        return _STEPS in self.shapes or "Variable" in self.shapes
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether the checkpoint has Polyak averages of the parameters."""
+        return any(name + AVERAGE in self.shapes for name in self.parameters())
+
+    def steps_taken(self) -> int:
+        """How many optimisation steps the parameters have taken.
+
+        Raises:
+            UserError: it does not say, or another program wrote it.
+        """
+        name = _STEPS if _STEPS in self.shapes else "Variable"
+        (value,) = self.read([name])
+        try:
+            return int(value) - (name == "Variable")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"the checkpoint {self.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
+
+    def progress(self) -> dict[str, np.ndarray]:
+        """The `progress` given to `save`; nothing, if the original wrote the checkpoint.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        names = [name for name in self.shapes if name.startswith(OWN_PREFIX) and not name.startswith(NETWORK)]
+        return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, self.read(names), strict=True)}
+
     def nr_labels(self) -> int | None:
         """L of a network conditional on labels; None of another."""
         labels = self.shapes.get("model/conditional_weights_0/hw")
@@ -547,7 +365,7 @@ def _linked(prefix, links, held):
 
 
 def _is_file_of(name, file):
-    of_checkpoint = _FILE_OF_CHECKPOINT.fullmatch(file)
+    of_checkpoint = FILE_OF_CHECKPOINT.fullmatch(file)
     return bool(of_checkpoint) and of_checkpoint[1] == name
 
 

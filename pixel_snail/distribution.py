@@ -11,19 +11,22 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import checkpoint, logistic_mixture, memory, paths, sampling, steps
-from pixel_snail import model as models
+from pixel_snail import checkpoint, sampling, steps
 from pixel_snail.backend import check_process, keras, tf
-from pixel_snail.coding import container
-from pixel_snail.coding.archive import Archiver
+from pixel_snail.checkpoint import Checkpoint, Mismatch
+from pixel_snail.codec import container
+from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted, first_line, is_whole, option
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.model import build_network, leak_warning
 from pixel_snail.network import Network
-from pixel_snail.parallel import devices
+from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.pictures import from_8_bits, to_8_bits
-from pixel_snail.runs import average
+from pixel_snail.runs import average, search
 from pixel_snail.settings import NETWORK_DEFAULTS
+from pixel_snail.storage import paths
+from pixel_snail.storage.pictures import from_8_bits, to_8_bits
 from pixel_snail.weights import fold
 
 Images = np.ndarray | tf.Tensor
@@ -227,7 +230,7 @@ class Distribution:
         """
         self._check_scope()
         if not self.is_causal:
-            raise UserError(f"{models.leak_warning(self.spec)}, and it can't sample")
+            raise UserError(f"{leak_warning(self.spec)}, and it can't sample")
         if not is_whole(number, least=0):
             raise UserError(f"number={number!r} is not a whole number, 0 or more")
         if not is_whole(seed, least=0):
@@ -321,7 +324,7 @@ class Distribution:
     def _nats_per_channel(self, images, labels, batch_size, verbose):
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
-            warnings.warn(models.leak_warning(self.spec), stacklevel=3)
+            warnings.warn(leak_warning(self.spec), stacklevel=3)
         images = self._checked_images(images)
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
         return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
@@ -367,7 +370,7 @@ class Distribution:
 
 
 def load(
-    path: str | os.PathLike | checkpoint.Reader,
+    path: str | os.PathLike | Checkpoint,
     *,
     model: str | None = None,
     nr_resnet: int | None = None,
@@ -389,7 +392,7 @@ def load(
     Args:
         path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
             or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster; or a
-            checkpoint that checkpoint.find has opened.
+            checkpoint that search.find has opened.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
         image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
         nr_labels: the number of classes; by default as many as the checkpoint has.
@@ -400,7 +403,7 @@ def load(
         UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
     """
     opened = path
-    if not isinstance(path, checkpoint.Reader):
+    if not isinstance(path, Checkpoint):
         path = paths.expanded(os.fspath(path))
         if path.endswith(".keras") and os.path.isfile(path):
             chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
@@ -410,7 +413,7 @@ def load(
                     "cluster"
                 )
             return Distribution(_read_keras_file(path, strategy), strategy, cluster)
-        opened = checkpoint.find(path)
+        opened = search.find(path)
         if averaged and (young := average.read(opened).why_young()):
             warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
     told = opened.description()
@@ -432,7 +435,7 @@ def load(
         )
     _check_size(opened, settings)
     with (strategy or tf.distribute.get_strategy()).scope():
-        network = models.build(
+        network = build_network(
             image_shape=tuple(image_shape or told.image_shape),
             nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
             class_names=None if told is None else told.class_names,
@@ -472,7 +475,7 @@ def build(
         "resnet_nonlinearity": resnet_nonlinearity,
         "dropout_p": dropout_p,
     }
-    return Distribution(models.build(model, tuple(image_shape), nr_labels, **settings))
+    return Distribution(build_network(model, tuple(image_shape), nr_labels, **settings))
 
 
 def _unpickled(network):
@@ -575,8 +578,8 @@ def _check_size(opened, settings):
     widest = max((width for shape in parameters.values() for width in shape), default=0)
     for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
         if settings[name] > most:
-            raise checkpoint.Mismatch(
+            raise Mismatch(
                 f"the checkpoint {opened.prefix} is of another network: {option(name)}={settings[name]} is too much "
                 f"for its {len(parameters)} tensors, at most {widest} wide; "
-                f"python -m pixel_snail.inspection {opened.prefix} prints the checkpoint's network"
+                f"python -m pixel_snail.commands.inspection {opened.prefix} prints the checkpoint's network"
             )

@@ -8,7 +8,7 @@ import functools
 import numbers
 from collections.abc import Callable, Sequence
 
-from pixel_snail import memory, nn
+from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import (
     AttentionBlock,
@@ -27,6 +27,7 @@ from pixel_snail.blocks import (
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.network import Network, check_image_size
+from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
 from pixel_snail.weights import traced_once
 
@@ -249,7 +250,7 @@ def check_side(model: str, side: int) -> None:
         check_image_size(model, side, side, spec.size_multiple, spec.least_rows)
 
 
-def build(
+def build_network(
     model: str,
     image_shape: tuple[int, int, int],
     nr_labels: int | None = None,

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixel_snail import logistic_mixture, memory, progress
+from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
+from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
-from pixel_snail.parallel import devices
+from pixel_snail.parallel import devices, memory
 from pixel_snail.weights import Weights, folded, for_pixels, layers_in
 
 BATCH_ON_CPU = 8

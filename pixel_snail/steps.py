@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pixel_snail import logistic_mixture, memory, progress
+from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.batches import test_batches
 from pixel_snail.blocks import AttentionBlock, residual_blocks
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
+from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
-from pixel_snail.parallel import micro_batches, replicas
+from pixel_snail.parallel import memory, micro_batches, replicas
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.weights import data_dependent_initialisation, fold, folded, for_maps, layers_in
 

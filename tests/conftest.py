@@ -19,8 +19,8 @@ import pytest
 from tensorflow.python.framework import ops
 
 from pixel_snail import sampling
-from pixel_snail.coding import archive
-from pixel_snail.coding.images import ImageCoder
+from pixel_snail.codec import archive
+from pixel_snail.codec.coder import ImageCoder
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only slow each other down
     tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from pixel_snail import checkpoint as checkpoints
-from pixel_snail import logistic_mixture, sampling, steps
-from pixel_snail import model as models
+from pixel_snail import sampling, steps
 from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import variable_names
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.model import build_network, leaking
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.weights import fold, folded
 
@@ -48,7 +49,7 @@ def checkpoint(name: str) -> str:
 
 def build(name: str) -> keras.Model:
     """The network of the golden numbers, with random parameters."""
-    return models.build(name, (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
+    return build_network(name, (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -135,7 +136,7 @@ def errors_of_steps(name: str) -> dict[str, float]:
         "steps": max(of_steps, error(loss, golden["ema_loss"])),
         "averaged_outputs": outputs_error(outputs, golden, "ema_out"),
     }
-    checkpoints.load(checkpoints.Reader(checkpoint(name)), model, optimizer)
+    checkpoints.load(checkpoints.Checkpoint(checkpoint(name)), model, optimizer)
     assert optimizer.steps_taken() == 3
     resumed = error(losses_of(golden["x"][:2]), golden["resume_losses"])
     _, loss = averaged()
@@ -144,14 +145,14 @@ def errors_of_steps(name: str) -> dict[str, float]:
 
 def has_samples(name: str) -> bool:
     """Whether the original could sample with the network."""
-    return name not in models.leaking and "ar_chs" not in name
+    return name not in leaking and "ar_chs" not in name
 
 
 def error_of_samples(name: str) -> float:
     """The error of images sampled from the original's checkpoint with the uniform numbers that it used."""
     golden = load(name)
     model = build(name)
-    checkpoints.load(checkpoints.Reader(checkpoint(name)), model, averaged=True)
+    checkpoints.load(checkpoints.Checkpoint(checkpoint(name)), model, averaged=True)
     draw = sampling.batch_drawer(model, len(golden["sample/x"]))
     weights = fold(model, model.trainable_variables)
     images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"], verbose=0)

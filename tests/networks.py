@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail import model as models
 from pixel_snail import settings
+from pixel_snail.model import leaking, specs
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
-CAUSAL = sorted(models.specs.keys() - models.leaking)
+CAUSAL = sorted(specs.keys() - leaking)
 """The networks that predict each pixel from those before it: the original's 14, and any that somebody has added."""
 
 
 def shallow(name: str):
     """The specification of a name with as few blocks as have every kind that its own blocks have."""
-    spec = models.specs[name]
+    spec = specs[name]
     row = getattr(spec, "keywords", {})
     if "attn_rep" not in row:  # PixelCNN++, or a specification of somebody's own, of another kind
         return spec
@@ -27,7 +27,7 @@ def shallow(name: str):
 
 def add_spec(patch: pytest.MonkeyPatch, name: str, spec) -> None:
     """Adds a specification, whose name --model then takes."""
-    patch.setitem(models.specs, name, spec)
+    patch.setitem(specs, name, spec)
     patch.setattr(settings, "MODELS", (*settings.MODELS, name))
 
 

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 import golden_numbers
 from benchmarks import reliability
-from pixel_snail import checkpoint, files
-from pixel_snail import model as models
+from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
+from pixel_snail.model import build_network
 from pixel_snail.network import Description
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.runs import search
+from pixel_snail.storage import files
 
 NAME = "h8_noup_smallkey"
 ENDINGS = (".index", ".data-00000-of-00001")
@@ -36,7 +39,7 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
     model = golden_numbers.build(name)
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
-    checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(name)), model, optimizer)
+    checkpoint.load(Checkpoint(golden_numbers.checkpoint(name)), model, optimizer)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
     checkpoint.save(prefix, model, optimizer, {"epoch": np.int64(7), "test_bpd": np.array([3.5, 3.25])})
     original, ours = read(golden_numbers.checkpoint(name)), read(prefix)
@@ -44,9 +47,9 @@ def test_loading_and_saving_the_originals_checkpoint_gives_every_tensor_back(tmp
         f"pixel_snail/{name}" for name in ("epoch", "test_bpd", "steps_taken", *(f"network/{name}" for name in FIELDS))
     }
     assert original.keys() <= ours.keys()
-    progress = checkpoint.read_progress(checkpoint.Reader(prefix))
+    progress = Checkpoint(prefix).progress()
     assert (progress["epoch"], progress["test_bpd"].tolist()) == (7, [3.5, 3.25])
-    assert checkpoint.read_progress(checkpoint.Reader(golden_numbers.checkpoint(name))) == {}
+    assert Checkpoint(golden_numbers.checkpoint(name)).progress() == {}
     for name, tensor in original.items():
         assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape), name
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
@@ -87,10 +90,10 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     whole, newest = saved_after(9, run, "8"), saved_after(10, run, "9_3")
     for prefix in (newest, whole):  # a copied run may have been written in any order
         os.utime(f"{prefix}.index")
-    assert checkpoint.find(str(tmp_path)).prefix == newest
+    assert search.find(str(tmp_path)).prefix == newest
     for leftover in (".writing_10", ".removed_7"):
         shutil.copytree(run / "9_3", run / leftover)
-    assert checkpoint.find(str(tmp_path)).prefix == newest
+    assert search.find(str(tmp_path)).prefix == newest
     shutil.copytree(run / "9_3", run / ".replaced_11")  # its replacement was never written
     shutil.copytree(run / "9_3", run / ".replaced_8")
     files.remove_leftovers(run)
@@ -99,12 +102,12 @@ def test_the_newest_that_is_whole_is_found_whatever_a_crash_or_a_copy_left(tmp_p
     assert capfd.readouterr().err == ""
 
     flip_a_bit(run / "9_3" / f"params_cifar.ckpt{ENDINGS[1]}")
-    assert checkpoint.find(str(tmp_path)).prefix == whole
+    assert search.find(str(tmp_path)).prefix == whole
     (line,) = capfd.readouterr().err.splitlines()
     assert newest in line
     flip_a_bit(run / "8" / f"params_cifar.ckpt{ENDINGS[0]}")
     with pytest.raises(UserError, match=r"none of the 2 checkpoints below .* can be read"):
-        checkpoint.find(str(tmp_path))
+        search.find(str(tmp_path))
 
 
 def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
@@ -121,8 +124,8 @@ def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
         with tempfile.TemporaryDirectory() as folder:
             prefix = os.path.join(folder, f"run {name}", "0", "params_cifar.ckpt")
             checkpoint.save(prefix, model, optimizer, {})
-            assert checkpoint.find(os.path.join(folder, f"run {name}")).prefix == prefix
-            checkpoint.load(checkpoint.find(f"{prefix}.index"), loaded)
+            assert search.find(os.path.join(folder, f"run {name}")).prefix == prefix
+            checkpoint.load(search.find(f"{prefix}.index"), loaded)
         for actual, expected in zip(loaded.trainable_variables, model.trainable_variables, strict=True):
             np.testing.assert_array_equal(actual, expected)
 
@@ -134,8 +137,8 @@ def test_a_checkpoint_is_written_and_read_whatever_characters_its_path_has():
 def test_a_checkpoint_is_found_by_any_of_its_files_whatever_its_name(name, ending, tmp_path):
     prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "released" / name)
     (tmp_path / "released" / f"{name}.meta").write_bytes(b"the graph, which the original's Saver writes")
-    assert checkpoint.find(prefix + ending).prefix == prefix
-    assert checkpoint.find(str(tmp_path)).prefix == prefix
+    assert search.find(prefix + ending).prefix == prefix
+    assert search.find(str(tmp_path)).prefix == prefix
 
 
 @pytest.mark.parametrize(
@@ -145,34 +148,34 @@ def test_a_savers_text_file_leads_to_its_checkpoint_also_in_another_folder(noted
     prefix = copy(golden_numbers.checkpoint(NAME), tmp_path / "params_cifar.ckpt")
     noted = noted.format(folder=tmp_path)
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{noted}"\nall_model_checkpoint_paths: "other"\n')
-    assert checkpoint.find(str(tmp_path / "checkpoint")).prefix == prefix
+    assert search.find(str(tmp_path / "checkpoint")).prefix == prefix
 
 
 def test_another_text_file_of_that_name_is_refused(tmp_path):
     (tmp_path / "checkpoint").write_text("something else")
     with pytest.raises(UserError, match="checkpoint does not say which checkpoint is the newest: give its prefix"):
-        checkpoint.find(str(tmp_path / "checkpoint"))
+        search.find(str(tmp_path / "checkpoint"))
 
 
 def test_the_summary_names_network_steps_and_the_number_of_other_runs(tmp_path):
     newest = saved_after(9, tmp_path / "a", "8")
-    assert checkpoint.summary(checkpoint.Reader(newest), str(tmp_path)) == f"{newest}: {NAME}, 4 filters, 9 steps taken"
+    assert search.summary(Checkpoint(newest), str(tmp_path)) == f"{newest}: {NAME}, 4 filters, 9 steps taken"
     saved_after(7, tmp_path / "b", "6")
-    line = checkpoint.summary(checkpoint.Reader(newest), str(tmp_path))
+    line = search.summary(Checkpoint(newest), str(tmp_path))
     assert line.endswith(f"9 steps taken; the newest of 2 checkpoints of 2 runs below {tmp_path}")
     original = golden_numbers.checkpoint(NAME)
-    assert checkpoint.summary(checkpoint.Reader(original)) == f"{original}: 3 steps taken"
+    assert search.summary(Checkpoint(original)) == f"{original}: 3 steps taken"
 
 
 def test_the_names_of_classes_are_kept(tmp_path):
     settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
     for names in (("cat", "dog", "漢"), None):
-        model = models.build(NAME, (8, 8, 3), 3, names, **settings)
+        model = build_network(NAME, (8, 8, 3), 3, names, **settings)
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         prefix = str(tmp_path / str(names) / "params.ckpt")
         checkpoint.save(prefix, model, optimizer, {})
-        assert checkpoint.Reader(prefix).description() == model.description
+        assert Checkpoint(prefix).description() == model.description
         assert model.description.class_names == names
         model.save(tmp_path / "network.keras")
         assert keras.models.load_model(tmp_path / "network.keras").description == model.description
@@ -192,7 +195,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in (tmp_path / "0").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
-    assert checkpoint.find(str(tmp_path)).prefix == prefix
+    assert search.find(str(tmp_path)).prefix == prefix
 
 
 def test_no_corruption_is_accepted_with_another_value(tmp_path):
@@ -209,7 +212,7 @@ def test_any_bytes_in_place_of_a_file_are_refused_in_one_line(tmp_path_factory, 
     with open(copied + ending, "wb") as file:
         file.write(content)
     with pytest.raises(UserError) as error:
-        checkpoint.Reader(copied).check()
+        Checkpoint(copied).check()
     assert "\n" not in str(error.value)
 
 
@@ -234,7 +237,7 @@ def test_tensors_of_another_kind_are_refused_in_one_line(tmp_path, name, value):
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     with pytest.raises(UserError, match="not written by this program or the original") as error:
-        checkpoint.load(checkpoint.Reader(prefix), model, optimizer)
+        checkpoint.load(Checkpoint(prefix), model, optimizer)
     assert "\n" not in str(error.value)
 
 
@@ -242,20 +245,20 @@ def test_averages_take_the_parameters_place_when_asked():
     model = golden_numbers.build(NAME)
     original = read(golden_numbers.checkpoint(NAME))
     for averaged, ending in ((False, ""), (True, "/ExponentialMovingAverage")):
-        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(NAME)), model, averaged=averaged)
+        checkpoint.load(Checkpoint(golden_numbers.checkpoint(NAME)), model, averaged=averaged)
         for name, variable in golden_numbers.variables(model).items():
             np.testing.assert_array_equal(variable, original[name + ending])
 
 
 def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folder(tmp_path):
     prefix = golden_numbers.checkpoint(NAME)
-    assert checkpoint.find(prefix).prefix == prefix
-    assert checkpoint.find(f"{prefix}.index").prefix == prefix
-    assert checkpoint.find(f"{prefix}.data-00000-of-00001").prefix == prefix
+    assert search.find(prefix).prefix == prefix
+    assert search.find(f"{prefix}.index").prefix == prefix
+    assert search.find(f"{prefix}.data-00000-of-00001").prefix == prefix
     for age, epoch in ((300, "0"), (100, "10"), (200, "9")):
         copied = copy(prefix, tmp_path / epoch / "params_cifar.ckpt")
         os.utime(f"{copied}.index", (1e9 - age, 1e9 - age))
-    assert checkpoint.find(str(tmp_path)).prefix == str(tmp_path / "10" / "params_cifar.ckpt")
+    assert search.find(str(tmp_path)).prefix == str(tmp_path / "10" / "params_cifar.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +286,7 @@ def test_what_is_no_checkpoint_is_told_from_what_is_not_there(name, message, tmp
         (tmp_path / "run" / "0" / f"params.ckpt.{ending}").write_text("something")
     os.symlink("loop", "loop")
     with pytest.raises(UserError, match=message):
-        checkpoint.find(name)
+        search.find(name)
 
 
 @pytest.mark.parametrize(
@@ -299,17 +302,17 @@ def test_what_is_no_checkpoint_is_told_from_what_is_not_there(name, message, tmp
 )
 def test_a_checkpoint_of_another_network_names_the_likely_flag(changed, flag):
     settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2} | changed
-    model = models.build(NAME, (8, 8, 3), **settings)
+    model = build_network(NAME, (8, 8, 3), **settings)
     before = [np.asarray(variable) for variable in model.trainable_variables]
     with pytest.raises(UserError, match=f"probably {flag}"):
-        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint(NAME)), model)
+        checkpoint.load(Checkpoint(golden_numbers.checkpoint(NAME)), model)
     for variable, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
 def test_a_checkpoint_of_another_model_is_refused():
     with pytest.raises(UserError, match="nr_resnet or model"):
-        checkpoint.load(checkpoint.Reader(golden_numbers.checkpoint("h12_noup_smallkey")), golden_numbers.build(NAME))
+        checkpoint.load(Checkpoint(golden_numbers.checkpoint("h12_noup_smallkey")), golden_numbers.build(NAME))
 
 
 @pytest.mark.parametrize("damage", ["index cut", "data cut", "data missing", "bit flipped", "index is text"])
@@ -330,7 +333,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     optimizer = PolyakAdam()
     optimizer.build(model.trainable_variables)
     with pytest.raises(UserError) as error:
-        checkpoint.load(checkpoint.Reader(prefix), model, optimizer)
+        checkpoint.load(Checkpoint(prefix), model, optimizer)
     assert prefix in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -339,7 +342,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     prefix = str(tmp_path / "other.ckpt")
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=["weights"], shape_and_slices=[""], tensors=[tf.zeros([3])])
     with pytest.raises(UserError, match="not written by this program or the original"):
-        checkpoint.load(checkpoint.Reader(prefix), golden_numbers.build(NAME))
+        checkpoint.load(Checkpoint(prefix), golden_numbers.build(NAME))
 
 
 def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
@@ -351,7 +354,7 @@ def test_what_else_a_checkpoint_holds_is_passed_over(tmp_path):
         prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
     model = golden_numbers.build("pxpp")
-    checkpoint.load(checkpoint.Reader(prefix), model, averaged=True)
+    checkpoint.load(Checkpoint(prefix), model, averaged=True)
     for name, variable in golden_numbers.variables(model).items():
         np.testing.assert_array_equal(variable, original[f"{name}/ExponentialMovingAverage"])
 
@@ -363,4 +366,4 @@ def test_a_checkpoint_without_averages_says_so(tmp_path):
         prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
     with pytest.raises(UserError, match="averaged=False takes"):
-        checkpoint.load(checkpoint.Reader(prefix), golden_numbers.build(NAME), averaged=True)
+        checkpoint.load(Checkpoint(prefix), golden_numbers.build(NAME), averaged=True)

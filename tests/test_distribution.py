@@ -17,11 +17,12 @@ import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, distribution
-from pixel_snail import model as models
-from pixel_snail.coding.images import ImageCoder
+from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.dataset import DataSet, Split
+from pixel_snail.model import build_network, specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
+from pixel_snail.runs import search
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
 
@@ -84,7 +85,7 @@ def test_a_notebook_and_eval_give_the_same_numbers_and_images_bit_by_bit(run, tm
 
 def test_our_checkpoints_describe_themselves_and_eval_draws_without_a_data_set(run, tmp_path, monkeypatch):
     folder, images = run
-    prefix = checkpoint.find(str(folder)).prefix
+    prefix = search.find(str(folder)).prefix
     for path in (str(folder), prefix, f"{prefix}.index", pathlib.Path(folder)):
         model = pixel_snail.load(path)
         assert (model.spec, model.image_shape, model.nr_labels) == ("h1", SHAPE, None)
@@ -249,7 +250,7 @@ def test_a_leaking_network_warns_once_and_does_not_sample():
             call()
 
 
-def random_network(name, rng, spec=models.specs.get):
+def random_network(name, rng, spec=specs.get):
     """A network with parameters all different from initial ones, and its inputs; some are conditional."""
     labels = 3 if name in ("h6_shift", "pxpp") else None
     network = spec(name)(**SIZES).build_for(name, SHAPE, labels)
@@ -259,7 +260,7 @@ def random_network(name, rng, spec=models.specs.get):
     return network, [x] if labels is None else [x, tf.eye(3)]
 
 
-@pytest.mark.parametrize("name", sorted(models.specs))
+@pytest.mark.parametrize("name", sorted(specs))
 def test_keras_saves_and_loads_every_network_with_the_same_outputs(name, tmp_path, rng):
     network, inputs = random_network(name, rng)
     network.save(tmp_path / "network.keras")
@@ -298,7 +299,7 @@ def test_a_checkpoint_of_another_number_of_classes_names_it(one_block, tmp_path)
 def test_a_checkpoint_that_does_not_describe_itself_needs_the_right_class_conditional(
     labels, flags, advice, one_block, tmp_path, capfd
 ):
-    network = models.build("h1", SHAPE, labels, **SIZES)
+    network = build_network("h1", SHAPE, labels, **SIZES)
     names = checkpoint.variable_names(network)
     prefix = str(tmp_path / "params_cifar.ckpt")
     tensors = [variable.value for variable in network.trainable_variables]

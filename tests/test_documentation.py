@@ -26,9 +26,11 @@ import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from data import cifar10_plotdata
-from pixel_snail import checkpoint, codec, inspection, nn
-from pixel_snail import model as models
+from pixel_snail import checkpoint, nn
+from pixel_snail.codec import __main__ as codec
+from pixel_snail.commands import inspection
 from pixel_snail.dataset import DataSet, Split
+from pixel_snail.model import specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import cluster
 
@@ -95,7 +97,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def registries_as_before():
     """A page adds a specification and a nonlinearity."""
-    registries = models.specs, nn.nonlinearities
+    registries = specs, nn.nonlinearities
     before = [set(registry) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):
@@ -122,7 +124,7 @@ def run_commands(text, place, done, monkeypatch):
             name, _, value = words[1].partition("=")
             with monkeypatch.context() as patch:
                 patch.setenv(name, value)
-                cluster.from_environment()
+                cluster.cluster_from_environment()
         else:
             assert words[0] == ".venv/bin/python", line
             run_python(words[1:], line)
@@ -133,7 +135,7 @@ def run_python(words, line):
         assert words[2:] in (["install", "-e", "."], ["install", "-e", ".[gpu]"]), line
     elif words[:2] == ["-m", "pytest"]:
         assert all((ROOT / path).exists() for path in words[2:]), line
-    elif words[:2] == ["-m", "pixel_snail.inspection"]:
+    elif words[:2] == ["-m", "pixel_snail.commands.inspection"]:
         inspection.show(*words[2:])
     elif words[:2] == ["-m", "pixel_snail.codec"]:
         codec.work(codec.parse_flags(words[2:]))
@@ -170,7 +172,8 @@ def test_the_programs_that_a_page_names_exist(page):
     text = page.read_text()
     for module in re.findall(r"python -m ([\w.]+)", text):
         if module not in ("pip", "pytest"):
-            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     for path in re.findall(r"`((?:pixel_snail|data|tests|benchmarks)/[\w/]+\.py)`", text):
         assert (ROOT / path).exists(), path
 

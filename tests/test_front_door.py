@@ -9,14 +9,15 @@ import pytest
 import eval as eval_command
 import train
 from data import cifar10_plotdata
-from pixel_snail import inspection, nn, settings
-from pixel_snail import model as models
+from pixel_snail import nn, settings
+from pixel_snail.commands import inspection
+from pixel_snail.model import specs
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_names_known_without_tensorflow_are_those_of_the_networks_and_nonlinearities():
-    assert sorted(settings.MODELS) == sorted(models.specs)
+    assert sorted(settings.MODELS) == sorted(specs)
     assert sorted(settings.NONLINEARITIES) == sorted(nn.nonlinearities)
 
 

@@ -9,9 +9,9 @@ from networks import add_spec
 import pixel_snail
 from benchmarks.counted_training import ONE_BLOCK
 from data.converted import MappedImages
-from pixel_snail import model as models
 from pixel_snail.backend import keras, tf
-from pixel_snail.pictures import from_8_bits
+from pixel_snail.model import build_network
+from pixel_snail.storage.pictures import from_8_bits
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
 
@@ -202,7 +202,7 @@ def test_a_call_within_another_strategys_scope_is_told(model, mirrored):
 def test_a_model_of_a_strategy_works_within_its_scope(model, mirrored):
     strategy = mirrored(2)
     with strategy.scope():
-        network = models.build("h1", SHAPE, 3, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+        network = build_network("h1", SHAPE, 3, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
         same = pixel_snail.Distribution(network, strategy)
         same.network.set_weights(model.network.get_weights())
         bits = same.bits_per_dim(IMAGES, LABELS, batch_size=1, verbose=0)

@@ -15,8 +15,9 @@ from networks import add_spec, build_shallow
 import golden_numbers
 import pixel_snail
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, logistic_mixture
+from pixel_snail import checkpoint
 from pixel_snail.backend import keras, tf
+from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.steps import network_inputs
 

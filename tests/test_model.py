@@ -13,10 +13,11 @@ import tensorflow as tf
 from networks import CAUSAL
 
 import golden_numbers
-from pixel_snail import blocks, checkpoint, logistic_mixture
-from pixel_snail import model as models
+from pixel_snail import blocks, checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution, xla
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.model import build_network, check_side, leaking, specs
 from pixel_snail.weights import data_dependent_initialisation, fold, folded
 
 ORIGINAL = """
@@ -29,7 +30,7 @@ ORIGINAL = """
 def test_all_17_networks_of_the_original_are_there_and_have_golden_numbers():
     assert len(ORIGINAL) == 17
     assert sorted(ORIGINAL) == golden_numbers.NAMES
-    assert models.specs.keys() >= set(ORIGINAL)
+    assert specs.keys() >= set(ORIGINAL)
 
 
 def test_a_network_of_ones_own_is_held_to_every_law_and_to_no_golden_number(tmp_path):
@@ -124,10 +125,10 @@ def test_no_prediction_depends_on_its_pixel_or_a_later_one(name, size, rng):
 
 @pytest.mark.parametrize("name, leaks", [("h6_hier4", 600), ("h6_1mixhier2", 267), ("h6_noup_hier2", 201)])
 def test_the_leaking_models_are_those_that_are_named_so(name, leaks, rng):
-    assert name in models.leaking
+    assert name in leaking
     # As many pairs as in the original, except pairs whose effect is near float32's rounding error.
     assert np.tril(dependencies(name, (8, 8), rng)).sum() == pytest.approx(leaks, rel=0.2)
-    assert len(models.leaking.intersection(golden_numbers.NAMES)) == 3
+    assert len(leaking.intersection(golden_numbers.NAMES)) == 3
 
 
 def dependencies(name, size, rng):
@@ -137,7 +138,7 @@ def dependencies(name, size, rng):
     """
     height, width = size
     pixels = height * width
-    model = models.build(name, (height, width, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    model = build_network(name, (height, width, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
     image = rng.uniform(-1, 1, [height, width, 3])
     perturbed = np.tile(image, [pixels, 1, 1, 1]).reshape(pixels, pixels, 3)
     perturbed[range(pixels), range(pixels)] = rng.uniform(-1, 1, [pixels, 3])
@@ -151,7 +152,7 @@ def dependencies(name, size, rng):
 
 def test_channel_wise_outputs_see_the_lower_channels_of_their_pixel_and_nothing_later(rng):
     height, width = 4, 5
-    model = models.build("h8_noup_smallkey_ar_chs", (height, width, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    model = build_network("h8_noup_smallkey_ar_chs", (height, width, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
     values = height * width * 3
     image = rng.uniform(-1, 1, [values])
     perturbed = np.tile(image, [values, 1])
@@ -168,12 +169,12 @@ def test_channel_wise_outputs_see_the_lower_channels_of_their_pixel_and_nothing_
 
 @pytest.mark.parametrize("nr_filters, parameters", [(32, 791_668), (64, 2_999_604), (256, 46_180_788)])
 def test_the_released_model_has_the_originals_number_of_parameters(nr_filters, parameters):
-    model = models.build("h12_noup_smallkey", (8, 8, 3), nr_resnet=4, nr_filters=nr_filters, nr_logistic_mix=10)
+    model = build_network("h12_noup_smallkey", (8, 8, 3), nr_resnet=4, nr_filters=nr_filters, nr_logistic_mix=10)
     assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == parameters
 
 
 def test_labels_change_nothing_while_their_weights_are_zero_and_something_afterwards(rng):
-    model = models.build("h8_noup_smallkey", (4, 4, 3), nr_labels=5, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    model = build_network("h8_noup_smallkey", (4, 4, 3), nr_labels=5, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
     names = checkpoint.variable_names(model)
     hw = [variable for name, variable in zip(names, model.trainable_variables, strict=True) if name.endswith("/hw")]
     assert f"model/conditional_weights_{len(hw) - 1}/hw" in names
@@ -193,7 +194,7 @@ def test_labels_change_nothing_while_their_weights_are_zero_and_something_afterw
 
 
 def test_dropout_acts_only_with_a_seed_and_repeats_with_it(rng):
-    model = models.build("h8_noup_smallkey", (4, 4, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
+    model = build_network("h8_noup_smallkey", (4, 4, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
     x = tf.cast(rng.uniform(-1, 1, [2, 4, 4, 3]), tf.float32)
     plain, first, again, other = (model(x, seed=seed).numpy() for seed in (None, [1, 2, 0], [1, 2, 0], [1, 3, 0]))
     np.testing.assert_array_equal(first, again)
@@ -237,12 +238,12 @@ def test_an_image_too_small_for_a_network_is_refused_by_the_least_size(name):
     settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
     least, too_small = ("2 rows", (1, 8, 3)) if name == "model" else ("2 pixels", (1, 1, 3))
     with pytest.raises(UserError, match=f"model={name} needs images of at least {least}, not 1 x "):
-        models.build(name, too_small, **settings)
+        build_network(name, too_small, **settings)
 
 
 @pytest.mark.parametrize("name, shape", [("h6_noup", (1, 2, 3)), ("h6_shift", (2, 1, 3)), ("model", (2, 1, 3))])
 def test_the_least_image_has_finite_gradients(name, shape):
-    network = models.build(name, shape, nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
+    network = build_network(name, shape, nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.0)
     x = tf.cast(np.random.default_rng(0).uniform(-1, 1, [8, *shape]), tf.float32)
     with data_dependent_initialisation():
         network(x)
@@ -254,10 +255,10 @@ def test_the_least_image_has_finite_gradients(name, shape):
 
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_the_sizes_that_a_network_takes_are_known_before_it_is_made(name):
-    network = models.specs[name](nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    network = specs[name](nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
     for side in range(1, 17):
         if side % network.size_multiple or side < network.least_rows or side < 2:
             with pytest.raises(UserError, match=f"{name} (takes images whose sides are|needs images of at least)"):
-                models.check_side(name, side)
+                check_side(name, side)
         else:
-            models.check_side(name, side)
+            check_side(name, side)

@@ -13,15 +13,12 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
-
-WAIT_SECONDS = 300
-"""How long a worker waits for the others to start."""
 
 _GROUP = 1000
 """The group key of this module's collective operations; the strategy counts its own keys from 1."""
@@ -38,7 +35,10 @@ class Cluster:
         addresses: host:port of each worker, the chief's first; empty if there is only one worker.
         index: the number of this worker.
         advice: what the user should do after a worker was lost.
+        WAIT_SECONDS: how long a worker waits for the others to start.
     """
+
+    WAIT_SECONDS: ClassVar[int] = 300
 
     addresses: tuple[str, ...] = ()
     index: int = 0
@@ -93,7 +93,7 @@ class Cluster:
             replicas: how many of them.
         """
         # TensorFlow gathers in an order of its own, in which the tenth worker may come before the second.
-        self._places = np.argsort(self.gather(self.index, timeout=WAIT_SECONDS))
+        self._places = np.argsort(self.gather(self.index, timeout=self.WAIT_SECONDS))
         self.check_agreement({"the kind of devices": kind, "the number of replicas (--nr_gpu)": replicas})
 
     def gather_objects(self, value: Any) -> list[Any]:
@@ -193,7 +193,7 @@ class Cluster:
         }
 
 
-def from_environment() -> Cluster:
+def cluster_from_environment() -> Cluster:
     """The cluster that TF_CONFIG describes; without it, or if it names one worker, a cluster of this process alone.
 
     Raises:

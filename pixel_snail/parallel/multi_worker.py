@@ -11,8 +11,12 @@ a coordination service that ignores SIGTERM while it waits. So these private par
 tests/parallel/test_multi_worker.py runs all of this in real processes and fails if it no longer works.
 """
 
+import contextlib
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 
 from pixel_snail.backend import tf
 
@@ -20,9 +24,7 @@ from pixel_snail.backend import tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 
-from pixel_snail import signals
 from pixel_snail.errors import UserError, first_line
-from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel.cluster import Cluster
 
 
@@ -40,7 +42,7 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     """
     print(
         f"{cluster.name(cluster.index)}, one of {cluster.size} workers: "
-        f"waiting for the others, up to {clusters.WAIT_SECONDS} s ...",
+        f"waiting for the others, up to {cluster.WAIT_SECONDS} s ...",
         file=sys.stderr,
         flush=True,
     )
@@ -49,7 +51,7 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
     # Without the coordination service, the strategy checks the health of its peers itself.
     context.context().configure_coordination_service("")
     try:
-        with signals.ends_at_once():
+        with ctrl_c_kills():
             return _Strategy(cluster, kind, replicas)
     except tf.errors.UnknownError as error:
         raise UserError(
@@ -58,6 +60,24 @@ def strategy(cluster: Cluster, kind: str, replicas: int) -> tf.distribute.Strate
         ) from error
     except (RuntimeError, tf.errors.OpError) as error:
         raise UserError(_why_not_together(cluster, error)) from error
+
+
+@contextlib.contextmanager
+def ctrl_c_kills() -> Iterator[None]:
+    """Within it, Ctrl-C kills the process.
+
+    For long waits inside TensorFlow with nothing to save: KeyboardInterrupt would be raised only after them. If SIGINT
+    is ignored or has another handler, that stays. In another thread than the main one, this has no effect.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Strategy(tf.distribute.Strategy):
@@ -102,7 +122,7 @@ def _why_not_together(cluster, error):
     silent = [i for i in range(cluster.size) if i != cluster.index and not _answers(cluster.addresses[i])]
     if silent:
         names = ", ".join(map(cluster.name, silent))
-        return f"no answer from {names}, after up to {clusters.WAIT_SECONDS} s: is it started?"
+        return f"no answer from {names}, after up to {cluster.WAIT_SECONDS} s: is it started?"
     return (
         "the workers did not come together, though something answers at the address of each; is their TF_CONFIG the "
         f"same, and does no http_proxy come between them? ({first_line(error)})"

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 from pixel_snail.backend import tf
 from pixel_snail.errors import UserError, counted
-from pixel_snail.parallel import cluster as clusters
 from pixel_snail.parallel import devices, micro_batches, multi_worker
+from pixel_snail.parallel.cluster import Cluster
 
 
 def strategy(
-    nr_gpu: int | None = None, cluster: clusters.Cluster | None = None, in_micro_batches: bool = True
+    nr_gpu: int | None = None, cluster: Cluster | None = None, in_micro_batches: bool = True
 ) -> tf.distribute.Strategy:
     """The strategy for the devices asked for.
 
@@ -62,7 +62,7 @@ def on_this_machine(strategy: tf.distribute.Strategy) -> int:
     return len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else 1
 
 
-def described(strategy: tf.distribute.Strategy, cluster: clusters.Cluster) -> str:
+def described(strategy: tf.distribute.Strategy, cluster: Cluster) -> str:
     """What all replicas compute with, as lines for the log: "devices: 4 x NVIDIA A100-SXM4-80GB".
 
     All workers must call it. If their devices differ, it names each worker's.
@@ -84,7 +84,7 @@ def described(strategy: tf.distribute.Strategy, cluster: clusters.Cluster) -> st
 def batches(
     strategy: tf.distribute.Strategy,
     dataset: Callable[[int, Sequence[int]], tf.data.Dataset],
-    cluster: clusters.Cluster,
+    cluster: Cluster,
 ) -> tf.data.Dataset:
     """Batches for the replicas of this worker.
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixel_snail import logistic_mixture
 from pixel_snail.errors import counted, printable
+from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.reports import comparisons
 from pixel_snail.runs.average import Age
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 
 YOUNG = 0.05
@@ -58,14 +58,14 @@ class Age:
         }
 
 
-def read(opened: checkpoint.Reader) -> Age:
+def read(opened: Checkpoint) -> Age:
     """The age of the average in a checkpoint.
 
     Raises:
         UserError: the checkpoint can't be read, or what it says makes no sense.
     """
     try:
-        return from_tensors(checkpoint.read_progress(opened), opened.prefix)
+        return from_tensors(opened.progress(), opened.prefix)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the checkpoint {opened.prefix} does not say how old its averages are, so it is broken: choose another"
@@ -73,7 +73,7 @@ def read(opened: checkpoint.Reader) -> Age:
 
 
 def from_tensors(tensors: Mapping[str, np.ndarray], prefix: str) -> Age:
-    """The age that the tensors of `checkpoint.read_progress` tell.
+    """The age that the tensors of `Checkpoint.progress` tell.
 
     Earlier versions kept none. There the flags of the run tell the weight of the initial parameters, unless it started
     from another checkpoint. The original's checkpoints tell nothing.

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pixel_snail import files
 from pixel_snail.backend import tf
 from pixel_snail.errors import UserError, first_line
 from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.storage import files
 
 
 class RunFolder:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.runs import average
 from pixel_snail.runs.average import Age
@@ -88,13 +88,13 @@ class History:
         }
 
 
-def read(opened: checkpoint.Reader) -> History | None:
+def read(opened: Checkpoint) -> History | None:
     """The history in a checkpoint; None if the original wrote the checkpoint.
 
     Raises:
         UserError: the checkpoint can't be read, or its history is missing a tensor or contradicts itself.
     """
-    tensors = checkpoint.read_progress(opened)
+    tensors = opened.progress()
     if not tensors:
         return None
     try:

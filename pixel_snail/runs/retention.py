@@ -4,12 +4,14 @@ import contextlib
 import os
 import time
 
-from pixel_snail import checkpoint, files
+from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
-from pixel_snail.runs import history
+from pixel_snail.runs import history, search
 from pixel_snail.runs.folder import RunFolder
+from pixel_snail.storage import files
 
 
 class Checkpoints:
@@ -50,9 +52,9 @@ class Checkpoints:
 
     def _remove_old(self):
         histories = {}
-        for prefix in checkpoint.newest_first(self._folder.path):
+        for prefix in search.newest_first(self._folder.path):
             with contextlib.suppress(UserError):  # a checkpoint that can't be read does not count, and stays
-                histories[prefix] = history.read(checkpoint.Reader(prefix))
+                histories[prefix] = history.read(Checkpoint(prefix))
         # The original's checkpoints have no history.
         tested = {prefix: told.test[-1] for prefix, told in histories.items() if told and told.test and told.is_tested}
         best = min(tested, key=tested.get, default=None)

@@ -23,7 +23,7 @@ import pytest
 
 import data
 from data import cifar, cifar10_plotdata, converted, folder, imagenet, imagenet_resized
-from pixel_snail import flags as command_line
+from pixel_snail.commands import command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 

@@ -45,10 +45,11 @@ import data
 import eval as eval_command
 import golden_numbers
 from data import cifar, converted, imagenet_resized, untrusted
-from pixel_snail import checkpoint, drawing, evaluation, pictures
-from pixel_snail import flags as command_line
+from pixel_snail import checkpoint
+from pixel_snail.commands import command_line, drawing, evaluation
 from pixel_snail.errors import UserError
-from pixel_snail.runs import same_flags
+from pixel_snail.runs import earlier_runs
+from pixel_snail.storage import pictures
 
 
 def examples(number):
@@ -106,7 +107,7 @@ def is_inside(path):
 
 
 def is_link_to_read_by(path):
-    """Whether a path is the temporary folder of links that checkpoint.Reader makes, or lies in it."""
+    """Whether a path is the temporary folder of links that checkpoint.Checkpoint makes, or lies in it."""
     return os.fsdecode(path).startswith(os.path.join(tempfile.gettempdir(), "pixel_snail_"))
 
 
@@ -659,7 +660,7 @@ def completed(tmp_path):
 
     def completed():
         flags = argparse.Namespace(**dict.fromkeys(NETWORK | DATA))
-        same_flags.fill_in_flags(flags, checkpoint.Reader(str(prefix)))
+        earlier_runs.fill_in_flags(flags, checkpoint.Checkpoint(str(prefix)))
         return vars(flags)
 
     return completed

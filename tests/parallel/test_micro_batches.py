@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail import model as models
+from pixel_snail.model import specs
 from pixel_snail.parallel import devices, micro_batches
 
 
@@ -45,7 +45,7 @@ def test_a_division_is_into_the_largest_parts_that_keep_the_cores_busy(monkeypat
     ],
 )
 def test_micro_batches_have_more_images_where_maps_are_small(model, nr_filters, side, trained, evaluated):
-    values = models.specs[model](nr_filters=nr_filters).values_per_image(side, side)
+    values = specs[model](nr_filters=nr_filters).values_per_image(side, side)
     assert micro_batches.most_images(values) == trained
     assert micro_batches.most_images(values, keeps_activations=False) == evaluated
 

@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 
 import train as train_command
-from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.runs import history
+from pixel_snail.runs import history, search
 
 COMMAND = """
 import os, signal, sys
@@ -32,7 +32,7 @@ from pixel_snail.parallel import cluster
 from pixel_snail.dataset import DataSet, Split
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
-cluster.WAIT_SECONDS = int(os.environ.get("WAIT_SECONDS", 60))
+cluster.Cluster.WAIT_SECONDS = int(os.environ.get("WAIT_SECONDS", 60))
 counted_training.add_one_block()
 images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
 data.data_sets["tiny"] = lambda data_dir: DataSet(Split(images[:19]), Split(images[19:]))
@@ -98,7 +98,7 @@ def wait_until_saved_twice(chief):
 
 
 def steps_taken(prefix):
-    return checkpoint.Reader(prefix).read(["pixel_snail/steps_taken"])[0]
+    return Checkpoint(prefix).read(["pixel_snail/steps_taken"])[0]
 
 
 def logged(folder):
@@ -137,7 +137,7 @@ def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
     assert len(actual["test_bpd"]) == 2
     for name in expected:
         np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, err_msg=name)
-    readers = [tf.train.load_checkpoint(checkpoint.find(str(path)).prefix) for path in (one_device, tmp_path / "chief")]
+    readers = [tf.train.load_checkpoint(search.find(str(path)).prefix) for path in (one_device, tmp_path / "chief")]
     for name in readers[0].get_variable_to_shape_map():
         expected, actual = (reader.get_tensor(name) for reader in readers)
         if name.startswith("model/"):  # 1% of the change in one step
@@ -150,7 +150,7 @@ def test_gradients_are_averaged_over_machines_if_asked(one_device, start, tmp_pa
     workers = start("train", flags, flags)
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
     summed = tf.train.load_checkpoint(str(next(one_device.rglob("0/*.index")))[: -len(".index")])
-    averaged = tf.train.load_checkpoint(checkpoint.find(str(tmp_path)).prefix)
+    averaged = tf.train.load_checkpoint(search.find(str(tmp_path)).prefix)
     numbers = [name[len("Variable_") :] for name in summed.get_variable_to_shape_map() if name.startswith("Variable_")]
     # Odd numbers are v, even ones m. Adam's epsilon makes the parameters, and so later gradients, differ a little.
     for parity, factor in ((1, 4), (0, 2)):
@@ -177,7 +177,7 @@ def test_workers_go_on_together_and_stop_at_the_same_step_when_the_time_is_over(
     flags = [*TRAINING, "-b2", f"-r{first}", f"-o{tmp_path}/runs", "--max_minutes=0.0001", "--sample_interval=0"]
     workers = start("train", flags, flags)
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
-    so_far = history.read(checkpoint.find(f"{tmp_path}/runs"))
+    so_far = history.read(search.find(f"{tmp_path}/runs"))
     assert (so_far.epoch, so_far.images) == (1, 4)
 
 
@@ -221,7 +221,7 @@ def test_a_worker_that_dies_is_told_with_the_checkpoint_to_go_on_from(start, tmp
     expected = r"worker 1 \(127.0.0.1:\d+\) has ended .*repeat the command on every worker with --load_params=\S+ckpt"
     assert re.search(expected, line)
     prefix = re.search(r"--load_params=(\S+)", line)[1]
-    assert prefix == checkpoint.find(f"{tmp_path}/runs").prefix
+    assert prefix == search.find(f"{tmp_path}/runs").prefix
 
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_command_goes_on(start, tmp_path):
@@ -230,13 +230,13 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_comma
     wait_until_saved_twice(chief)
     worker.send_signal(signal.SIGTERM)
     assert codes([chief, worker]) == [0, 0]
-    newest = checkpoint.find(f"{tmp_path}/runs").prefix
+    newest = search.find(f"{tmp_path}/runs").prefix
     assert f"stopped by a signal to another worker after {steps_taken(newest)} steps" in chief.out.read_text()
-    epochs = history.read(checkpoint.Reader(newest)).epoch + 1
+    epochs = history.read(Checkpoint(newest)).epoch + 1
     workers = start("train", *([*flags, f"-x{epochs}"] for _ in range(2)))
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
     assert f"restored {newest}" in workers[0].out.read_text()
-    assert len(history.read(checkpoint.find(f"{tmp_path}/runs")).test) == epochs
+    assert len(history.read(search.find(f"{tmp_path}/runs")).test) == epochs
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 

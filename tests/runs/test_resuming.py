@@ -21,12 +21,15 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import batches, checkpoint, logistic_mixture, sampling, signals, steps, training
+from pixel_snail import batches, checkpoint, sampling, steps
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.commands import signals, training
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
-from pixel_snail.parallel import devices
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.parallel import devices, multi_worker
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.runs import history
+from pixel_snail.runs import history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
 
@@ -79,7 +82,7 @@ def ask_to_stop():
 
 
 def tensors(folder):
-    return reliability.tensors(checkpoint.find(str(folder)).prefix)
+    return reliability.tensors(search.find(str(folder)).prefix)
 
 
 def scalars(run):
@@ -117,12 +120,12 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     assert code == 0
     assert "SIGTERM: stopping" in err
     (run,) = (tmp_path / "runs").iterdir()
-    newest = checkpoint.find(str(run)).prefix
+    newest = search.find(str(run)).prefix
     assert newest == str(run / saved / "params_tiny.ckpt")
     if module is sampling:  # only the last samples are missing
         return
     assert f"stopped by SIGTERM after {steps_taken} steps: repeat the same command to go on from {newest}\n" in out
-    assert len(history.read(checkpoint.Reader(newest)).test) == (0 if maker == "test_step" else 1)
+    assert len(history.read(Checkpoint(newest)).test) == (0 if maker == "test_step" else 1)
 
     assert "test_bpd" not in scalars(run) or maker != "test_step"  # nothing is reported that the history lacks
 
@@ -176,7 +179,7 @@ def test_an_average_is_young_again_after_load_params_and_that_is_told_by_trainin
     assert f"few steps have been averaged so far: {told}; without averaging, test_bpd is " in out
     assert "initial parameters" not in out
 
-    newest = history.read(checkpoint.find(str(second)))
+    newest = history.read(search.find(str(second)))
     np.testing.assert_allclose([newest.age.of_initial, newest.age.of_loaded], [0.9**5 * 0.5**5, 0.9**5])
     (run,) = second.iterdir()
     assert scalars(run)["test_bpd_unaveraged"] == {10: pytest.approx(newest.test_unaveraged[1])}
@@ -221,7 +224,7 @@ def test_a_run_that_runs_out_of_memory_says_what_takes_less_and_how_to_go_on(
     if not has_checkpoint:
         assert lines == [expected]
         return
-    newest = checkpoint.find(str(tmp_path)).prefix
+    newest = search.find(str(tmp_path)).prefix
     assert lines == [f"{expected}; --load_params={newest} goes on from the last checkpoint"]
     assert train("-x2", "--sample_interval=0", f"-r{newest}", "--recompute")[0] == 0
 
@@ -465,7 +468,7 @@ def test_a_run_in_a_thread_that_is_not_the_main_one_handles_no_signals(tmp_path)
 
     def train():
         try:
-            with signals.ends_at_once():
+            with multi_worker.ctrl_c_kills():
                 train_command.main([*FLAGS, f"-o{tmp_path}/runs", "-x1", "--sample_interval=0"])
         except SystemExit as exit_:
             codes.append(exit_.code)
@@ -527,7 +530,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(train, bad_
     step = place // 2
     indices = batches.epoch_order(Split(np.zeros(10)), 42, 0)[2 * step : 2 * step + 2]
     assert f"the loss is inf in step {step} of epoch 0, of the training images {indices[0]}, {indices[1]}:" in line
-    newest = checkpoint.find(str(tmp_path)).prefix
+    newest = search.find(str(tmp_path)).prefix
     assert f"--load_params={newest}" in line
     assert tensors(tmp_path)["pixel_snail/steps_taken"] == step
     assert all(np.isfinite(value).all() for value in tensors(tmp_path).values())
@@ -584,7 +587,7 @@ def test_a_full_disk_does_not_end_training_and_is_told_each_time(train, monkeypa
     assert "{{" not in err
     assert "error: not all of" in err
     assert names(tmp_path) == ["0"]
-    assert checkpoint.find(str(tmp_path)).prefix
+    assert search.find(str(tmp_path)).prefix
 
 
 def test_a_folder_that_is_gone_does_not_end_training(train, monkeypatch, tmp_path):
@@ -631,7 +634,7 @@ def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
             tensors=list(told.values()),
         )
         with pytest.raises(UserError, match=message):
-            history.read(checkpoint.Reader(prefix))
+            history.read(Checkpoint(prefix))
 
 
 def test_an_earlier_versions_checkpoint_goes_on_without_the_figures_that_it_lacks(tmp_path):
@@ -646,7 +649,7 @@ def test_an_earlier_versions_checkpoint_goes_on_without_the_figures_that_it_lack
         shape_and_slices=[""] * (len(told) + 1),
         tensors=[*told.values(), np.int64(2)],
     )
-    read = lambda: history.read(checkpoint.Reader(prefix))
+    read = lambda: history.read(Checkpoint(prefix))
     assert read() == history.History(0, 4, [[3.0, 2.5]], [2.25], age=Age(None, None))
     (tmp_path / "flags.json").write_text(json.dumps({"polyak_decay": 0.9, "load_params": None}))
     assert read() == history.History(0, 4, [[3.0, 2.5]], [2.25], age=Age(0.9**2, 0.0))

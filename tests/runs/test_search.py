@@ -14,11 +14,12 @@ import tensorflow as tf
 from nobody import as_nobody, own_folder
 
 import train as train_command
-from pixel_snail import checkpoint, files
-from pixel_snail import flags as command_line
+from pixel_snail import checkpoint
+from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
-from pixel_snail.runs import history, same_flags
+from pixel_snail.runs import earlier_runs, history, search
 from pixel_snail.runs.retention import Checkpoints
+from pixel_snail.storage import files
 
 RUN = "pixelsnail_cifar_2026_01_01_00_00_00"
 NAME = "params_cifar.ckpt"
@@ -73,7 +74,7 @@ def change(save_dir, case):
 def test_resume_names_what_it_may_not_read_and_begins_no_new_run(case, save_dir):
     named = change(save_dir, case)
     with as_nobody(save_dir), pytest.raises(UserError, match="Permission denied") as error:
-        same_flags.newest_run(flags_for(save_dir))
+        earlier_runs.newest_run(flags_for(save_dir))
     assert named in str(error.value)
 
 
@@ -84,7 +85,7 @@ def test_a_run_of_other_flags_that_may_not_be_read_is_named_too(case, save_dir):
     change(save_dir, case)
     in_checkpoint = case in [(place, mode) for place in FILES.values() for mode in CLOSED_FILE]
     with as_nobody(save_dir), pytest.raises(UserError) as error:
-        same_flags.newest_run(flags)
+        earlier_runs.newest_run(flags)
     assert ("which had --seed=42" if in_checkpoint else "Permission denied") in str(error.value)
 
 
@@ -92,9 +93,9 @@ def test_a_run_of_other_flags_that_may_not_be_read_is_named_too(case, save_dir):
 def test_what_may_be_read_is_found(case, save_dir):
     change(save_dir, case)
     with as_nobody(save_dir):
-        found = same_flags.newest_run(flags_for(save_dir))
+        found = earlier_runs.newest_run(flags_for(save_dir))
         assert (found.folder, found.opened.prefix) == (save_dir / RUN, str(save_dir / RUN / "0" / NAME))
-        assert checkpoint.find(str(save_dir)).prefix == found.opened.prefix
+        assert search.find(str(save_dir)).prefix == found.opened.prefix
 
 
 @pytest.mark.parametrize("case", OF_CHECKPOINT, ids=told)
@@ -103,7 +104,7 @@ def test_no_older_checkpoint_takes_the_place_of_one_that_may_not_be_read(case, s
     os.utime(save_dir / "another" / "0" / f"{NAME}.index", (0, 0))
     named = change(save_dir, case)
     with as_nobody(save_dir), pytest.raises(UserError, match="Permission denied") as error:
-        checkpoint.find(str(save_dir))
+        search.find(str(save_dir))
     assert named in str(error.value)
 
 
@@ -114,10 +115,10 @@ def test_a_checkpoint_that_may_not_be_read_is_not_said_to_be_absent(case, ending
     path = f"{save_dir}/{RUN}/0/{NAME}{ending}"
     with as_nobody(save_dir):
         if case[1] == 0o311 and case[0] in (".", RUN):  # which may be passed through, but not listed
-            assert checkpoint.find(path).prefix == path.removesuffix(ending)
+            assert search.find(path).prefix == path.removesuffix(ending)
         else:
             with pytest.raises(UserError, match="Permission denied"):
-                checkpoint.find(path)
+                search.find(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", None], ids=repr)
@@ -129,24 +130,24 @@ def test_a_run_whose_flags_are_empty_or_broken_is_named(content, save_dir):
     else:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"can't (be )?read .*flags.json .*: it can't be told whether --resume means"):
-        same_flags.newest_run(flags_for(save_dir))
+        earlier_runs.newest_run(flags_for(save_dir))
 
 
 def test_a_folder_without_flags_is_no_run_nor_is_a_file(save_dir):
     (save_dir / RUN / "flags.json").unlink()
     (save_dir / "pixelsnail_cifar_2026_02").write_text("")
-    found = same_flags.newest_run(flags_for(save_dir))
+    found = earlier_runs.newest_run(flags_for(save_dir))
     assert found == (None, None, f"no run in {save_dir} has these flags")
-    assert same_flags.newest_run(flags_for(save_dir / "none")).opened is None
+    assert earlier_runs.newest_run(flags_for(save_dir / "none")).opened is None
 
 
 @pytest.mark.parametrize("mode", CLOSED_FILE)
 def test_an_evaluation_does_not_take_flags_that_may_not_be_read_for_their_defaults(mode, save_dir):
     flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
-    opened = checkpoint.find(str(save_dir))
+    opened = search.find(str(save_dir))
     change(save_dir, (f"{RUN}/flags.json", mode))
     with as_nobody(save_dir), pytest.raises(UserError, match=r"can't read .*flags.json \(Permission denied"):
-        same_flags.fill_in_flags(flags, opened)
+        earlier_runs.fill_in_flags(flags, opened)
 
 
 @pytest.mark.parametrize("closed", range(4))
@@ -219,14 +220,14 @@ def test_a_checkpoint_that_is_replaced_while_it_is_looked_for_is_no_error_at_wha
         calls = itertools.count(1)
         at_call[0] = lambda: replace(run) if next(calls) == number else None
         try:
-            opened = checkpoint.find(str(run))
+            opened = search.find(str(run))
         finally:
             at_call[0] = nothing
         was_replaced = next(calls) > number
         shutil.rmtree(run)  # what is open can be read to its end
         opened.check()
-        assert checkpoint.summary(opened).endswith(" steps taken")
-        found.append(checkpoint.steps_taken(opened))
+        assert search.summary(opened).endswith(" steps taken")
+        found.append(opened.steps_taken())
         return was_replaced
 
     number = next(number for number in itertools.count(1) if not look(number))

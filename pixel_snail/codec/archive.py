@@ -1,0 +1,250 @@
+"""Any number of images as a file, and back."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pixel_snail import progress
+from pixel_snail.backend import tf
+from pixel_snail.codec import container, rounding
+from pixel_snail.codec.coder import ImageCoder
+from pixel_snail.errors import UserError, is_whole, option
+from pixel_snail.model import leak_warning
+from pixel_snail.network import Network
+from pixel_snail.weights import WeightNormalised, Weights, fold
+
+_PORTABLE = "python -m pixel_snail.codec compress --portable"
+
+
+class Archiver:
+    """Writes and reads files of images with a causal network.
+
+    Args:
+        network: the network, with its parameters.
+
+    Raises:
+        UserError: the network leaks.
+    """
+
+    def __init__(self, network: Network):
+        self._network = network
+        if network.leaks:
+            name = network.description.model
+            raise UserError(f"{leak_warning(name)}, and no decoder could repeat its predictions: it can't compress")
+        # Each takes memory, and a file chooses the size of its batches.
+        self._coders = functools.lru_cache(maxsize=2)(functools.partial(ImageCoder, network))
+        self._lock = threading.Lock()
+
+    def compress(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        pictures: Sequence[container.Picture] | None = None,
+        checkpoint: tuple[str, bool] | None = None,
+        *,
+        batch_size: int | None = None,
+        verify: bool = True,
+        verbose: int = 1,
+    ) -> bytes:
+        """A file of images.
+
+        Args:
+            images: uint8 [N, H, W, 3]; only a batch at a time is read.
+            labels: integers [N], of a conditional network.
+            pictures: those that the images are the tiles of.
+            checkpoint: see container.Header.
+            batch_size: images that are computed at once and share a stream; by default, as `default_batch_size` says.
+            verify: whether to decode each group once it is encoded.
+            verbose: 0: no progress bar.
+
+        Raises:
+            UserError: batch_size or a picture's name is not possible, memory does not suffice, decoding gave other
+                pixels than there were, or a prediction is not finite.
+        """
+        batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
+        if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
+            raise UserError(
+                f"{option('batch_size')}={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}"
+            )
+        header = container.Header(
+            _description(self._network),
+            _checksum(self._network.weights),
+            rounding.description(),
+            len(images),
+            batch_size,
+            None if labels is None else [int(label) for label in labels],
+            None if pictures is None else list(pictures),
+            checkpoint,
+        )
+        container.check(header)
+        coder = self._coder(batch_size)
+        groups = []
+        with self._bar(header, "compressing", 1 + verify, verbose) as bar:
+            for batch in self._batches(header):
+                given = _filled(images[batch.first : batch.last], batch_size)
+                stream = coder.encode(batch.weights, given, batch.sizes, batch.h, bar)
+                pixels = _coded_pixels(given, batch.sizes)
+                if verify:
+                    decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, bar)
+                    if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
+                        raise UserError(
+                            f"decoding {_numbers(batch)} gave other pixels: this machine does not compute the same "
+                            "twice, and nothing is written; test its memory, or on a GPU set CUDA_VISIBLE_DEVICES=-1"
+                        )
+                groups.append(container.Group(stream, container.checksum(pixels)))
+        return container.write(header, groups)
+
+    def decompress(
+        self, header: container.Header, groups: Sequence[container.Group], verbose: int = 1
+    ) -> Iterator[np.ndarray | UserError]:
+        """The images of a file, group by group: uint8 [b, H, W, 3], or why there are none.
+
+        Args:
+            header, groups: as from container.read.
+            verbose: 0: no progress bar.
+
+        Raises:
+            UserError: the file is of another network or checkpoint, or memory does not suffice.
+        """
+        self._check(header)
+        with self._bar(header, "decompressing", 1, verbose) as bar:
+            for batch, group in zip(self._batches(header), groups, strict=True):
+                which = f"{_numbers(batch)} of {header.images}"
+                if group.stream is None:
+                    yield UserError(f"{which} can't be decoded: that part of the file is damaged or cut off")
+                    continue
+                coder = self._coder(header.batch)
+                try:
+                    images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
+                except UserError:  # what another machine wrote may lead to predictions that are not finite
+                    yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
+                    continue
+                if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels:
+                    yield images[: batch.last - batch.first]
+                else:
+                    yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
+
+    def _coder(self, batch_size):
+        with self._lock:  # threads that need the same coder share it
+            return self._coders(batch_size)
+
+    def _check(self, header):
+        """Raises UserError if a file is of another network or checkpoint."""
+        ours = _description(self._network)
+        for name in sorted({*ours, *header.network}):
+            if header.network.get(name) != ours.get(name):
+                theirs, own = (rounding.in_words(of.get(name)) for of in (header.network, ours))
+                called = "number of classes" if name == "nr_labels" else rounding.in_words(name)
+                raise UserError(
+                    f"the file is of another network: its {called} is {theirs}, not {own}; use the "
+                    "checkpoint that it was written with"
+                )
+        if header.weights != _checksum(self._network.weights):
+            raise UserError(
+                "the file is of another checkpoint: the network is the same, but its parameters differ; use the "
+                "checkpoint that the file was written with, averaged or raw as it was then"
+            )
+        nr_labels = self._network.description.nr_labels
+        if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):
+            raise UserError("the file is damaged: it has no valid class for each image; get it anew")
+
+    def _batches(self, header):
+        weights = _weights(self._network)
+        nr_labels, sizes = self._network.description.nr_labels, header.sizes()
+        for first in range(0, header.images, header.batch):
+            last = min(first + header.batch, header.images)
+            h = None
+            if nr_labels is not None:
+                h = tf.one_hot(_filled(np.array(header.labels[first:last]), header.batch), nr_labels)
+            of_batch = np.array(list(itertools.islice(sizes, last - first)))
+            yield _Batch(first, last, _filled(of_batch, header.batch), h, weights)
+
+    def _bar(self, header, title, passes, verbose):
+        """A progress bar that counts rows of batches."""
+        sizes = header.sizes()
+        rows = 0
+        while of_batch := list(itertools.islice(sizes, header.batch)):
+            rows += max(height for height, _ in of_batch)
+        return progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
+
+
+def default_batch_size(images: int) -> int:
+    """The number of images in a batch: for many images a large one, which takes less time for each of them."""
+    return 8 if images <= 16 else 32
+
+
+class _Batch(NamedTuple):
+    """A batch: its first image and the one after its last, the images' sizes [B, 2], labels [B, L], and the weights."""
+
+    first: int
+    last: int
+    sizes: np.ndarray
+    h: tf.Tensor | None
+    weights: Weights
+
+
+def _numbers(batch):
+    """The images of a batch in words."""
+    one = batch.last == batch.first + 1
+    return f"image {batch.last}" if one else f"images {batch.first + 1} to {batch.last}"
+
+
+def _filled(values, number):
+    """Adds zeros until there are so many values: images of no size, which cost nothing."""
+    return np.concatenate([values, np.zeros([number - len(values), *values.shape[1:]], values.dtype)])
+
+
+def _coded_pixels(images, sizes):
+    """The values of the pixels that are coded, uint8 [n]."""
+    return np.concatenate(
+        [image[:rows, :columns].ravel() for image, (rows, columns) in zip(images, sizes, strict=True)]
+    )
+
+
+def _description(network):
+    """What decides a network's predictions besides its parameters."""
+    fields = dataclasses.asdict(network.description) | {"image_shape": list(network.description.image_shape)}
+    return {name: value for name, value in fields.items() if name not in ("class_names", "dropout_p")}
+
+
+def _weights(network):
+    """The network's weights as from weights.fold, normalised in float64 by operations that IEEE 754 defines.
+
+    TensorFlow takes the inverse of a norm by an approximation that differs between processors.
+    """
+    weights = fold(network, network.weights)
+    for layer, of_layer in weights.items():
+        if isinstance(layer, WeightNormalised):
+            v, g = layer.V.numpy().astype(np.float64), layer.g.numpy()
+            norm = np.sqrt(np.maximum(np.square(v).sum(layer.axes, keepdims=True), 1e-12))
+            weights[layer] = of_layer._replace(w=tf.constant(np.float32(g.reshape(norm.shape) / norm * v)))
+    return weights
+
+
+def _checksum(variables):
+    digest = hashlib.blake2b(digest_size=16)
+    for variable in variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _reason(there):
+    """Why the pixels of an undamaged stream are wrong."""
+    difference = rounding.difference(there, rounding.description())
+    if not difference:
+        return (
+            "sums are rounded differently here than where the file was written, though nothing that it records "
+            "differs: decompress the file on the machine that wrote it, or compress the pictures again with "
+            f"{_PORTABLE}"
+        )
+    return (
+        f"sums are rounded differently here than where the file was written ({difference}): decompress the file with "
+        "the same processor, versions and variables as there; if only the processor differs, compress the pictures "
+        f"again with {_PORTABLE}"
+    )

@@ -1,0 +1,171 @@
+"""A batch of images as one stream, with the probabilities that a network predicts.
+
+The stream has the pixels in raster order; for each pixel first the R values of all images, then G, then B. Encoder and
+decoder must compute the same probabilities, bit by bit. So both run the same compiled function; a flag tells it where a
+pixel's values come from.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+
+from pixel_snail import progress, sampling
+from pixel_snail.backend import tf
+from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
+from pixel_snail.errors import UserError
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.network import Network
+from pixel_snail.weights import Weights
+
+_LEVELS = (np.arange(256, dtype=np.float32) - 127.5) / 127.5
+"""The 8-bit values in [-1, 1]."""
+
+
+class _Row(NamedTuple):
+    """The inputs of a row: the values to encode, int32 [B, W, 3], and which pixels are inside their image, [B, W]."""
+
+    values: tf.Tensor
+    is_inside: tf.Tensor
+
+
+class _Carried(NamedTuple):
+    """What goes from pixel to pixel: the decoder's state, whether it is used, and the values of the pixel before."""
+
+    decoder: Decoder
+    decodes: tf.Tensor
+    before: tf.Tensor
+
+
+class ImageCoder:
+    """Encodes and decodes batches of images with a causal network.
+
+    Args:
+        network: the network.
+        batch: B, the number of images in a batch. Both sides must use the same: another one rounds differently.
+        jit: see sampling.RowByRow.
+
+    Raises:
+        Shortage: a batch needs more memory than the machine has.
+    """
+
+    def __init__(self, network: Network, batch: int, jit: bool = True):
+        sampling.check_memory(network, batch)
+        self.batch = batch
+        self.height, self.width, _ = network.description.image_shape
+        # The values, the bounds of their intervals, and whether the prediction was finite.
+        self._pixels = sampling.RowByRow(network, batch, _choose, [tf.int32, tf.int32, tf.bool], jit)
+
+    def encode(
+        self,
+        weights: Weights,
+        images: np.ndarray,
+        sizes: np.ndarray | None = None,
+        h: tf.Tensor | None = None,
+        bar: tqdm.tqdm | None = None,
+    ) -> bytes:
+        """Images as a stream.
+
+        Args:
+            weights: weights.fold's.
+            images: uint8 [B, H, W, 3].
+            sizes: the rows and columns of each image that are coded, from the upper left, integers [B, 2]; by default
+                all. The others cost nothing.
+            h: labels [B, L], of a conditional network.
+            bar: a progress bar, which counts the rows.
+
+        Raises:
+            UserError: a prediction is not finite.
+        """
+        encoder = Encoder()
+
+        def write(is_inside, bounds):
+            # [B, W, 3, 2] -> [W, 3, B, 2]
+            coded = np.moveaxis(bounds, 0, 2)[np.broadcast_to(is_inside.T[:, None], [self.width, 3, self.batch])]
+            encoder.write(coded[:, 0], coded[:, 1])
+
+        self._run(weights, images.astype(np.int32), sizes, h, None, write, bar)
+        return encoder.words().astype("<u4").tobytes()
+
+    def decode(
+        self,
+        weights: Weights,
+        stream: bytes,
+        sizes: np.ndarray | None = None,
+        h: tf.Tensor | None = None,
+        bar: tqdm.tqdm | None = None,
+    ) -> np.ndarray:
+        """The images of a stream, uint8 [B, H, W, 3]; pixels that are not coded are black.
+
+        If the stream is damaged, or a machine that computes otherwise has written it, some other images. Arguments and
+        errors as in `encode`.
+        """
+        whole = stream + bytes(-len(stream) % 4)
+        words = np.frombuffer(whole, "<u4").astype(np.uint32)
+        values = np.zeros([self.batch, self.height, self.width, 3], np.int32)
+        decoded = self._run(weights, values, sizes, h, words, lambda *_: None, bar)
+        return decoded.astype(np.uint8)
+
+    def _run(self, weights, values, sizes, h, words, write, bar):
+        """Goes through the images' pixels, and returns the values [B, H, W, 3]; encodes if `words` is None."""
+        sizes = np.full([self.batch, 2], [self.height, self.width]) if sizes is None else np.asarray(sizes)
+        result = np.zeros(values.shape, np.int32)
+        most = 3 * self.width * self.batch  # words that a row takes
+        decodes, words = words is not None, np.zeros(0, np.uint32) if words is None else words
+        decoder, at = Decoder.begin(_part(words, 0, 2)), 0
+        bar = progress.bar(disable=True) if bar is None else bar
+        with self._pixels.images(weights, h):
+            for y in range(sizes[:, 0].max()):
+                is_inside = (y < sizes[:, :1]) & (np.arange(self.width) < sizes[:, 1:])
+                at += int(decoder.position)
+                decoder = decoder._replace(words=_part(words, at, most), position=0)
+                carried = _Carried(decoder, decodes, np.zeros([self.batch, 3], np.int32))
+                row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
+                with progress.step_of(bar):
+                    _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
+                if not is_finite.numpy().all():
+                    raise UserError(
+                        "predictions are not finite: the checkpoint's parameters are damaged or untrained; use another"
+                    )
+                decoder = carried.decoder
+                result[:, y] = np.where(is_inside[..., None], result_row.numpy(), 0)
+                write(is_inside, bounds.numpy())
+        return result
+
+
+def _part(words, first, number):
+    """`number` words, the first of which is words[first]. Past the end there are zeros, as for constriction."""
+    part = words[first : first + number]
+    return np.concatenate([part, np.zeros(number - len(part), np.uint32)])
+
+
+def _choose(outputs_of, here, carried):
+    """Chooses a pixel for sampling.RowByRow: the one in the row's inputs, or the one that the stream has."""
+    decoder, decodes, before = carried
+    known, values, bounds, log_likelihood = tf.zeros([before.shape[0], 0]), [], [], 0.0
+
+    def know_next(outputs):
+        """The channels in [-1, 1] that are known once the next one is coded."""
+        nonlocal decoder, known, log_likelihood
+        channel = len(values)
+        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
+        # The channels share the component: those that made the known channels likely are likelier now.
+        below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
+        cumulative = cumulative_frequencies(below)
+        value, decoder = decoder.read(cumulative, here.is_inside)
+        value = tf.where(decodes, value, here.values[:, channel])
+        # Outside, the values of the pixel on the left go on.
+        value = tf.where(here.is_inside, value, before[:, channel])
+        values.append(value)
+        bounds.append(tf.gather(cumulative, tf.stack([value, value + 1], -1), batch_dims=1))
+        x = tf.gather(_LEVELS, value)[:, None]
+        known = tf.concat([known, x], -1)
+        log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale)
+        return known
+
+    outputs = outputs_of(drawn=lambda *outputs: know_next(outputs))
+    for _ in range(3 - len(values)):
+        know_next(outputs)
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(o), -1) for o in tf.nest.flatten(outputs)], 0)
+    values = tf.stack(values, -1)
+    return known, [values, tf.stack(bounds, 1), is_finite], _Carried(decoder, decodes, values)

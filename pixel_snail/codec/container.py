@@ -1,0 +1,245 @@
+"""The file format of compressed images: a header, then groups of images, each a stream of its own.
+
+    8 bytes     SIGNATURE
+    4 bytes     n
+    4 bytes     the CRC-32 of the next n bytes
+    n bytes     4 bytes: m; m bytes: a JSON object, compressed by zlib; and for each group 16 bytes: the size and the
+                CRC-32 of its stream, and 8 bytes of a checksum of its pixels
+    the rest    the streams of the groups, one after the other
+
+Numbers are little-endian. Everything is checked before it is used, and no more memory is taken than there are bytes to
+fill it, but for the JSON object, of 16 MB at most. Nothing here needs TensorFlow.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pixel_snail.errors import UserError, counted, first_line, is_whole
+
+SIGNATURE = b"\x89SNAIL\r\n"
+VERSION = 1
+_START = struct.Struct("<8sII")
+_GROUP = struct.Struct("<II8s")
+_MOST_HEADER = 2**24
+"""The largest JSON object in bytes, before compression. It has each picture's name and size, and each image's label."""
+MOST_IN_A_GROUP = 256
+"""The largest batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture that was cut into images of the network's size, row by row from the upper left.
+
+    Args:
+        name: its file's, without a folder.
+        height, width: its size in pixels.
+    """
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the groups of a file are.
+
+    Args:
+        network: the network's description, without the names of classes.
+        weights: a checksum of its parameters.
+        machine: what computed the file, as rounding.description gives it.
+        images: N.
+        batch: the number of images in a group; the last group may have fewer.
+        labels: integers [N], of a conditional network.
+        pictures: the pictures that the images are cut from; None: each image is whole.
+        checkpoint: where the parameters were, and whether they are the averages: (prefix, averaged), if known.
+    """
+
+    network: dict[str, object]
+    weights: str
+    machine: dict[str, object]
+    images: int
+    batch: int
+    labels: list[int] | None = None
+    pictures: list[Picture] | None = None
+    checkpoint: tuple[str, bool] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        return tuple(self.network["image_shape"])
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """How many rows and columns of each image are coded."""
+        height, width, _ = self.image_shape
+        if self.pictures is None:
+            yield from itertools.repeat((height, width), self.images)
+        for picture in self.pictures or ():
+            yield from (tile[2:] for tile in tiles_of(picture.height, picture.width, height, width))
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A group of a file.
+
+    Args:
+        stream: its bytes; None if they are damaged or cut off.
+        pixels: the checksum of its images.
+    """
+
+    stream: bytes | None
+    pixels: bytes
+
+
+def tiles_of(rows: int, columns: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """The tiles of height x width pixels that cover a picture: (top, left, rows, columns) of each.
+
+    Those at the right and the lower edge have fewer rows or columns.
+    """
+    # itertools.product would first make tuples, as long as the header claims.
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            yield top, left, min(rows - top, height), min(columns - left, width)
+
+
+def checksum(pixels: np.ndarray) -> bytes:
+    """Eight bytes that two different arrays of 8-bit values practically never share."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
+
+
+def check(header: Header) -> None:
+    """Raises UserError, before any work is done, if a file with this header could not be written or read back."""
+    _header(zlib.compress(_json(header)))
+
+
+def write(header: Header, groups: Sequence[Group]) -> bytes:
+    """A file of a header and groups.
+
+    Raises:
+        UserError: there is too much for one header.
+    """
+    text = _json(header)
+    table = b"".join(_GROUP.pack(len(group.stream), zlib.crc32(group.stream), group.pixels) for group in groups)
+    told = zlib.compress(text, 9)
+    packed = struct.pack("<I", len(told)) + told + table
+    start = _START.pack(SIGNATURE, len(packed), zlib.crc32(packed))
+    return b"".join([start, packed, *(group.stream for group in groups)])
+
+
+def _json(header):
+    fields = {name: value for name, value in dataclasses.asdict(header).items() if value is not None}
+    if header.pictures is not None:
+        fields["pictures"] = [dataclasses.astuple(picture) for picture in header.pictures]
+    # int: of NumPy's integers.
+    text = json.dumps({"version": VERSION, **fields}, default=int, separators=(",", ":")).encode()
+    if len(text) > _MOST_HEADER:
+        raise UserError("too many images or pictures for one file: compress them into several")
+    return text
+
+
+def read(file: bytes) -> tuple[Header, list[Group]]:
+    """The header and the groups of a file.
+
+    Raises:
+        UserError: it is not such a file, its header is damaged, or it is of a later version. Damage in a group only
+            makes its stream None.
+    """
+    if file[: len(SIGNATURE)] != SIGNATURE:
+        raise UserError("not a compressed file: give one that compress or eval.py --compress wrote")
+    if len(file) < _START.size:
+        raise UserError("cut off before its header: get the whole file")
+    _, size, crc = _START.unpack_from(file)
+    packed = file[_START.size : _START.size + size]
+    if len(packed) < max(size, 4):
+        raise UserError("cut off in its header: get the whole file")
+    if zlib.crc32(packed) != crc:
+        raise UserError("damaged: the checksum of its header is wrong; get the file anew")
+    (told,) = struct.unpack_from("<I", packed)
+    header = _header(packed[4 : 4 + told])
+    table = packed[4 + told :]
+    number = -(-header.images // header.batch)
+    if len(table) != number * _GROUP.size:
+        images = counted(header.images, "image")
+        raise UserError(
+            f"damaged: its list of groups does not fit {images} in groups of {header.batch}; get the file anew"
+        )
+    groups, at = [], _START.size + size
+    for size, crc, pixels in _GROUP.iter_unpack(table):
+        stream = file[at : at + size]
+        at += size
+        groups.append(Group(stream if len(stream) == size and zlib.crc32(stream) == crc else None, pixels))
+    return header, groups
+
+
+def _header(packed):
+    try:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(packed, _MOST_HEADER + 1)
+        if not unpacker.eof or len(text) > _MOST_HEADER:
+            raise ValueError("it is cut off or far too large")
+        fields = json.loads(text)
+        _require(type(fields) is dict, "it is no JSON object")
+        version = fields.pop("version", None)
+        if is_whole(version, least=VERSION + 1):
+            raise UserError(
+                f"of format version {version}, which a later version of this program wrote: update the program"
+            )
+        _require(version == VERSION, "it has no version")
+        return _checked(fields)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError, zlib.error) as error:
+        raise UserError(f"not a file that this program wrote: of its header, {first_line(error)}") from error
+
+
+def _checked(fields):
+    """The header of a JSON object that anybody may have made."""
+    header = Header(**fields)
+    _require(type(header.network) is dict, "network is no object")
+    for name in ("model", "resnet_nonlinearity"):
+        _require(type(header.network[name]) is str, f"{name} is no name")
+    settings = [header.network[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")]
+    _require(_are_whole(settings, least=1), "nr_resnet, nr_filters and nr_logistic_mix must be whole and above 0")
+    shape = header.network["image_shape"]
+    _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
+    _require(type(header.weights) is str and type(header.machine) is dict, "weights is no text or machine no object")
+    _require(is_whole(header.images, least=0), "images is no number")
+    _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")
+    if header.labels is not None:
+        _require(_are_whole(header.labels) and len(header.labels) == header.images, "labels are not of the images")
+    if header.checkpoint is not None:
+        prefix, averaged = header.checkpoint
+        _require(type(prefix) is str and type(averaged) is bool, "checkpoint is not a path and true or false")
+    if header.pictures is None:
+        return header
+    pictures = [Picture(*picture) for picture in header.pictures]
+    for picture in pictures:
+        _require(_is_file_name(picture.name), f"{picture.name!r} is not the name of a file")
+        _require(_are_whole([picture.height, picture.width], least=1), "a picture has no size")
+    tiles = sum(-(-picture.height // shape[0]) * -(-picture.width // shape[1]) for picture in pictures)
+    _require(tiles == header.images, "pictures are of another number of images")
+    return dataclasses.replace(header, pictures=pictures)
+
+
+def _is_file_name(name):
+    """Whether a name stands for a file in the folder where it is looked for, and nowhere else."""
+    if type(name) is not str or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
+        return False
+    return len(os.fsencode(name)) <= 255
+
+
+def _are_whole(values, least=0):
+    return type(values) is list and all(is_whole(value, least) for value in values)
+
+
+def _require(holds, otherwise):
+    if not holds:
+        raise ValueError(otherwise)

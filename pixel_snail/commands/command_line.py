@@ -1,0 +1,273 @@
+"""The command line that train.py and eval.py share, with the original's flags and their abbreviations."""
+
+import argparse
+import contextlib
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+from absl.flags import argparse_flags
+
+from pixel_snail import settings
+from pixel_snail.commands import streams
+from pixel_snail.errors import UserError, options_named_as_flags
+from pixel_snail.storage import paths
+from pixel_snail.storage.pictures import MAX_PIXELS
+
+# An abbreviation of these means the same flag as in the original, even where it also fits a flag added since.
+_ORIGINAL = """
+    --help --data_dir --save_dir --data_set --save_interval --load_params --model --nr_resnet --nr_filters
+    --nr_logistic_mix --resnet_nonlinearity --class_conditional --learning_rate --lr_decay --batch_size
+    --init_batch_size --dropout_p --max_epochs --nr_gpu --polyak_decay --seed
+""".split()
+
+
+class _Help(argparse.HelpFormatter):
+    """Adds the default of each flag that has one."""
+
+    def _get_help_string(self, action):
+        is_plain = action.default in (None, False, argparse.SUPPRESS)
+        return action.help if is_plain else f"{action.help or ''} (default: %(default)s)".strip()
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """An argument parser that reports a mistake in one line and exits with code 2."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=_Help, **settings)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        flags, unknown = self.parse_known_args([_completed(argument) for argument in args], namespace)
+        if unknown:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown[0].partition('=')[0], known)}"
+            )
+        return flags
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {UserError(message)}\n")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the known name that is nearest to it, if one is near."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _completed(argument):
+    name, equals, value = argument.partition("=")
+    meant = [flag for flag in _ORIGINAL if flag.startswith(name)] if name.startswith("--") and name != "--" else []
+    return meant[0] + equals + value if len(meant) == 1 else argument
+
+
+DATA_DEFAULTS = {
+    "data_dir": "./data",
+    "data_set": "cifar",
+    "image_size": None,
+    "downsample": False,
+    "skip_bad": False,
+    "max_megapixels": MAX_PIXELS // 10**6,
+    "test_folder": None,
+    "cache_dir": None,
+}
+"""The flags that decide the data set, and their defaults."""
+
+
+def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = True) -> None:
+    """Adds the flags of DATA_DEFAULTS.
+
+    Args:
+        data_sets: the names that --data_set takes.
+        defaults: whether a flag that is not given gets its default; otherwise it gets None.
+    """
+    default = DATA_DEFAULTS if defaults else dict.fromkeys(DATA_DEFAULTS)
+    add = parser.add_argument
+    add("-i", "--data_dir", type=path, default=default["data_dir"], help="where the data sets lie")
+    add(
+        "-d",
+        "--data_set",
+        type=_known("data set", data_sets),
+        default=default["data_set"],
+        help=_names(data_sets),
+    )
+    add("--image_size", type=positive_int, help="side of the images of folder and imagenet_resized; without it, 32")
+    add(
+        "--downsample",
+        action="store_true",
+        default=default["downsample"],
+        help="with --data_set=folder: make pictures smaller before they are cropped",
+    )
+    add(
+        "--skip_bad",
+        action="store_true",
+        default=default["skip_bad"],
+        help="with --data_set=folder: leave out pictures that can't be used, and name them",
+    )
+    add(
+        "--max_megapixels",
+        type=positive_int,
+        default=default["max_megapixels"],
+        help="with --data_set=folder, and with eval.py --complete: the largest picture that can be used",
+    )
+    add(
+        "--test_folder",
+        help="with --data_set=folder: the test folder beside train; without it: test, val, valid or validation; for "
+        "eval.py, . takes all pictures",
+    )
+    add(
+        "--cache_dir",
+        type=path,
+        help="where converted pictures go, with --data_set=folder and ImageNet; without it, .pixel_snail in --data_dir",
+    )
+
+
+MODEL_DEFAULTS = settings.NETWORK_DEFAULTS | {"class_conditional": False}
+"""The flags that decide the network, and their defaults."""
+
+
+def add_model_flags(parser: Parser, defaults: bool = True) -> None:
+    """Adds the flags of MODEL_DEFAULTS; `defaults` as in add_data_flags."""
+    add_network_flags(parser, defaults)
+    parser.add_argument(
+        "-c",
+        "--class_conditional",
+        action="store_true",
+        default=MODEL_DEFAULTS["class_conditional"] if defaults else None,
+        help="condition on the images' labels",
+    )
+
+
+def add_network_flags(parser: Parser, defaults: bool = True) -> None:
+    """Adds the flags of settings.NETWORK_DEFAULTS; `defaults` as in add_data_flags."""
+    default = settings.NETWORK_DEFAULTS if defaults else dict.fromkeys(settings.NETWORK_DEFAULTS)
+    add = parser.add_argument
+    add("--model", type=_known("model", settings.MODELS), default=default["model"], help=_names(settings.MODELS))
+    add("-q", "--nr_resnet", type=positive_int, default=default["nr_resnet"], help="residual steps in each block")
+    add("-n", "--nr_filters", type=positive_int, default=default["nr_filters"], help="channels of the feature maps")
+    add("-m", "--nr_logistic_mix", type=positive_int, default=default["nr_logistic_mix"], help="mixture components")
+    add(
+        "-z",
+        "--resnet_nonlinearity",
+        type=_known("resnet_nonlinearity", settings.NONLINEARITIES),
+        default=default["resnet_nonlinearity"],
+        help=_names(settings.NONLINEARITIES),
+    )
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Adds the other flags that train.py and eval.py share: of the replicas, batches and seed."""
+    parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images of each replica in each step")
+    parser.add_argument(
+        "-g", "--nr_gpu", type=positive_int, help="replicas; without it, all GPUs, or one logical CPU device"
+    )
+    parser.add_argument(
+        "--sample_batch", type=positive_int, default=32, help="images drawn at a time on a GPU; on a CPU, 8"
+    )
+    parser.add_argument(
+        "-s", "--seed", type=seed, default=42, help="of initial parameters, order of the images, dropout and samples"
+    )
+
+
+def add_step_flags(parser: Parser) -> None:
+    """Adds the flags that make a training step faster or save memory. Only --bfloat16 changes the results."""
+    add = parser.add_argument
+    add("--bfloat16", action="store_true", help="compute the network in bfloat16; what is learned stays in float32")
+    add(
+        "--recompute",
+        action="store_true",
+        help="keep only activations between blocks, compute the others again: less memory",
+    )
+    add(
+        "--grad_accum",
+        type=positive_int,
+        default=1,
+        help="divide each replica's batch into this many parts: less memory",
+    )
+
+
+def is_possible(name: str, value: object) -> bool:
+    """Whether a flag in DATA_DEFAULTS or MODEL_DEFAULTS can have this value."""
+    registries = {"model": settings.MODELS, "resnet_nonlinearity": settings.NONLINEARITIES}
+    default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
+    if name in registries:
+        return isinstance(value, str) and value in registries[name]
+    if value is None:
+        return default is None
+    kind = {"image_size": int, "test_folder": str, "cache_dir": str}.get(name, type(default))
+    return type(value) is kind and (kind is not int or value > 0)
+
+
+def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    """The argparse type of a flag: a number of type `kind` for which is_valid holds; `what` describes it in words."""
+
+    def parsed(text):
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if is_valid(number):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return parsed
+
+
+positive_int = _number(int, lambda n: n > 0, "a whole number above 0")
+non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or more")
+seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1")
+positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
+non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
+probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
+
+
+def path(text: str) -> str:
+    """The argparse type of a path; see paths.expanded."""
+    try:
+        return paths.expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run(
+    parse_flags: Callable[[Sequence[str] | None], argparse.Namespace],
+    work: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C.
+
+    Args:
+        parse_flags: a command's function of argv. It exits with 2 for a mistake.
+        work: what the command does with its flags.
+        argv: the arguments, by default the program's.
+    """
+    streams.prepare()
+    try:
+        flags = parse_flags(argv)
+        with options_named_as_flags():
+            work(flags)
+    except UserError as error:
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _known(kind, known):
+    def name(text):
+        if text not in known:
+            raise argparse.ArgumentTypeError(
+                f"unknown {kind} {text!r}; known: {_names(known)}{did_you_mean(text, known)}"
+            )
+        return text
+
+    return name
+
+
+def _names(known):
+    return ", ".join(sorted(known))

@@ -1,0 +1,197 @@
+"""What eval.py draws: samples, by class if the network is conditional, and completions of images."""
+
+import argparse
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from pixel_snail import distribution
+from pixel_snail.distribution import Distribution
+from pixel_snail.errors import UserError, counted
+from pixel_snail.reports import plotting
+from pixel_snail.storage import paths, pictures
+
+COMPLETIONS = 4
+"""How many completions each image gets, unless --nr_samples says."""
+
+
+def what_to_draw(
+    flags: argparse.Namespace,
+    image_shape: tuple[int, int, int],
+    nr_labels: int | None,
+    class_names: Sequence[str] | None,
+) -> Callable[[Distribution], str] | None:
+    """A function of the distribution that draws what the flags ask for and returns, in words, what it drew and where.
+
+    Args:
+        flags: eval.py's.
+        image_shape: (H, W, 3).
+        nr_labels, class_names: see Distribution.
+
+    Returns:
+        None, if the flags ask for nothing.
+
+    Raises:
+        UserError: the flags contradict each other or the network, or the images to complete can't be read.
+    """
+    settings = {"seed": flags.seed, "temperature": flags.temperature, "batch_on_gpu": flags.sample_batch}
+    chosen = class_numbers(flags.classes, nr_labels, class_names)
+    if flags.complete:
+        max_pixels = flags.max_megapixels * 10**6
+        truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels)
+        if what_was_done:
+            print(f"{flags.complete}: {what_was_done}", flush=True)
+        keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
+        classes = classes_of_images(chosen, len(truth), nr_labels)
+        each = flags.nr_samples or COMPLETIONS
+        of_images = f"each of {len(truth):,} images" if len(truth) > 1 else "1 image"
+
+        def complete(model):
+            labels = None if classes is None else np.repeat(classes, each)
+            given = np.repeat(truth, each, 0)
+            images = model.draw(len(given), labels, given=given, keep_rows=keep_rows, **settings)
+            path = plotting.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set)
+            return f"completions: {each} of {of_images}: {path}"
+
+        return complete
+
+    classes = classes_to_draw(chosen, flags.nr_samples, nr_labels)
+    number = flags.nr_samples if classes is None else len(classes)
+    kinds = 0 if classes is None else len(set(classes.tolist()))
+    of_each = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
+
+    def sample(model):
+        images = model.draw(number, classes, **settings)
+        path = plotting.save_samples(images, flags.save_dir, flags.data_set, classes, class_names)
+        return f"samples: {counted(number, 'image')}{of_each}: {path}"
+
+    return sample if flags.nr_samples else None
+
+
+def images_to_complete(
+    path: str, image_shape: tuple[int, int, int], resize: bool = False, max_pixels: int = pictures.MAX_PIXELS
+) -> tuple[np.ndarray, str]:
+    """The images in a file, [N, H, W, 3] in [-1, 1], and what was done to the picture, in words; "" for nothing.
+
+    Args:
+        path: a PNG, JPEG or WebP picture, or an .npy array [N, H, W, 3] or [H, W, 3], of 8-bit values or, as samples
+            are saved, in [-1, 1].
+        image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images. Another larger
+            picture is cropped to its middle.
+        resize: whether a picture is one image in any case: it is resized until it just covers H x W, then cropped.
+        max_pixels: see pictures.read_picture.
+
+    Raises:
+        UserError: it can't be read, its images are of another size, or it can't be told what its values mean.
+    """
+    source = paths.readable_again(path)
+    if not _is_array(source):
+        return _picture_to_complete(source, path, image_shape, resize, max_pixels)
+    images = pictures.read_npy(source, path)
+    if images.ndim == 3:
+        images = images[None]
+    if images.shape[1:] != tuple(image_shape) or not len(images):
+        raise UserError(f"{path} is an array {images.shape}, not of images {tuple(image_shape)}")
+    if images.dtype == np.uint8:
+        return pictures.from_8_bits(images), ""
+    if images.dtype.kind != "f" or not np.abs(images).max() <= 1:
+        raise UserError(f"{path} has {images.dtype} values that are neither 8-bit nor in [-1, 1]")
+    if images.min() >= 0:
+        raise UserError(
+            f"{path} has values from {images.min():.3g} to {images.max():.3g}: it can't be told whether black is 0 or "
+            "-1; save 8-bit values, such as np.uint8(np.round(255 * images)) if black is 0"
+        )
+    return images.astype(np.float32), ""
+
+
+def _is_array(source):
+    if isinstance(source, Path):
+        return source.suffix == ".npy"
+    return source.getvalue().startswith(b"\x93NUMPY")  # a pipe has no suffix
+
+
+def _picture_to_complete(source, path, image_shape, resize, max_pixels):
+    height, width, _ = image_shape
+    picture = pictures.read_picture(source, path, max_pixels)
+    rows, columns, _ = picture.shape
+    done = []
+    if resize and (rows, columns) != (height, width):
+        factor = max(height / rows, width / columns)
+        size = max(width, round(columns * factor)), max(height, round(rows * factor))
+        if size != (columns, rows):
+            picture = np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.LANCZOS))
+            done.append(f"resized from {columns} x {rows} to {size[0]} x {size[1]} pixels")
+        columns, rows = size
+    elif rows % height == 0 and columns % width == 0:
+        if (rows, columns) != (height, width):
+            grid = f"{columns // width} x {rows // height} images of {width} x {height} pixels"
+            done.append(f"cut into a grid of {grid}; --resize takes the picture as one image")
+        tiles = picture.reshape(-1, height, columns // width, width, 3).swapaxes(1, 2)
+        return pictures.from_8_bits(tiles.reshape(-1, *image_shape)), "".join(done)
+    elif rows < height or columns < width:
+        raise UserError(
+            f"{path} has {columns} x {rows} pixels, but the network's images have {width} x {height}: --resize "
+            "enlarges it"
+        )
+    if (rows, columns) != (height, width):
+        done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return pictures.from_8_bits(picture[None, top : top + height, left : left + width]), ", then ".join(done)
+
+
+def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
+    """The labels of --classes, which are given by their numbers or names; None if it is not given.
+
+    Args:
+        nr_labels: L; None: the network is not conditional.
+        names: of the L classes, if they have names.
+
+    Raises:
+        UserError: there is no such class, or the network is not conditional.
+    """
+    if classes is None:
+        return None
+    if nr_labels is None:
+        raise UserError("--classes is for class-conditional networks, and this one is not: leave it out")
+    # Names in one of Unicode's forms: keyboards and systems write "é" in different ones.
+    classes, forms = ([unicodedata.normalize("NFC", name) for name in some] for some in (classes, names or ()))
+    known = {str(number): number for number in range(nr_labels)} | {name: i for i, name in enumerate(forms)}
+    for name in classes:
+        if name not in known:
+            of_names = f"; the classes are {', '.join(names)}" if names else ""
+            raise UserError(f"--classes: there is no class {name}, the last is {nr_labels - 1}{of_names}")
+    return [known[name] for name in classes]
+
+
+def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | None) -> np.ndarray | None:
+    """The class of each sample, the same number of each; None if the network is not conditional.
+
+    Args:
+        classes: the classes to draw; by default all.
+        number: the least number of samples; it is rounded up so that all classes have as many.
+        nr_labels: L; None: the network is not conditional.
+    """
+    if nr_labels is None:
+        return None
+    classes = list(range(nr_labels)) if classes is None else classes
+    return np.repeat(classes, -(-number // len(classes)))
+
+
+def classes_of_images(classes: list[int] | None, images: int, nr_labels: int | None) -> np.ndarray | None:
+    """The class of each image to complete or compress: `classes` has one for all images or one for each.
+
+    Raises:
+        UserError: it has another number of classes.
+    """
+    if nr_labels is None:
+        return None
+    if not classes or len(classes) not in (1, images):
+        wanted = "one class for all images, or one for each" if images > 1 else "the image's class"
+        if not classes:
+            raise UserError(f"the network is class-conditional: name {wanted} with --classes")
+        named = counted(len(classes), "class", "classes")
+        raise UserError(f"--classes names {named} for {counted(images, 'image')}: name {wanted}")
+    return np.resize(classes, images)

@@ -1,0 +1,210 @@
+"""What eval.py does: bits/dim of a checkpoint over a whole test set, and images drawn from it."""
+
+import argparse
+import json
+import math
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from pixel_snail import distribution, progress
+from pixel_snail.codec import container
+from pixel_snail.commands import drawing, streams
+from pixel_snail.dataset import DataSet
+from pixel_snail.distribution import Distribution
+from pixel_snail.errors import UserError, counted
+from pixel_snail.model import check_side, leak_warning, leaking
+from pixel_snail.parallel import memory, replicas
+from pixel_snail.parallel.cluster import cluster_from_environment
+from pixel_snail.reports import comparisons, plotting, table
+from pixel_snail.runs import average, earlier_runs, search
+from pixel_snail.settings import NETWORK_DEFAULTS
+from pixel_snail.storage import files
+
+_SHOWN = 8
+"""How many of the easiest and of the hardest images a picture shows."""
+
+_IMAGE_SIZE = 32
+"""The side of drawn images if neither the checkpoint nor --image_size gives it."""
+
+
+def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
+    """Does what eval.py's flags say.
+
+    Args:
+        load_data: loads the data set that the flags name.
+
+    Raises:
+        UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
+    """
+    cluster = cluster_from_environment()
+    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
+        _evaluate(flags, load_data, cluster)
+
+
+def _evaluate(flags, load_data, cluster):
+    if cluster.is_chief:
+        for path in (flags.json, flags.compress):
+            if path:
+                files.check_file_writable(path)
+        if flags.compress and files.is_stream(flags.compress):
+            raise UserError(
+                f"--compress={flags.compress} is a pipe or a device, which can't be read back: name an ordinary file"
+            )
+        if flags.save_dir:
+            files.check_writable(flags.save_dir)
+    opened = search.find(flags.load_params)
+    earlier_runs.fill_in_flags(flags, opened)
+    if cluster.is_chief:
+        print(f"checkpoint: {search.summary(opened, flags.load_params)}", flush=True)
+    if flags.model in leaking:
+        if drawn := [f"--{name}" for name in ("nr_samples", "complete") if getattr(flags, name)]:
+            raise UserError(f"{leak_warning(flags.model)}, and it can't sample: drop {' and '.join(drawn)}")
+        if flags.compress:
+            raise UserError(f"{leak_warning(flags.model)}, and it can't compress: drop --compress")
+        if cluster.is_chief:
+            print(leak_warning(flags.model))
+    if flags.image_size:
+        check_side(flags.model, flags.image_size)  # before pictures are converted to it
+    strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
+    cluster.check_flags(flags)
+    told = replicas.described(strategy, cluster)
+    if cluster.is_chief:
+        print(told, flush=True)
+    data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
+    for note in data_set.notes if data_set and cluster.is_chief else ():
+        print(note, flush=True)
+    image_shape, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
+    # Mistakes in the flags of drawing are reported before anything is computed.
+    draw = drawing.what_to_draw(flags, image_shape, nr_labels, class_names) if cluster.is_chief else None
+    progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
+    model = distribution.load(
+        opened,
+        **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
+        image_shape=image_shape,
+        nr_labels=nr_labels,
+        averaged=not flags.raw,
+        strategy=strategy,
+        cluster=cluster,
+    )
+    cluster.check_agreement(data_set.sizes() if data_set else {})
+    cluster.check_same_checkpoint(model.network.weights)
+    age = None if flags.raw else average.read(opened)
+    figures = _test(flags, opened.prefix, cluster, model, data_set, age) if data_set else {}
+    if cluster.is_chief and not data_set and age and (young := age.why_young()):
+        print(f"{young}; --raw draws with the parameters themselves", flush=True)
+    if draw:
+        print(draw(model))
+    if not figures.get("read_back", True):
+        raise UserError(f"{flags.compress} does not give back every pixel: the warnings above say why")
+
+
+def _images_and_classes(flags, opened, data_set):
+    """The shape of the images; of a conditional network, the number of classes, and their names if it has any."""
+    prefix, nr_labels, told = opened.prefix, opened.nr_labels(), opened.description()
+    if flags.class_conditional != bool(nr_labels):
+        is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
+        raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")
+    names = told.class_names if told else None
+    if data_set is None:
+        side = flags.image_size or _IMAGE_SIZE
+        return told.image_shape if told and not flags.image_size else (side, side, 3), nr_labels, names
+    if nr_labels and data_set.nr_labels != nr_labels:
+        theirs = counted(nr_labels, "class", "classes")
+        ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
+        raise UserError(
+            f"the network of {prefix} is conditional on {theirs}, but the data set {flags.data_set} {ours}: evaluate "
+            "it on the data set of its training"
+        )
+    for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
+        # Earlier versions kept a name in the one of Unicode's forms in which the system stores it.
+        if unicodedata.normalize("NFC", theirs) != unicodedata.normalize("NFC", ours):
+            raise UserError(
+                f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
+                f"for example {theirs} instead of {ours}: evaluate it on the data set of its training"
+            )
+    return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
+
+
+def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
+    """Evaluates the whole test set; the chief prints and returns the figures, and writes --json and the picture."""
+    test = data_set.test
+    batches = model.nats_in_batches(test.images, test.labels, batch_size=flags.batch_size)
+    nats, extremes = _nats_and_extremes(batches)
+    if not cluster.is_chief:
+        return {}
+    figures = table.result(
+        nats,
+        data_set.image_shape,
+        data_set=flags.data_set,
+        source=data_set.source,
+        model=flags.model,
+        load_params=prefix,
+        averaged=not flags.raw,
+        age=age,
+        causal=model.is_causal,
+        class_conditional=flags.class_conditional,
+        unverified=data_set.unverified,
+        names=test.names,
+    )
+    print(table.summary(figures), flush=True)
+    if flags.compress:
+        figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
+    figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images)
+    if flags.json:
+        files.write(flags.json, lambda path: Path(path).write_text(json.dumps(figures, indent=1) + "\n"))
+    if flags.save_dir:
+        print(f"where the bits go: {_save_bit_maps(flags, test.images, figures, extremes)}")
+    print(table.table(figures), flush=True)
+    return figures
+
+
+def _compress(path, model, test, origin):
+    """Writes the test images into a compressed file and reads it again; returns what the result tells of it.
+
+    Args:
+        origin: the checkpoint, as in container.Header.
+    """
+    # Reading the file back is the verification.
+    data = model.archiver.compress(test.images, test.labels, checkpoint=origin, verify=False)
+    files.write(path, lambda path: Path(path).write_bytes(data))
+    header, groups = container.read(Path(path).read_bytes())
+    read_back = True
+    for i, images in enumerate(model.archiver.decompress(header, groups)):
+        if isinstance(images, UserError):
+            print(f"warning: {path}: {images}", file=sys.stderr, flush=True)
+            read_back = False
+        else:
+            read_back &= np.array_equal(images, test.images[i * header.batch :][: len(images)])
+    return {
+        "bytes_on_disk": len(data),
+        "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),
+        "read_back": bool(read_back),
+    }
+
+
+def _nats_and_extremes(batches):
+    """The nats of each channel of each image, [N, 3]; and, for the images with the fewest and the most nats, in that
+    order, their numbers and the nats of their values."""
+    sums, extremes = [], []
+    for nats in batches:
+        sums.append(nats.sum((1, 2), dtype=np.float64))
+        first = sum(map(len, sums)) - len(nats)
+        extremes += zip(range(first, first + len(nats)), nats, strict=True)
+        extremes.sort(key=lambda image: image[1].sum())
+        if len(extremes) > 2 * _SHOWN:
+            extremes = [*extremes[:_SHOWN], *extremes[-_SHOWN:]]
+    return np.concatenate(sums), extremes
+
+
+def _save_bit_maps(flags, images, figures, extremes):
+    path = os.path.join(flags.save_dir, f"{flags.data_set}_bits.png")
+    shown = np.stack([images[number] for number, _ in extremes])
+    maps = np.stack([nats.sum(-1) / np.log(2) for _, nats in extremes])
+    bits = figures["bits_per_dim_per_image"]
+    files.write(path, lambda path: plotting.save_bit_maps(shown, maps, bits, path))
+    return path

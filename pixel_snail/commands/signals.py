@@ -1,0 +1,76 @@
+"""The signals by which people, closing terminals and schedulers ask a run to stop."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The second of these kills the process."""
+
+WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
+as the system does with SIGXCPU. A SIGTERM after these counts as the first of ASKING."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop. Not an Exception, because TensorFlow's tracing catches many Exceptions."""
+
+
+class Signals:
+    """Within it, the first signal only sets `received`, which the run checks; a second one of ASKING kills the process.
+
+    A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored. Python handles signals
+    in its main thread only: in another one, no signal is handled.
+
+    Attributes:
+        received: the name of the signal; None before it comes.
+    """
+
+    received: str | None = None
+
+    def __enter__(self) -> "Signals":
+        self._at_once = None
+        # None: a library has a handler that is not Python's, which could not be put back.
+        handled = [number for number in ASKING + WARNING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        self._before = {number: signal.signal(number, self._handle) for number in handled if _is_main_thread()}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        name, is_repeated = signal.Signals(number).name, self.received is not None
+        self.received = self.received or name
+        then = "stopping"
+        if number in ASKING:
+            for asking in self._before.keys() & ASKING:
+                signal.signal(asking, signal.SIG_DFL)
+            then += "; a second signal ends the run at once, unsaved"
+        # Not print: the signal may have come while something was being printed. And the terminal may be closed.
+        with contextlib.suppress(OSError):
+            if not is_repeated or number in ASKING:
+                os.write(2, f"\n{name}: {self._at_once or then}\n".encode())
+        if self._at_once:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self, saying: str | None) -> Iterator[None]:
+        """Within it, a signal raises Stopped at once, also one received before: for work that may be left half done.
+
+        Args:
+            saying: what the run then does, for the message to the user; None: this has no effect.
+        """
+        if saying and self.received:
+            raise Stopped
+        self._at_once = saying
+        try:
+            yield
+        finally:
+            self._at_once = None
+
+
+def _is_main_thread():
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,1 @@
+"""What a network's outputs mean: the distributions of a pixel."""

@@ -1,0 +1,203 @@
+"""The search for checkpoints below a path: a folder stands for the newest undamaged checkpoint in it.
+
+A run may save and remove checkpoints meanwhile. What may not be read is never taken for absent.
+"""
+
+import contextlib
+import math
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+
+from pixel_snail.checkpoint import FILE_OF_CHECKPOINT, Checkpoint, UnreadableError
+from pixel_snail.errors import UserError, counted, first_line
+from pixel_snail.storage import files, paths
+
+_NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
+
+
+def find(path: str) -> Checkpoint:
+    """Opens the checkpoint that a path stands for.
+
+    Args:
+        path: one of
+            - the prefix itself;
+            - a file of the checkpoint: `PREFIX.index`, `PREFIX.data-00000-of-00001`, or the original's `PREFIX.meta`;
+            - a text file called `checkpoint`, in which TensorFlow's Saver writes the prefix of its newest checkpoint;
+            - a folder, which stands for the newest undamaged checkpoint below it. Newer, damaged ones are named on
+              stderr.
+
+    Raises:
+        UserError: there is none, or a folder or file can't be looked into.
+    """
+    about = paths.status(path)
+    if about is not None and stat.S_ISDIR(about.st_mode):
+        return _newest_below(path)
+    if paths.status(f"{path}.index") is not None:
+        return Checkpoint(path)
+    prefix = path
+    if of_file := FILE_OF_CHECKPOINT.fullmatch(path):
+        prefix = of_file[1]
+    elif os.path.basename(path) == "checkpoint" and about is not None:
+        prefix = _noted_in(path)
+    if paths.status(f"{prefix}.index") is not None:
+        return Checkpoint(prefix)
+    give = "give a run's folder, or a checkpoint's path without .index"
+    if about is None:
+        raise UserError(f"no such folder or checkpoint: {prefix}; {give}")
+    if prefix == path:
+        raise UserError(f"{path} is there, but is no checkpoint: {give}")
+    raise UserError(f"the checkpoint of {path} lacks its file {prefix}.index: {give}")
+
+
+def newest_first(folder: str) -> list[str]:
+    """The prefixes of all checkpoints below a folder, newest first: runs by their last save, then by steps taken.
+
+    A damaged checkpoint counts as the newest of its run.
+
+    Raises:
+        UserError: a folder can't be looked into.
+    """
+    return [prefix for prefix, _ in _newest_first(folder)]
+
+
+def summary(opened: Checkpoint, path: str | None = None) -> str:
+    """A checkpoint in one line: its network, if it tells, and its steps.
+
+    Args:
+        path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
+    """
+    told = opened.description()
+    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
+    if opened.has_steps:
+        parts.append(f"{counted(opened.steps_taken(), 'step')} taken")
+    line = f"{opened.prefix}: {', '.join(parts)}"
+    prefixes = [] if path is None else newest_first(path)  # none below a file
+    runs = set(map(_run_of, prefixes))
+    others = f"; the newest of {len(prefixes)} checkpoints of {len(runs)} runs below {path}"
+    return line + others if len(runs) > 1 else line
+
+
+class _VanishedError(Exception):
+    """Another process has removed what was listed a moment ago."""
+
+
+def _newest_first(folder):
+    """The prefixes of newest_first, each with what `_status` told of it."""
+    of_prefix = None
+    while of_prefix is None:
+        with contextlib.suppress(_VanishedError):
+            of_prefix = {prefix: _status(prefix) for prefix in _prefixes(folder)}
+    last_save = {}
+    for prefix, about in of_prefix.items():
+        last_save[_run_of(prefix)] = max(about.st_mtime, last_save.get(_run_of(prefix), -math.inf))
+
+    def age(item):
+        prefix, about = item
+        return last_save[_run_of(prefix)], str(_run_of(prefix)), _steps_taken_at(prefix), about.st_mtime
+
+    return sorted(of_prefix.items(), key=age, reverse=True)
+
+
+def _prefixes(folder):
+    """The prefixes of all checkpoints below a folder, but for what is half written or half removed.
+
+    Raises:
+        _VanishedError: a folder is not there any more.
+        UserError: it can't be looked into.
+    """
+    found = []
+    for entry in paths.entries(folder):
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+        except OSError as error:
+            raise UserError(f"can't look at {entry.path}: {error.strerror or error}") from error
+        if files.is_leftover(Path(entry.name)) or entry.name == "lost+found":  # the system's, closed to users
+            continue
+        if is_folder:
+            found += _prefixes(entry.path)
+            if not os.path.lexists(entry.path):
+                raise _VanishedError
+        elif entry.name.endswith(".index"):
+            found.append(entry.path.removesuffix(".index"))
+    return found
+
+
+def _status(prefix):
+    """What the file system tells of a listed checkpoint; raises _VanishedError if it is not there any more."""
+    about = paths.status(f"{prefix}.index")
+    if about is not None:
+        return about
+    try:
+        return os.lstat(f"{prefix}.index")  # a link that leads nowhere is a checkpoint that can't be read
+    except OSError as error:
+        raise _VanishedError from error
+
+
+def _is_same(prefix, about):
+    """Whether a checkpoint is still the one that _status told of."""
+    try:
+        now = _status(prefix)
+    except _VanishedError:
+        return False
+    fields = ("st_dev", "st_ino", "st_mtime_ns")  # a new file may get the number of a removed one
+    return all(getattr(now, field) == getattr(about, field) for field in fields)
+
+
+def _run_of(prefix):
+    return Path(prefix).parent.parent
+
+
+def _steps_taken_at(prefix):
+    try:
+        return Checkpoint(prefix).steps_taken()
+    except UserError:  # damaged, perhaps the newest, which `find` must name; or without the state of Adam
+        return math.inf
+
+
+def _newest_below(folder):
+    """Opens the newest undamaged checkpoint below a folder.
+
+    A run may save and remove checkpoints meanwhile: if one goes before it is open, the search begins again.
+    """
+    while candidates := _newest_first(folder):
+        passed_over = []
+        for prefix, about in candidates:
+            try:
+                reader = Checkpoint(prefix)
+                reader.check()
+            except UserError as error:
+                if not _is_same(prefix, about):
+                    break
+                if isinstance(error, UnreadableError):
+                    raise
+                passed_over.append(error)
+                continue
+            _warn_of(passed_over)
+            return reader
+        else:
+            _warn_of(passed_over)
+            number = f"none of the {len(candidates):,} checkpoints" if len(candidates) > 1 else "the only checkpoint"
+            can = "can" if len(candidates) > 1 else "can't"
+            raise UserError(f"{number} below the folder {folder} {can} be read: choose another")
+    raise UserError(f"no checkpoint (a file *.index) below the folder {folder}")
+
+
+def _warn_of(passed_over):
+    for error in passed_over:
+        print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
+
+
+def _noted_in(file):
+    """The prefix that a Saver's text file notes: relative to the file's folder, into which it may have been moved."""
+    try:
+        noted = _NEWEST.search(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or first_line(error)}") from error
+    if not noted:
+        raise UserError(f"{file} does not say which checkpoint is the newest: give its prefix")
+    prefix = os.path.join(os.path.dirname(file), noted[1])
+    moved = os.path.join(os.path.dirname(file), os.path.basename(noted[1]))
+    return moved if paths.status(f"{prefix}.index") is None else prefix

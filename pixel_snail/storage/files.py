@@ -1,0 +1,172 @@
+"""Files and folders that are written whole or not at all, and locks on them."""
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("pixel_snail needs Linux or macOS; on Windows, use it in WSL 2") from error
+
+from pixel_snail.commands import streams
+from pixel_snail.errors import UserError
+from pixel_snail.storage import paths
+
+WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
+"""Prefixes of names: being written; the old version, kept until its replacement exists; being removed."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` for writing a file or a folder, which then takes the place of `path`.
+
+    It is synced to the disk first, so that `path` is never half written, even if the machine loses power. If the block
+    raises, `path` stays as it was.
+
+    Raises:
+        OSError: no permission, no space: `path` is as it was.
+    """
+    path = Path(path)
+    aside, replaced = path.with_name(f"{WRITING}{path.name}"), path.with_name(f"{REPLACED}{path.name}")
+    _remove(aside)
+    try:
+        yield aside
+        for written in (*aside.rglob("*"), aside):
+            _sync(written)
+        if path.is_dir():  # a folder can't be replaced in one step
+            _remove(replaced)
+            os.rename(path, replaced)
+        os.replace(aside, path)
+    except BaseException:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
+        _remove(aside)
+        raise
+    _sync(path.parent)
+    _remove(replaced)
+
+
+def write(path: str | Path, save: Callable[[str], object]) -> None:
+    """Has save(path) write a file, whole or not at all, in a folder that is made if need be.
+
+    A pipe, a device or the program's own output is not replaced: the file's bytes are written into it.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    try:
+        if is_stream(path):
+            with tempfile.TemporaryDirectory() as folder:  # save may need to go back in its file
+                whole = os.path.join(folder, "file")
+                save(whole)
+                with open(whole, "rb") as source, streams.opened(path) as to:
+                    shutil.copyfileobj(source, to)
+            return
+        real = Path(os.path.realpath(path))
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(real) as aside:
+            save(str(aside))
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether what is written to a path goes to a pipe, to a device, or where the program's own output goes.
+
+    Raises:
+        UserError: that can't be told.
+    """
+    about = paths.status(path)
+    if about is None or stat.S_ISDIR(about.st_mode):
+        return False
+    return not stat.S_ISREG(about.st_mode) or streams.own_output(path) is not None
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Removes a folder. It is renamed first, so that its name never stands for a partly removed folder.
+
+    Raises:
+        OSError: no permission.
+    """
+    aside = Path(folder).with_name(f"{REMOVED}{Path(folder).name}")
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Removes from a folder whatever a crash left half written, half removed or replaced."""
+    for start in (WRITING, REMOVED, REPLACED):
+        for leftover in Path(folder).glob(f"{start}*"):
+            # An old version is kept until its replacement exists.
+            if start != REPLACED or leftover.with_name(leftover.name.removeprefix(start)).exists():
+                _remove(leftover)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a path, relative to some folder, is or lies in something half written or half removed."""
+    return any(part.startswith((WRITING, REMOVED)) for part in path.parts)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises UserError, before any work is done, if a folder can't be made or written to."""
+    # Not pathlib's questions: they raise an error in a folder that may not be looked into.
+    path = Path(folder).absolute()
+    while not os.path.lexists(path):
+        path = path.parent
+    if not os.path.isdir(path):
+        raise UserError(f"can't write to {folder}: {path} is not a folder")
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror or error} in {path}") from error
+
+
+def check_file_writable(path: str) -> None:
+    """Raises UserError, before any work is done, if a file can't be written; its content stays."""
+    real = os.path.realpath(path)
+    if os.path.isdir(real):
+        raise UserError(f"can't write {path}: it is a folder")
+    if not is_stream(path):
+        check_writable(os.path.dirname(real))
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]:
+    """Holds an exclusive lock on a file or folder. The system also releases it if the process ends in any way.
+
+    Args:
+        when_taken: called if another process holds the lock, and may raise; afterwards the lock is waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # on a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                when_taken()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path):
+    # Not every file system can sync a folder, and each says so in its own way: EINVAL, EPERM, EACCES, ENOSYS ...
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,204 @@
+"""Pictures and arrays of images, read from files of unknown origin.
+
+If a file is missing, broken or of another kind, `read_picture`, `read_npy` and `readable` raise UserError, in one line
+that names the file.
+"""
+
+import contextlib
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+import PIL.Image
+from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.storage import metadata
+
+MAX_PIXELS = 250_000_000
+"""How many pixels a picture may have, unless a caller says: enough for the 200 megapixels of a phone."""
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by EXIF's orientation."""
+_limit_of_pillow = threading.Lock()
+"""Held by who changes PIL.Image.MAX_IMAGE_PIXELS."""
+
+
+def to_8_bits(images: np.ndarray) -> np.ndarray:
+    """Rounds images in [-1, 1] to uint8."""
+    return np.clip(np.round(images * 127.5 + 127.5), 0, 255).astype(np.uint8)
+
+
+def from_8_bits(images: np.ndarray) -> np.ndarray:
+    """Scales uint8 images to float32 in [-1, 1]."""
+    return (images / 127.5 - 1).astype(np.float32)
+
+
+class PictureError(UserError):
+    """A picture that can't be used, however often it is read. Its `reason` says why, without naming it."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A PNG, JPEG or WebP picture as upright RGB, uint8 [H, W, 3].
+
+    Of 16 bits, the upper 8 are kept. What is transparent shows white behind it. An animation gives its first frame.
+    Metadata say how the picture is turned; where they can't be read, it is taken as it is stored.
+
+    Args:
+        name: the file's name in error messages.
+        max_pixels: the limit of H W. It is compared before anything is decoded.
+
+    Raises:
+        PictureError: there is no such picture, or it is broken, has more pixels than the limit, or has no exact RGB.
+        UserError: it could not be read this time: the disk failed, or memory ran out.
+    """
+    try:
+        with open(file, "rb") if isinstance(file, str | Path) else contextlib.nullcontext(file) as stream:
+            form, pixels, orientation = metadata.separated(stream)
+        return _rgb(_opened(form, pixels, max_pixels), pixels, orientation)
+    except FileNotFoundError as error:
+        raise PictureError(f"there is no file {name}", "not there") from error
+    except PIL.Image.DecompressionBombError as error:
+        pixels = int(re.search(r"\d+", str(error))[0])
+        raise _refused(
+            name,
+            f"{pixels / 1e6:,.1f} megapixels large, above the limit of {max_pixels / 1e6:,g}: to read it, raise "
+            f"{option('max_megapixels', in_python='max_pixels')}",
+        ) from error
+    except _NoExactRGBError as error:
+        raise _refused(name, str(error)) from error
+    except MemoryError as error:
+        raise UserError(f"there is not enough memory to read {name}: put a smaller version in its place") from error
+    except Exception as error:  # on a broken file, Pillow raises nearly anything
+        reason = "not a PNG, JPEG or WebP picture that can be read"
+        if isinstance(error, PermissionError):
+            reason += ": no permission"
+        elif isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"can't read {name}: {error.strerror}") from error
+        elif not isinstance(error, PIL.UnidentifiedImageError):  # of such a file, Pillow only tells the path
+            reason += f": {first_line(error)}"
+        raise _refused(name, reason) from error
+
+
+def _refused(name, reason):
+    return PictureError(f"{name} is {reason}", reason)
+
+
+def _opened(form, pixels, max_pixels):
+    """The picture, opened but not decoded. Not by PIL.Image.open, whose limit of pixels is the whole program's."""
+    if form == "WEBP":  # its class has that limit too
+        with _limit_of_pillow:
+            before, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, max_pixels / 2  # it refuses twice as many
+            try:
+                image = WebPImagePlugin.WebPImageFile(pixels)
+            finally:
+                PIL.Image.MAX_IMAGE_PIXELS = before
+    else:
+        image = {"PNG": PngImagePlugin.PngImageFile, "JPEG": JpegImagePlugin.JpegImageFile}[form](pixels)
+    if image.width * image.height > max_pixels:
+        raise PIL.Image.DecompressionBombError(f"{image.width * image.height} pixels")
+    return image
+
+
+class _NoExactRGBError(Exception):
+    """Says what a picture is that has no exact RGB of 8 bits."""
+
+
+def _rgb(image, pixels, orientation):
+    """A picture that was opened as read_picture returns it."""
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and not image.mode.startswith("I"):
+        raise _NoExactRGBError(f"a {image.mode} picture, whose colours have no exact RGB: save it as RGB")
+    stored = image.tile[0].args if image.format == "PNG" else None
+    with pixels:  # afterwards, its memory is free
+        image.load()
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    if "A" in image.mode or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return np.asarray(white)
+    key = image.info.pop("transparency", None)
+    if key is not None and stored == "RGB;16B":  # Pillow has dropped the lower 8 bits
+        raise _NoExactRGBError(
+            "a picture of 16 bits with a transparent colour, which 8 bits can't tell from others: save it with an "
+            "alpha channel"
+        )
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        grey = (values >> 8).astype(np.uint8)
+        if key is not None:
+            grey[values == key] = 255
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if key is None:
+        return np.asarray(image)
+    # Pillow scales greys of 2 and 4 bits to 0 ... 255, but not the transparent one.
+    levels = {"L;2": 4, "L;4": 16}.get(stored, 256)
+    rgb = np.array(image)
+    rgb[(rgb == np.array(key) % levels * (255 // (levels - 1))).all(-1)] = 255
+    return rgb
+
+
+def read_npy(source: Path | BinaryIO, name: str) -> np.ndarray:
+    """The array in an .npy file, whose name error messages have. Arrays of objects, which are pickles, are refused."""
+    with readable(name), open(source, "rb") if isinstance(source, Path) else source as file:
+        try:
+            shape, dtype, order = npy_header(file)
+            size = math.prod(shape) * dtype.itemsize
+            begin, end = file.tell(), file.seek(0, os.SEEK_END)
+            if size > end - begin:  # checked before memory is allocated
+                raise ValueError(f"it is cut off, or was never of shape {shape}")
+            file.seek(begin)
+            return np.frombuffer(file.read(size), dtype).reshape(shape, order=order)
+        except Exception as error:  # on a broken file, NumPy raises nearly anything
+            raise UserError(f"{name} is not an array that can be read: {error}") from error
+
+
+def npy_header(stream):
+    """Reads an .npy header from a stream: the shape, dtype and order of the array that follows.
+
+    Raises:
+        ValueError: it is not the header of an array of numbers.
+    """
+    # Arrays of numbers need no later version, in which a header may have any size.
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("it is not in version 1.0 of .npy: save it again with numpy.save, as an array of numbers")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise ValueError("it holds objects")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it has the shape {shape}")
+    return shape, dtype, "F" if fortran else "C"
+
+
+@contextlib.contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """Within it, errors of the system and of the libraries for file formats become UserErrors that name the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename not in (None, str(path), path) else ""
+        raise UserError(f"can't read {path}: {error.strerror or error}{where}") from error
+    except Exception as error:  # on a broken file, tarfile and zipfile raise nearly anything
+        raise UserError(f"{path} is broken or cut off: {str(error) or type(error).__name__}; get it anew") from error

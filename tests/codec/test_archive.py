@@ -1,0 +1,303 @@
+"""Files of images through the Python interface: exact round trips, refusals, and damage that is always found."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import struct
+import tracemalloc
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import add_spec
+
+import pixel_snail
+from benchmarks.counted_training import ONE_BLOCK
+from pixel_snail.codec import archive, container, rounding
+from pixel_snail.codec.coder import ImageCoder
+from pixel_snail.errors import UserError
+
+SHAPE = (4, 4, 3)
+SETTINGS = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+
+
+def images_of(number, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, [number, *SHAPE], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def spec():
+    with pytest.MonkeyPatch.context() as patch:
+        add_spec(patch, "h1", ONE_BLOCK)
+        keras.utils.set_random_seed(0)
+        yield "h1"
+
+
+@pytest.fixture(scope="module")
+def model(spec):
+    """A small distribution; its loop over pixels is compiled once for all tests."""
+    model = pixel_snail.build(spec, image_shape=SHAPE, **SETTINGS)
+    model.initialise(images_of(6))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return images_of(19)
+
+
+@pytest.fixture(scope="module")
+def data(model, images):
+    return model.compress(images, batch_size=8, verbose=0)
+
+
+def with_fields(data, **changes):
+    """The same file with other fields in its header, whose checksum is right."""
+    _, size, _ = struct.unpack_from("<8sII", data)
+    packed, rest = data[16 : 16 + size], data[16 + size :]
+    (told,) = struct.unpack_from("<I", packed)
+    fields = json.loads(zlib.decompress(packed[4 : 4 + told])) | changes
+    text = zlib.compress(json.dumps(fields).encode())
+    packed = struct.pack("<I", len(text)) + text + packed[4 + told :]
+    return struct.pack("<8sII", container.SIGNATURE, len(packed), zlib.crc32(packed)) + packed + rest
+
+
+@pytest.mark.parametrize("number", [0, 1, 8, 19])
+def test_any_number_of_images_comes_back(number, model):
+    images = images_of(number, seed=1)
+    data = model.compress(images, batch_size=np.int64(8), verbose=0)
+    np.testing.assert_array_equal(model.decompress(data, verbose=0), images)
+
+
+def test_a_thousand_images_come_back(model):
+    images = images_of(1000, seed=2)
+    data = model.compress(tf.constant(images), batch_size=8, verify=False, verbose=0)
+    np.testing.assert_array_equal(model.decompress(data, verbose=0), images)
+
+
+def test_labels_are_in_the_file(spec, monkeypatch):
+    monkeypatch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
+    model = pixel_snail.build(spec, image_shape=SHAPE, nr_labels=3, **SETTINGS)
+    images, labels = images_of(5), [2, 0, 1, 1, 0]
+    model.initialise(images, labels)
+    data = model.compress(images, labels, verbose=0)
+    np.testing.assert_array_equal(model.decompress(data, verbose=0), images)
+    assert model.decompress(model.compress(images[:0], [], verbose=0), verbose=0).shape == (0, *SHAPE)
+    with pytest.raises(UserError, match="conditional on 3 classes: give labels"):
+        model.compress(images)
+    with pytest.raises(UserError, match="it has no valid class for each image"):
+        model.decompress(with_fields(data, labels=[0, 1, 2, 3, 0]))
+
+
+def test_a_leaking_network_is_refused_with_the_reason():
+    model = pixel_snail.build("h6_noup_hier2", image_shape=SHAPE, **SETTINGS)
+    with pytest.raises(UserError, match=r"predicts pixels from themselves.*no decoder could repeat its predictions"):
+        model.compress(images_of(1))
+
+
+def test_another_checkpoint_or_network_than_the_files_is_refused(spec, data):
+    with pytest.raises(
+        UserError, match="the file is of another checkpoint: the network is the same, but its parameters"
+    ):
+        pixel_snail.build(spec, image_shape=SHAPE, **SETTINGS).decompress(data)
+    with pytest.raises(UserError, match="the file is of another network: its nr_filters is 4, not 8"):
+        pixel_snail.build(spec, image_shape=SHAPE, **SETTINGS | {"nr_filters": 8}).decompress(data)
+
+
+def test_a_damaged_group_is_lost_and_no_other(model, data, images):
+    header, groups = container.read(data)
+    at = len(data) - len(groups[2].stream) - 3
+    damaged = bytearray(data)
+    damaged[at] ^= 1
+    header, groups = container.read(bytes(damaged))
+    first, second, third = model.archiver.decompress(header, groups, verbose=0)
+    np.testing.assert_array_equal(first, images[:8])
+    assert str(second) == "images 9 to 16 of 19 can't be decoded: that part of the file is damaged or cut off"
+    np.testing.assert_array_equal(third, images[16:])
+    with pytest.raises(UserError, match="images 9 to 16 of 19 can't be decoded"):
+        model.decompress(bytes(damaged), verbose=0)
+
+
+def test_bytes_after_the_last_group_do_no_harm(model, data, images):
+    np.testing.assert_array_equal(model.decompress(data + b"\n", verbose=0), images)
+
+
+def test_only_bytes_are_decompressed(model):
+    for data in ("two.snail", 5_000_000_000):
+        with pytest.raises(UserError, match="data must be the bytes that compress returned, not"):
+            model.decompress(data)
+
+
+def test_a_machine_that_computes_otherwise_is_told_with_the_difference(model, data, monkeypatch):
+    """The other machine's predictions differ a little: the parameters change after the checksum was compared."""
+    header, groups = container.read(data)
+    there = header.machine | {"instructions": ["avx2", "avx9"], "tensorflow": "2.99", "cores": 999}
+    here = header.machine | {"instructions": ["avx2"]}
+    monkeypatch.setattr(rounding, "description", lambda: here)
+    bias = model.network.output_layer.nin.b
+    before = bias.numpy()
+    bias.assign(before + 1e-3)
+    monkeypatch.setattr(archive, "_checksum", lambda _: header.weights)
+    try:
+        with pytest.raises(UserError) as error:
+            model.decompress(container.write(dataclasses.replace(header, machine=there), groups), verbose=0)
+        with pytest.raises(UserError, match="though nothing that it records differs"):
+            model.decompress(container.write(dataclasses.replace(header, machine=here), groups), verbose=0)
+    finally:
+        bias.assign(before)
+    assert str(error.value) == (
+        "images 1 to 8 of 19 can't be decoded here: sums are rounded differently here than where the file was written "
+        f"(instructions: avx9 only there; tensorflow: 2.99 there, {here['tensorflow']} here): decompress the file "
+        "with the same processor, versions and variables as there; if only the processor differs, compress the "
+        "pictures again with python -m pixel_snail.codec compress --portable"
+    )
+
+
+def test_compressing_decodes_before_it_says_that_it_is_done(model, images, monkeypatch):
+    decode = ImageCoder.decode
+    monkeypatch.setattr(ImageCoder, "decode", lambda *arguments: decode(*arguments) ^ 1)
+    with pytest.raises(UserError, match=r"decoding images 1 to 8 gave other pixels.* nothing is written"):
+        model.compress(images, batch_size=8, verbose=0)
+    model.compress(images, batch_size=8, verify=False, verbose=0)
+
+
+@pytest.mark.parametrize("batch_size", [0, 257, 1.5])
+def test_impossible_batches_are_refused(batch_size, model, images):
+    with pytest.raises(UserError, match="is not a whole number from 1 to 256"):
+        model.compress(images, batch_size=batch_size)
+
+
+# Damage of every kind: the right pixels or one line.
+
+
+def flipped(data, draw):
+    damaged = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        damaged[draw(st.integers(0, len(data) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(damaged)
+
+
+def cut(data, draw):
+    return data[: draw(st.integers(0, len(data) - 1))]
+
+
+def swapped(data, draw):
+    """Two blocks of equal size change places."""
+    size = draw(st.integers(1, len(data) // 3))
+    first = draw(st.integers(0, len(data) - 2 * size))
+    second = draw(st.integers(first + size, len(data) - size))
+    a, b = data[first : first + size], data[second : second + size]
+    return data[:first] + b + data[first + size : second] + a + data[second + size :]
+
+
+def repeated(data, draw):
+    first, last = sorted(draw(st.tuples(*[st.integers(0, len(data))] * 2)))
+    return data[:last] + data[first:]
+
+
+def with_lies(data, draw):
+    """A header whose checksum is right, and which claims other sizes or kinds."""
+    numbers = st.sampled_from([0, 1, 7, 18, 20, 255, 2**31, 2**63, -1, 1e300, "x", None, [1], True])
+    network = container.read(data)[0].network
+    lies = st.one_of(
+        st.fixed_dictionaries({"images": numbers}),
+        st.fixed_dictionaries({"batch": numbers}),
+        st.fixed_dictionaries({"labels": st.one_of(numbers, st.lists(numbers, min_size=19, max_size=19))}),
+        st.fixed_dictionaries({"machine": numbers}),
+        st.fixed_dictionaries({"weights": numbers}),
+        st.fixed_dictionaries({"version": numbers}),
+        st.fixed_dictionaries({"checkpoint": st.one_of(numbers, st.lists(numbers, min_size=2, max_size=2))}),
+        st.fixed_dictionaries({"pictures": st.lists(st.tuples(st.text(), numbers, numbers), max_size=3)}),
+        st.fixed_dictionaries({"network": numbers}),
+        st.tuples(st.sampled_from(sorted(network)), st.one_of(numbers, st.lists(numbers, max_size=4))).map(
+            lambda lie: {"network": network | dict([lie])}
+        ),
+        st.dictionaries(st.text(), numbers),
+    )
+    return with_fields(data, **draw(lies))
+
+
+def with_anothers_header(data, draw, other):
+    size = 16 + struct.unpack_from("<8sII", other)[1]
+    return other[:size] + data[16 + struct.unpack_from("<8sII", data)[1] :]
+
+
+def with_other_streams(data, draw):
+    """Streams of random words whose checksums are right."""
+    header, groups = container.read(data)
+    number = draw(st.integers(0, len(groups) - 1))
+    stream = draw(st.binary(max_size=len(groups[number].stream)))
+    return container.write(
+        header, [*groups[:number], dataclasses.replace(groups[number], stream=stream), *groups[number + 1 :]]
+    )
+
+
+@settings(max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(damage=st.sampled_from([flipped, cut, swapped, repeated, with_lies, with_anothers_header]), draw=st.data())
+def test_a_damaged_file_gives_one_line_or_the_right_pixels(damage, draw, model, data, images, others_data):
+    arguments = [others_data] if damage is with_anothers_header else []
+    damaged = damage(data, draw.draw, *arguments)
+    try:
+        decoded = model.decompress(damaged, verbose=0)
+    except UserError as error:
+        assert 0 < len(str(error)) < 1000
+        return
+    np.testing.assert_array_equal(decoded, images)
+
+
+@settings(max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(draw=st.data())
+def test_streams_that_nobody_wrote_give_one_line(draw, model, data, images):
+    try:
+        decoded = model.decompress(with_other_streams(data, draw.draw), verbose=0)
+    except UserError as error:
+        assert "rounded differently" in str(error)
+        return
+    np.testing.assert_array_equal(decoded, images)
+
+
+@pytest.fixture(scope="module")
+def others_data(model):
+    return model.compress(images_of(19, seed=5), batch_size=8, verbose=0, verify=False)
+
+
+@contextlib.contextmanager
+def refused_in_little_memory(reason):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=reason):
+            yield
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_header_claims_takes_no_memory(data):
+    """A bomb: 100 MB of JSON in 100 kB. And pictures that would have 10^12 pixels."""
+    bomb = with_fields(data, **{"x": "0" * 100_000_000})
+    assert len(bomb) < 200_000
+    with refused_in_little_memory("it is cut off or far too large"):
+        container.read(bomb)
+    other = with_fields(data, pictures=[["a.png", 10**6, 10**6]])
+    with refused_in_little_memory("pictures are of another number of images"):
+        container.read(other)
+    claims = with_fields(data, images=62_500_000_000, pictures=[["a.png", 10**6, 10**6]])
+    with refused_in_little_memory("its list of groups does not fit"):
+        container.read(claims)
+    assert next(container.tiles_of(10**9, 10**9, 4, 4)) == (0, 0, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "..", "", "a/b", "a\0b", "a" * 256, 7])
+def test_a_pictures_name_leads_nowhere_else(name, data):
+    with pytest.raises(UserError, match="is not the name of a file"):
+        container.read(with_fields(data, images=1, batch=8, pictures=[[name, 4, 4]]))
+
+
+def test_a_file_of_a_later_version_is_told(data):
+    with pytest.raises(UserError, match="of format version 2, which a later version of this program wrote"):
+        container.read(with_fields(data, version=2))

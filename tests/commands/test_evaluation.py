@@ -1,0 +1,236 @@
+"""Images to complete, rows to keep and classes, as eval.py reads them, and errors for wrong ones."""
+
+import io
+import json
+import os
+import shutil
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+from networks import add_spec
+
+import data
+import eval as eval_command
+import golden_numbers
+import pixel_snail
+import train as train_command
+from benchmarks.counted_training import ONE_BLOCK
+from pixel_snail import checkpoint, distribution
+from pixel_snail.commands import drawing
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.errors import UserError
+from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.reports import table
+
+SHAPE = (6, 4, 3)
+
+
+def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rng):
+    images = rng.integers(0, 256, [6, *SHAPE], np.uint8)
+    expected = (images / 127.5 - 1).astype(np.float32)
+    grid = images.reshape(2, 3, *SHAPE).swapaxes(1, 2).reshape(2 * 6, 3 * 4, 3)
+    PIL.Image.fromarray(grid).save(tmp_path / "grid.png")
+    PIL.Image.fromarray(images[0]).save(tmp_path / "one.png")
+    np.save(tmp_path / "bytes.npy", images)
+    np.save(tmp_path / "samples.npy", expected)
+    np.save(tmp_path / "one.npy", images[0])
+    for name, number in (("grid.png", 6), ("one.png", 1), ("bytes.npy", 6), ("samples.npy", 6), ("one.npy", 1)):
+        actual, remark = drawing.images_to_complete(str(tmp_path / name), SHAPE, resize=False)
+        assert ("cut into a grid of 3 x 2 images" in remark) == (name == "grid.png")
+        np.testing.assert_allclose(actual, expected[:number], atol=1e-6, err_msg=name)
+        assert actual.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        (
+            "a.png",
+            np.zeros([5, 4, 3], np.uint8),
+            "a.png has 4 x 5 pixels, but .* 4 x 6: --resize enlarges it",
+        ),
+        ("a.npy", np.full([6, 4, 3], 0.5), "it can't be told whether black is 0 or -1"),
+        ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
+        ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),
+        ("a.npy", np.full([6, 4, 3], 7.0), "neither 8-bit nor in"),
+        ("a.npy", np.full([6, 4, 3], np.nan), "neither 8-bit nor in"),
+        ("a.npy", np.array([{}]), "is not an array that can be read"),
+        ("a.npy", b"not an array", "is not an array that can be read"),
+        ("a.png", b"not a picture", "is not a PNG, JPEG or WebP picture"),
+        ("a.npy", None, "can't read .*No such file"),
+        ("a.png", None, "there is no file"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(name, content, message, tmp_path):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None and name.endswith("png"):
+        PIL.Image.fromarray(content).save(path)
+    elif content is not None:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(UserError, match=message) as error:
+        drawing.images_to_complete(str(path), SHAPE, resize=False)
+    assert "\n" not in str(error.value)
+
+
+def test_some_rows_must_be_left_to_draw():
+    assert distribution.rows_to_keep(None, SHAPE) == 3
+    with pytest.raises(UserError, match="keep_rows=6 leaves nothing to draw: images have 6 rows"):
+        distribution.rows_to_keep(6, SHAPE)
+
+
+def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(tmp_path, rng):
+    picture = rng.integers(0, 256, [13, 8, 3], np.uint8)
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png")
+    images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=False)
+    np.testing.assert_allclose(images[0] * 127.5 + 127.5, picture[3:9, 2:6], atol=1e-4)
+    assert remark == "cropped from 8 x 13 to the 4 x 6 pixels in its middle"
+    images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), SHAPE, resize=True)
+    assert images.shape == (1, *SHAPE)
+    assert remark == "resized from 8 x 13 to 4 x 6 pixels"
+    PIL.Image.fromarray(picture[:6]).save(tmp_path / "grid.png")  # 8 x 6: two images, but for --resize one
+    images, remark = drawing.images_to_complete(str(tmp_path / "grid.png"), SHAPE, resize=True)
+    np.testing.assert_allclose(images[0] * 127.5 + 127.5, picture[:6, 2:6], atol=1e-4)
+    assert remark == "cropped from 8 x 6 to the 4 x 6 pixels in its middle"
+
+
+def test_classes_of_samples_and_completions():
+    assert drawing.classes_to_draw([2, 0], 4, nr_labels=3).tolist() == [2, 2, 0, 0]
+    assert drawing.classes_to_draw(None, 3, nr_labels=3).tolist() == [0, 1, 2]
+    assert drawing.classes_to_draw(None, 3, nr_labels=None) is None
+    assert drawing.classes_of_images([1], 2, nr_labels=3).tolist() == [1, 1]
+    assert drawing.classes_of_images([1, 0], 2, nr_labels=3).tolist() == [1, 0]
+    for classes in (None, [0, 1, 2]):
+        with pytest.raises(UserError, match="name one class for all images, or one for each"):
+            drawing.classes_of_images(classes, 2, nr_labels=3)
+
+
+def test_classes_are_given_by_number_or_name():
+    assert drawing.class_numbers(["2", "cat"], 3, ("cat", "dog", "owl")) == [2, 0]
+    assert drawing.class_numbers(["e\N{COMBINING ACUTE ACCENT}"], 2, ("z", "é")) == [1]
+    assert drawing.class_numbers(["é"], 2, ("z", "e\N{COMBINING ACUTE ACCENT}")) == [1]
+    assert drawing.class_numbers(None, None, None) is None
+    with pytest.raises(UserError, match="--classes is for class-conditional networks, and this one is not"):
+        drawing.class_numbers(["1"], None, None)
+    with pytest.raises(UserError, match="there is no class 3, the last is 2"):
+        drawing.class_numbers(["3"], 3, None)
+
+
+def nats_of(number):
+    return np.random.default_rng(0).uniform(1, 9, [number, 3])
+
+
+@pytest.mark.parametrize("number", [1, 3, 12])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_result_names_the_images_with_the_most_bits_first(number, named):
+    names = [f"é\n{i}.png" for i in range(number)] if named else None
+    told = {"data_set": "folder", "source": "", "model": "h", "load_params": "", "unverified": None}
+    switches = {"averaged": True, "causal": True, "class_conditional": False}
+    figures = table.result(nats_of(number), SHAPE, **told, **switches, names=names, age=None)
+    assert figures["names"] == names
+    bits = nats_of(number).sum(1) / np.log(2) / 72
+    expected = [[names[i] if named else i, bits[i]] for i in sorted(range(number), key=lambda i: -bits[i])]
+    assert [name for name, _ in figures["worst_first"]] == [name for name, _ in expected]
+    np.testing.assert_allclose([value for _, value in figures["worst_first"]], [value for _, value in expected])
+    assert json.loads(json.dumps(figures)) == figures
+    lines = table.table(figures | {"files_bits_per_dim": {}}).splitlines()
+    kind = "the 10 images with the most bits/dim" if number > 10 else "all images, the most bits/dim first"
+    start = lines.index(f"{kind}{'' if named else ' (by number, from 0)'}:") + 1
+    for line, (name, value) in zip(lines[start:], expected[:10], strict=False):
+        assert line.split() == [str(name).replace("\n", "\\n"), f"{value:.4f}"]
+    assert lines[start + min(number, 10)] == ""
+
+
+def test_eval_takes_all_new_pictures_and_tells_the_bits_of_each_by_its_name(tmp_path, capsys, monkeypatch, rng):
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    model = pixel_snail.build("h1", image_shape=(8, 8, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    checkpoint.save(str(tmp_path / "run" / "0" / "params_folder.ckpt"), model.network, optimizer, {})
+    given = ["--data_set=folder", "--image_size=8", "--model=h1", "-q1", "-n4", "-m2", f"--cache_dir={tmp_path}/cache"]
+    (tmp_path / "run" / "flags.json").write_text(json.dumps(vars(train_command.parse_flags(given))))
+    (tmp_path / "new" / "train").mkdir(parents=True)
+    images = rng.integers(0, 256, [5, 8, 8, 3], np.uint8)
+    for image, name in zip(images, ("a", "b", "é", "train/c", "train/d"), strict=True):
+        PIL.Image.fromarray(image).save(tmp_path / "new" / f"{name}.png")
+    argv = [f"-r{tmp_path}/run", "--data_set=folder", f"-i{tmp_path}/new", f"--json={tmp_path}/result.json", "-b5"]
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main([*argv, "--test_folder=."])
+    assert exit_.value.code == 0
+    figures = json.loads((tmp_path / "result.json").read_text())
+    names, order = ["a.png", "b.png", "train/c.png", "train/d.png", "é.png"], [0, 1, 3, 4, 2]
+    assert figures["names"] == names
+    bits = pixel_snail.load(tmp_path / "run").bits_per_dim(images[order], verbose=0)
+    np.testing.assert_allclose(figures["bits_per_dim_per_image"], bits, rtol=1e-5)
+    assert dict(figures["worst_first"]) == dict(zip(names, figures["bits_per_dim_per_image"], strict=True))
+    printed = capsys.readouterr().out
+    assert "bits/dim on 5 of 5 test images of folder" in printed
+    assert all(f"  {name} " in printed for name in names)
+    assert (tmp_path / "cache").exists() and not list((tmp_path / "new").glob(".*"))
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_size_that_the_network_does_not_take_is_refused_before_pictures_are_converted(command, tmp_path, capsys):
+    for i in range(4):
+        PIL.Image.new("RGB", (20, 20), (i, i, i)).save(tmp_path / f"{i}.png")
+    argv = [f"-i{tmp_path}", "--data_set=folder", "--image_size=18", "--model=pxpp"]
+    if command == "eval":
+        prefix = tmp_path / "0" / "params_cifar.ckpt"
+        prefix.parent.mkdir()
+        for ending in (".index", ".data-00000-of-00001"):
+            shutil.copy(f"{golden_numbers.checkpoint('pxpp')}{ending}", f"{prefix}{ending}")
+        argv += [f"-r{prefix}"]
+    else:
+        argv += [f"-o{tmp_path}/save"]
+    with pytest.raises(SystemExit) as exit_:
+        {"train": train_command, "eval": eval_command}[command].main(argv)
+    assert exit_.value.code == 2
+    message = "error: --model=pxpp takes images whose sides are multiples of 4, not 18 x 18\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert not (tmp_path / ".pixel_snail").exists()
+
+
+@pytest.mark.parametrize("kind", ["npy", "png"])
+def test_images_to_complete_may_come_from_a_pipe(kind, tmp_path, rng):
+    images = rng.integers(0, 256, [1, *SHAPE], np.uint8)
+    content = io.BytesIO()
+    if kind == "npy":
+        np.save(content, images)
+    else:
+        PIL.Image.fromarray(images[0]).save(content, "PNG")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content.getvalue()))
+    writer.start()
+    completed, _ = drawing.images_to_complete(str(tmp_path / "pipe"), SHAPE)
+    writer.join()
+    np.testing.assert_allclose(completed * 127.5 + 127.5, images, atol=1e-4)
+
+
+def test_an_evaluation_goes_on_although_its_checkpoint_is_removed_and_its_json_may_be_the_only_output(
+    tmp_path, monkeypatch, capfd
+):
+    """The run removes its checkpoint while the data set is loaded."""
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    model = pixel_snail.build("h1", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    images = np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8)
+    model.initialise(images)
+    optimizer = PolyakAdam()
+    optimizer.build(model.network.trainable_variables)
+    checkpoint.save(str(tmp_path / "0" / "params_tiny.ckpt"), model.network, optimizer, {})
+
+    def load(_):
+        shutil.rmtree(tmp_path / "0")
+        return DataSet(Split(images), Split(images))
+
+    monkeypatch.setitem(data.data_sets, "tiny", load)
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main(["--data_set=tiny", f"-r{tmp_path}", "--json=/dev/stdout"])
+    out, err = capfd.readouterr()
+    assert exit_.value.code == 0, err
+    figures = json.loads(out)
+    np.testing.assert_allclose(figures["bits_per_dim_per_image"], model.bits_per_dim(images, verbose=0), rtol=1e-6)
+    assert "bits/dim on 4 of 4 test images of tiny" in err
+    assert figures["load_params"] == str(tmp_path / "0" / "params_tiny.ckpt")
