@@ -21,7 +21,7 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -58,19 +58,26 @@ def variable_names(network: keras.Model) -> list[str]:
     return names
 
 
-def save(prefix: str, network: Network, optimizer: PolyakAdam, progress: Mapping[str, np.ndarray]) -> None:
-    """Writes a run's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
+def save(
+    prefix: str,
+    network: Network,
+    optimizer: PolyakAdam,
+    progress: Mapping[str, np.ndarray],
+    parameters: Sequence[tf.Tensor] | None = None,
+) -> None:
+    """Writes a training's state as `PREFIX.index` and `PREFIX.data-00000-of-00001`, in a folder of their own.
 
     The folder is written whole or not at all; it replaces what was under its name.
 
     Args:
-        progress: how far the run is, for `Checkpoint.progress`.
+        progress: how far the training is, for `Checkpoint.progress`.
+        parameters: in the order of `network.weights`; by default, the network's.
 
     Raises:
         OSError: no permission, no space: all is as before.
     """
     folder, name = os.path.split(prefix)
-    tensors = _state(network, optimizer) | _description(network)
+    tensors = _state(network, optimizer, parameters or network.weights) | _description(network)
     tensors |= {OWN_PREFIX + name: tf.convert_to_tensor(value) for name, value in progress.items()}
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with files.replacing(folder) as aside:
@@ -100,20 +107,18 @@ def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = 
         Mismatch: it is of another network, and the message names the likely option; or it lacks the averages.
         UserError: it can't be read, or lacks another tensor.
     """
-    names = variable_names(network)
-    shapes = {name: tuple(variable.shape) for name, variable in zip(names, network.weights, strict=True)}
+    shapes = _shapes(network)
+    names = list(shapes)
     opened.check_network(shapes, network.description)
-    wanted = [name + AVERAGE if averaged else name for name in names]
-    if averaged and not set(wanted) <= opened.shapes.keys():
-        raw = option("raw", in_python="averaged=False")
-        raise Mismatch(f"the checkpoint {opened.prefix} lacks Polyak averages; {raw} takes the parameters themselves")
     # All is read before anything is assigned: an error leaves the network as it was.
-    values = opened.read_like(wanted, shapes.values())
+    values = _parameters(opened, shapes, averaged)
     if optimizer is not None:
-        if names[0] + AVERAGE not in opened.shapes:
+        if names[0] + AVERAGE not in opened.shapes or "Variable_1" not in opened.shapes:
+            what = "Polyak averages" if names[0] + AVERAGE not in opened.shapes else "state of Adam"
             raise UserError(
-                f"the checkpoint {opened.prefix} has no Polyak averages, so that training can't go on from it: give "
-                "--load_params another checkpoint, or leave it out to train from the beginning"
+                f"the checkpoint {opened.prefix} has no {what}, so that training can't go on from it: give "
+                f"{option('load_params', in_python='load')} another checkpoint, or train from its parameters with "
+                f"{option('init_from', in_python='optimizer=False')}"
             )
         averages = opened.read_like([name + AVERAGE for name in names], shapes.values())
         velocity = opened.read_like([f"Variable_{2 * i + 1}" for i in range(len(names))], shapes.values())
@@ -126,12 +131,59 @@ def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = 
         variable.assign(value)
 
 
-def _state(network, optimizer):
+def load_parameters(opened: Checkpoint, network: Network, averaged: bool) -> tuple[list[str], list[str]]:
+    """Reads into a network what fits of a checkpoint of another data set, size of image or number of classes.
+
+    The layers of labels are taken if the classes are as many and, where both have names, have the same names.
+
+    Args:
+        averaged: whether the Polyak averages are taken, or the parameters themselves.
+
+    Returns:
+        The names of the parameters that were taken, and of those that stay as they are.
+
+    Raises:
+        Mismatch: the network is another, apart from its labels; or the checkpoint lacks the averages.
+        UserError: it can't be read.
+    """
+    shapes = _shapes(network)
+    recorded, ours = opened.description(), network.description
+    has_same_classes = (
+        recorded is None
+        or None in (recorded.class_names, ours.class_names)
+        or recorded.class_names == ours.class_names
+    )
+    labels = {name for name in shapes if name.endswith("/hw")}
+    taken_labels = {name for name in labels if has_same_classes and opened.shapes.get(name) == shapes[name]}
+    wanted = {name: shape for name, shape in shapes.items() if name not in labels - taken_labels}
+    opened.check_network(wanted, ours, apart_from_labels=True)
+    variables = dict(zip(shapes, network.weights, strict=True))
+    for name, value in zip(wanted, _parameters(opened, wanted, averaged), strict=True):
+        variables[name].assign(value)
+    return list(wanted), [name for name in shapes if name not in wanted]
+
+
+def _shapes(network):
+    """The shapes of a network's parameters, by the original's names."""
+    variables = zip(variable_names(network), network.weights, strict=True)
+    return {name: tuple(variable.shape) for name, variable in variables}
+
+
+def _parameters(opened, shapes, averaged):
+    """The parameters of these names and shapes in a checkpoint, or their averages."""
+    wanted = [name + AVERAGE if averaged else name for name in shapes]
+    if averaged and not set(wanted) <= opened.shapes.keys():
+        raw = option("raw", in_python="averaged=False")
+        raise Mismatch(f"the checkpoint {opened.prefix} lacks Polyak averages; {raw} takes the parameters themselves")
+    return opened.read_like(wanted, shapes.values())
+
+
+def _state(network, optimizer, parameters):
     names = variable_names(network)
     averages, velocities, momentums = (
         optimizer.split(vector.value) for vector in (optimizer.average, optimizer.velocity, optimizer.momentum)
     )
-    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, network.weights, strict=True)}
+    state = {name: tf.convert_to_tensor(v) for name, v in zip(names, parameters, strict=True)}
     state |= {name + AVERAGE: average for name, average in zip(names, averages, strict=True)}
     state[_STEPS] = tf.cast(optimizer.iterations.value, tf.int64)
     state["Variable"] = tf.cast(optimizer.iterations.value + 1, tf.float32)
@@ -304,20 +356,27 @@ class Checkpoint:
             raise UserError(f"the checkpoint {self.prefix} was {_NOT_OURS}: it has no variable model/conv2d_0/V")
         return parameters
 
-    def check_network(self, expected: dict[str, tuple[int, ...]], network: Description) -> None:
+    def check_network(
+        self, expected: dict[str, tuple[int, ...]], network: Description, apart_from_labels: bool = False
+    ) -> None:
         """Raises Mismatch if the checkpoint is of another network.
 
         Args:
             expected: the shapes of the network's parameters.
             network: which network it is.
+            apart_from_labels: whether the networks may differ in their classes, whose layers `expected` may lack.
         """
         found, told = self.parameters(), self.description()
+        passed_over = ["image_shape", "dropout_p", "class_names"]
+        if apart_from_labels:
+            found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
+            passed_over.append("nr_labels")
         if told is not None:
             has, asked = dataclasses.asdict(told), dataclasses.asdict(network)
             differing = [
                 _difference(name, has[name], asked[name])
                 for name in has
-                if has[name] != asked[name] and name not in ("image_shape", "dropout_p", "class_names")
+                if has[name] != asked[name] and name not in passed_over
             ]
             if differing:
                 raise Mismatch(

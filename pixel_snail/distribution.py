@@ -2,7 +2,6 @@
 
 import functools
 import math
-import numbers
 import os
 import pickle
 import threading
@@ -17,7 +16,7 @@ from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, counted, first_line, is_whole, option
+from pixel_snail.errors import UserError, counted, first_line, is_number, is_whole, option
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.model import build_network, leak_warning
 from pixel_snail.network import Network
@@ -235,7 +234,7 @@ class Distribution:
             raise UserError(f"number={number!r} is not a whole number, 0 or more")
         if not is_whole(seed, least=0):
             raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
-        if not _is_number(temperature) or not 0 <= temperature < math.inf:
+        if not is_number(temperature) or not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature!r} is not a number, 0 or more")
         labels = self._checked_labels(labels, number)
         if not number:
@@ -533,10 +532,6 @@ def _how_to_convert(images, image_shape):
     if low >= 0 and 1 < high <= 255:
         return "; if black is 0 and white is 255, convert the images with np.uint8(np.round(images))"
     return ""
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:

@@ -20,6 +20,10 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+class Stopped(BaseException):
+    """The work was asked to stop. Not an Exception, because TensorFlow's tracing catches many Exceptions."""
+
+
 def printable(text: str) -> str:
     """A text with the characters escaped that would break its line or steer the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -57,6 +61,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 def is_whole(value: object, least: int) -> bool:
     """Whether a value is a whole number, `least` or more."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 _DECORATION = re.compile(r"\{\{\w+ [^}]*\}\} ?| *\[Op:\w*\].*|\.tempstate\d+|/job:\w+/replica:\d+/task:\d+/device:")

@@ -1,4 +1,9 @@
-"""What decides a network's structure: the defaults and the possible names. Known without importing TensorFlow."""
+"""The settings of networks and of training: their defaults and possible values. Known without importing TensorFlow."""
+
+import dataclasses
+import math
+
+from pixel_snail.errors import UserError, is_number, is_whole, option
 
 NETWORK_DEFAULTS = {
     "model": "h12_noup_smallkey",
@@ -32,3 +37,47 @@ MODELS = (
 
 NONLINEARITIES = ("concat_elu", "elu", "relu")
 """The names that --resnet_nonlinearity takes; nn.nonlinearities has the functions."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a network is trained: train.py's flags of these names, with their defaults.
+
+    Raises:
+        UserError: a value is not possible.
+    """
+
+    batch_size: int = 8
+    init_batch_size: int = 8
+    learning_rate: float = 1e-3
+    lr_decay: float = 0.999998
+    lr_to_zero: bool = False
+    polyak_decay: float = 0.9995
+    grad_accum: int = 1
+    bfloat16: bool = False
+    recompute: bool = False
+    skip_nonfinite: int = 0
+    average_machines: bool = False
+    seed: int = 42
+
+    def __post_init__(self):
+        for name in ("batch_size", "init_batch_size", "grad_accum"):
+            check(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
+        for name in ("skip_nonfinite", "seed"):
+            is_possible = is_whole(getattr(self, name), least=0) and getattr(self, name) < 2**31
+            check(name, getattr(self, name), is_possible, "a whole number from 0 to 2^31 - 1")
+        for name in ("learning_rate", "lr_decay"):
+            value = getattr(self, name)
+            check(name, value, is_number(value) and 0 < value < math.inf, "a number above 0")
+        check("polyak_decay", self.polyak_decay, is_number(self.polyak_decay) and 0 <= self.polyak_decay < 1, "in [0, 1)")
+        if self.batch_size % self.grad_accum:
+            raise UserError(
+                f"{option('batch_size')}={self.batch_size} can't be cut into {option('grad_accum')}={self.grad_accum} "
+                f"equal parts: choose a divisor of {option('batch_size')}"
+            )
+
+
+def check(name: str, value: object, is_possible: bool, must_be: str) -> None:
+    """Raises UserError for an option whose value is not possible; `must_be` describes those that are."""
+    if not is_possible:
+        raise UserError(f"{option(name)}={value!r} is not {must_be}")

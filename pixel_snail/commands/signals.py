@@ -6,16 +6,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from pixel_snail.errors import Stopped
+
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The second of these kills the process."""
 
 WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
 as the system does with SIGXCPU. A SIGTERM after these counts as the first of ASKING."""
-
-
-class Stopped(BaseException):
-    """The run was asked to stop. Not an Exception, because TensorFlow's tracing catches many Exceptions."""
 
 
 class Signals:

@@ -30,6 +30,23 @@ class Shortage(UserError):
     """Memory does not suffice. `shortage_told` adds what to do."""
 
 
+class OutOfMemory(UserError):
+    """Memory does not suffice, and what to do about it.
+
+    Attributes:
+        what: what was found, in words.
+        advice: what to do, in words.
+    """
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what}: {advice}")
+        self.what, self.advice = what, advice
+
+    def with_advice(self, advice: str) -> "OutOfMemory":
+        """The same error with another advice."""
+        return OutOfMemory(self.what, advice)
+
+
 def check(needed: int, what: str) -> None:
     """Raises Shortage if something certainly needs more memory than this process can have.
 
@@ -49,14 +66,14 @@ def check(needed: int, what: str) -> None:
 
 @contextlib.contextmanager
 def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
-    """Within it, running out of memory raises UserError, and a Shortage gets the advice. It also decorates functions.
+    """Within it, running out of memory raises OutOfMemory, as does a Shortage. It also decorates functions.
 
     Linux may kill a process that runs out of memory: then nothing can be told.
 
     Args:
         advice: what to do, in words, or a function that returns it.
     """
-    in_full = lambda what: UserError(f"{what}: {advice() if callable(advice) else advice}")
+    in_full = lambda what: OutOfMemory(what, advice() if callable(advice) else advice)
     try:
         yield
     except Shortage as error:
@@ -68,6 +85,15 @@ def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
         raise in_full(
             f"out of memory when {in_words(asked)} more were asked for" if asked else "out of memory"
         ) from error
+
+
+@contextlib.contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Within it, an OutOfMemory gets this advice in place of its own."""
+    try:
+        yield
+    except OutOfMemory as error:
+        raise error.with_advice(advice) from error
 
 
 def is_shortage(error: Exception) -> bool:

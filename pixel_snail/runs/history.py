@@ -68,6 +68,11 @@ class History:
             self.test_unaveraged[len(self.test)] = unaveraged
         self.test.append(bits_per_dim)
 
+    def end_tested_epoch(self, images: int, batch: int) -> None:
+        """Ends the epoch if its test is done and fewer of its images are left than a batch has."""
+        if self.is_tested and images - self.images < batch:
+            self.end_epoch()
+
     def end_epoch(self) -> None:
         self.epoch, self.images = self.epoch + 1, 0
 

@@ -1,0 +1,117 @@
+"""Where a run begins: with a new network, with the parameters of another checkpoint, or where an earlier run ended."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from pixel_snail import checkpoint
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.dataset import Split
+from pixel_snail.errors import UserError, counted
+from pixel_snail.runs import earlier_runs, history, search
+from pixel_snail.runs.average import Age
+from pixel_snail.runs.history import History
+from pixel_snail.trainer import Trainer
+
+
+@dataclasses.dataclass
+class Beginning:
+    """The beginning of a run, as `of_flags` finds it.
+
+    Attributes:
+        opened: the checkpoint that the run goes on from; None: it begins anew. `start` closes it, because the run may
+            remove this checkpoint, which takes its space on the disk as long as it is open.
+        folder: the folder of the run that --resume goes on with; None: the run gets a new folder.
+        history: how far the run is.
+        notes: what the log says about the beginning.
+    """
+
+    opened: Checkpoint | None = None
+    folder: Path | None = None
+    history: History = dataclasses.field(default_factory=History)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def prefix(self) -> str | None:
+        """The checkpoint's prefix."""
+        return self.opened and self.opened.prefix
+
+    def what_is_over(self, flags: argparse.Namespace) -> str | None:
+        """Why nothing is left to do, in words; None if the run may go on.
+
+        Raises:
+            UserError: the checkpoint is that of --load_params, with which more was meant to be done.
+        """
+        minutes = self.history.seconds / 60
+        if self.history.epoch >= flags.max_epochs:
+            done = f"has already done {counted(self.history.epoch, 'epoch')}"
+            limit = f"--max_epochs={flags.max_epochs}"
+        elif flags.lr_to_zero and flags.max_minutes and minutes >= flags.max_minutes and self.history.is_tested:
+            done, limit = f"has already trained {minutes:.2f} minutes", f"--max_minutes={flags.max_minutes:g}"
+        else:
+            return None
+        over = f"{self.prefix} {done}, and the limit is {limit}"
+        if not self.folder:
+            raise UserError(f"{over}: raise it")
+        return f"{over}: nothing is left to do"
+
+    def start(self, trainer: Trainer, images: Split, flags: argparse.Namespace) -> None:
+        """Gives the trainer its parameters and the optimizer's state, and completes the notes.
+
+        Raises:
+            UserError: a checkpoint is of another network or can't be read, or memory does not suffice.
+        """
+        if self.opened:
+            trainer.load(self.opened, self.history)
+            summary = search.summary(self.opened, None if self.folder else flags.load_params)
+            going_on = f"going on in epoch {self.history.epoch}, after {self.history.images} of its images"
+            self.notes = [f"restored {summary}", *self.notes, going_on]
+        elif flags.init_from:
+            self._take_parameters(trainer, flags)
+        else:
+            trainer.initialise(images)
+        self.opened = None
+
+    def _take_parameters(self, trainer, flags):
+        opened = search.find(flags.init_from)
+        taken, fresh = checkpoint.load_parameters(opened, trainer.network, averaged=not flags.raw)
+        trainer.cluster.check_same_checkpoint(trainer.network.weights)
+        trainer.begin()
+        trainer.history.age = Age(of_initial=None, of_loaded=1.0)
+        which = "parameters" if flags.raw else "averaged parameters"
+        self.notes.append(f"{which} of {search.summary(opened, flags.init_from)}: {counted(len(taken), 'tensor')} taken")
+        if fresh:
+            self.notes.append(f"{counted(len(fresh), 'tensor')} not taken, as new networks have them: {', '.join(fresh)}")
+        self.notes.append("the optimizer, the average, the epoch and the figures begin anew")
+
+
+def of_flags(flags: argparse.Namespace) -> Beginning:
+    """The beginning of the run that train.py's flags say.
+
+    Raises:
+        UserError: a checkpoint, or what may be the run to resume, can't be read; or --load_params and --init_from
+            contradict each other.
+    """
+    if flags.load_params and flags.init_from:
+        raise UserError(
+            "--load_params goes on with a run, --init_from begins one with another run's parameters: drop one of them"
+        )
+    beginning = Beginning()
+    if flags.resume:
+        beginning.folder, beginning.opened, why_new = earlier_runs.newest_run(flags)
+        if why_new and not flags.load_params:
+            beginning.notes.append(f"{why_new}: a new run begins")
+    if not beginning.folder and flags.load_params:
+        beginning.opened = search.find(flags.load_params)
+    if beginning.opened:
+        recorded = history.read(beginning.opened)
+        if recorded:
+            beginning.history = recorded
+        else:
+            beginning.notes.append(
+                "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no epoch "
+                "and no figures: epochs count from 0"
+            )
+        if not beginning.folder:
+            beginning.history.age = Age(beginning.history.age.of_initial if recorded else None, of_loaded=1.0)
+    return beginning

@@ -1,0 +1,217 @@
+"""A training run of train.py: what it leaves in its folder, and how it is stopped."""
+
+import argparse
+import contextlib
+import os
+from functools import partial
+
+import numpy as np
+
+from pixel_snail.backend import tf
+from pixel_snail.commands import signals
+from pixel_snail.dataset import DataSet
+from pixel_snail.distribution import Distribution
+from pixel_snail.errors import Stopped, counted
+from pixel_snail.parallel import devices, memory
+from pixel_snail.reports import plotting
+from pixel_snail.runs.clock import Clock
+from pixel_snail.runs.folder import RunFolder
+from pixel_snail.runs.retention import Checkpoints
+from pixel_snail.storage import files
+from pixel_snail.trainer import Trainer, Watcher
+
+_DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
+"""The figures of an epoch, by the original's names, and how they are rounded."""
+
+_FIRST_CURVE = 60
+"""Seconds of training until the learning curve is first drawn; it is drawn again whenever they have doubled."""
+
+
+class Run(Watcher):
+    """A run: what a training leaves in its folder, and how it is stopped.
+
+    Args:
+        flags: train.py's.
+        data_set: the images.
+        trainer: of the network, ready to run.
+        folder, checkpoints: what the run leaves.
+        asked: whether somebody asked the run to stop.
+    """
+
+    def __init__(
+        self,
+        flags: argparse.Namespace,
+        data_set: DataSet,
+        trainer: Trainer,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        asked: signals.Signals,
+    ):
+        self.flags, self.data_set, self.trainer = flags, data_set, trainer
+        self.folder, self.checkpoints, self.asked = folder, checkpoints, asked
+        self.cluster, self.history = trainer.cluster, trainer.history
+        self.clock = Clock(self.history, flags.max_epochs, flags.max_minutes, flags.lr_to_zero)
+        self.model = Distribution(
+            trainer.network, trainer.strategy, self.cluster, parameters=trainer.optimizer.averages
+        )
+        self.draws = bool(flags.sample_interval) and self.model.is_causal
+        self.summaries = tf.summary.create_noop_writer()
+        if self.cluster.is_chief:
+            self.summaries = tf.summary.create_file_writer(os.fsencode(folder.path.absolute() / "tensorboard"))
+        self.steps_here = 0
+        self.next_curve = _FIRST_CURVE
+        self.curve = folder.path / "learning_curve.png"
+        self.samples = None
+        self.cluster.advice = self._to_go_on()
+
+    def go(self) -> None:
+        """Trains to the end, or until somebody asks the run to stop."""
+        try:
+            with self._going_on_after_a_shortage():
+                if self.draws:
+                    with memory.advised(self._to_draw_in_less()):
+                        self.model.prepare_drawing(self.flags.sample_batch)
+                self.trainer.run(self.data_set.train, self.clock, self._test_bpd, watcher=self)
+            self._log_the_end()
+        except Stopped:
+            self._stop()
+
+    def _test_bpd(self, parameters):
+        return self.model.mean_bits_per_dim(
+            self.data_set.test, parameters, self.flags.batch_size, before_each=self.trainer.stop_if_asked
+        )
+
+    def around_step(self):
+        # Before the first step there is nothing to save: a signal ends the run at once. But with several workers, none
+        # leaves the others alone in a step.
+        is_first = self.steps_here == 0 and self.cluster.size == 1
+        return self.asked.at_once("ending: no step is done yet, nothing is to be saved" if is_first else None)
+
+    def after_step(self, bits_per_dim, learning_rate):
+        self.steps_here += 1
+        if not np.isnan(bits_per_dim):
+            self._summarise({"loss": bits_per_dim})
+        if self.clock.seconds_here() > self.next_curve:
+            self.next_curve *= 2
+            self._draw_curve()
+
+    def passed_over(self, where, refused):
+        self.folder.log(f"warning: {where}: passed over, {refused} of --skip_nonfinite={self.flags.skip_nonfinite}")
+
+    def how_to_go_on(self):
+        newest = self.checkpoints.newest
+        return f"go on from the last good checkpoint, --load_params={newest}" if newest else "start again"
+
+    def wants_to_stop(self):
+        return bool(self.asked.received)
+
+    def wants_to_save(self):
+        return self.checkpoints.is_due()
+
+    def tested(self, figures):
+        self.folder.log("\n".join(f"{name} {figures[name]:{digits}}" for name, digits in _DIGITS.items()))
+        if "test_bpd_unaveraged" in figures:
+            self.folder.log(
+                f"few steps have been averaged so far: {self.history.age.why_young()}; without averaging, test_bpd is "
+                f"{figures['test_bpd_unaveraged']:{_DIGITS['test_bpd']}}"
+            )
+        self._summarise(figures)
+        self._draw_curve()
+
+    def after_epoch(self, epoch, is_last):
+        if epoch % self.flags.save_interval == 0 or is_last:
+            self.save()
+        # After the checkpoint: samples of a large network take a while.
+        if self.draws and self.cluster.is_chief and epoch % self.flags.sample_interval == 0:
+            # If asked to stop, this worker stops where the others wait for it.
+            with contextlib.suppress(Stopped), self.asked.at_once("stopping without new samples"):
+                self._sample()
+
+    def save(self):
+        """Has the chief take a checkpoint, of which all workers then know."""
+        # First: what a checkpoint records is in TensorBoard too, even if the run is killed.
+        self.folder.attempt("write TensorBoard's summaries", self.summaries.flush, again_after=60)
+        trainer = self.trainer
+        saved = self.cluster.is_chief and self.checkpoints.save(trainer.network, trainer.optimizer, self.history)
+        # When the chief has come here, the checkpoint is whole.
+        saved, self.checkpoints.newest = self.cluster.gather_objects((saved, self.checkpoints.newest))[0]
+        if saved:
+            self.folder.log(f"saved {self.checkpoints.newest}")
+        self.cluster.advice = self._to_go_on()
+
+    def _sample(self):
+        number, nr_labels = self.trainer.global_batch, self.data_set.nr_labels
+        classes = np.arange(number) % nr_labels if nr_labels else None
+        with memory.advised(self._to_draw_in_less()):
+            images = self.model.draw(number, classes, seed=self.flags.seed, batch_on_gpu=self.flags.sample_batch)
+
+        def save():
+            names = self.data_set.class_names
+            self.samples = plotting.save_samples(images, self.folder.path, self.flags.data_set, classes, names)
+
+        self.folder.attempt("write the samples", save)
+
+    def _draw_curve(self):
+        figures = self.history
+        if self.cluster.is_chief and (any(figures.steps) or figures.test):
+            draw = partial(
+                plotting.save_learning_curve, figures.steps, figures.test, unaveraged=figures.test_unaveraged
+            )
+            self.folder.attempt(f"write {self.curve}", lambda: files.write(self.curve, draw))
+
+    def _summarise(self, scalars):
+        def write():
+            with self.summaries.as_default():
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value, step=self.trainer.optimizer.steps_taken())
+
+        self.folder.attempt("write TensorBoard's summaries", write, again_after=60)
+
+    def _log_the_end(self):
+        """Logs why the run ended, and where its results are."""
+        epochs = self.history.epoch
+        why = f"--max_epochs={epochs} is reached"
+        if epochs < self.flags.max_epochs:
+            why = f"--max_minutes={self.flags.max_minutes:g} are over, in epoch {epochs}"
+        self.folder.log(f"ended after {counted(self.trainer.optimizer.steps_taken(), 'step')}: {why}")
+        for what, path in (
+            ("checkpoint", self.checkpoints.newest),
+            ("samples", self.samples),
+            ("learning curve", self.curve),
+        ):
+            if path:
+                self.folder.log(f"{what}: {path}")
+
+    def _stop(self):
+        """Saves, and logs how to go on."""
+        if self.steps_here:
+            self.save()
+        by = self.asked.received or "a signal to another worker"
+        taken = counted(self.trainer.optimizer.steps_taken(), "step")
+        self.folder.log(f"stopped by {by} after {taken}: {self._to_go_on()}")
+
+    @contextlib.contextmanager
+    def _going_on_after_a_shortage(self):
+        """Within it, errors about memory also say what goes on from the last checkpoint."""
+        try:
+            yield
+        except memory.OutOfMemory as error:
+            if not self.checkpoints.newest:
+                raise
+            go_on = f"--load_params={self.checkpoints.newest}{self._where()} goes on from the last checkpoint"
+            raise error.with_advice(f"{error.advice}; {go_on}") from error
+
+    def _to_draw_in_less(self):
+        fewer = "lower --sample_batch, or " if devices.number_of_gpus() and self.flags.sample_batch > 1 else ""
+        return f"{fewer}draw no samples: --sample_interval=0"
+
+    def _to_go_on(self):
+        newest, where = self.checkpoints.newest, self._where()
+        if not newest:
+            return f"start again{where} (nothing is saved yet)"
+        if self.flags.resume:
+            return f"repeat the same command{where} to go on from {newest}"
+        return f"to go on, repeat the command{where} with --load_params={newest}"
+
+    def _where(self):
+        return " on every worker" if self.cluster.size > 1 else ""
