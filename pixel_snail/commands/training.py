@@ -32,7 +32,7 @@ from pixel_snail.runs.history import History
 from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.storage import files
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 _DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
 """The figures of an epoch, by the original's names, and how they are rounded."""
@@ -260,8 +260,7 @@ class _Run:
             bfloat16=flags.bfloat16,
             recompute=flags.recompute,
         )
-        self.test_step = steps.test_step(self.strategy, self.network)
-        self.unaveraged = lambda: self.network.weights
+        self.evaluator = steps.Evaluator(self.strategy, self.network)
         self.draw = None
         if flags.sample_interval and not self.network.leaks:
             with self._shortage_told(self._to_draw_in_less()):
@@ -425,8 +424,8 @@ class _Run:
         repeats both: the history never has a figure that was not reported.
         """
         of_epoch, young = self.history.untested_steps, self.history.age.why_young()
-        averaged = self._test_bpd(self.optimizer.averages)
-        unaveraged = self._test_bpd(self.unaveraged) if young else None
+        averaged = self._test_bpd(self.optimizer.averages())
+        unaveraged = self._test_bpd(self.network.weights) if young else None
         self.history.add_test(averaged, unaveraged)
         now = time.monotonic()
         scalars = {
@@ -448,18 +447,18 @@ class _Run:
         self._draw_curve()
 
     def _test_bpd(self, parameters):
-        """Bits/dim of the whole test set, predicted with the parameters that a function returns."""
+        """Bits/dim of the whole test set, predicted with these parameters."""
         with self._shortage_told("lower --batch_size" if self.flags.batch_size > 1 else memory.MORE_MEMORY):
             batches = steps.nats_in_batches(
-                self.test_step(parameters),
-                self.strategy,
+                self.evaluator,
+                self.evaluator.prepared(parameters),
                 self.data_set.test,
                 self.flags.batch_size,
                 leave=False,
                 cluster=self.cluster,
                 before_each=self._stop_if_asked,
             )
-            nats = steps.nats_per_channel(batches).sum(1)
+            nats = steps.summed_over_pixels(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, self.data_set.image_shape).mean())
 
     def _draw_curve(self):
@@ -492,7 +491,7 @@ class _Run:
         self.cluster.advice = self._advice()
 
     def _sample(self):
-        weights = fold(self.network, self.optimizer.averages())
+        weights = normalised_weights(self.network, self.optimizer.averages())
         nr_labels = self.data_set.nr_labels
         classes = np.arange(self.global_batch) % nr_labels if nr_labels else None
         with self._shortage_told(self._to_draw_in_less()):
