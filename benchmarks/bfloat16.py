@@ -67,13 +67,13 @@ def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     steps_of = {
         bfloat16: steps.train_step(strategy, model, optimizer, seed=0, bfloat16=bfloat16) for bfloat16 in (False, True)
     }
-    test_step = steps.test_step(strategy, model)
-    tested = {"test": lambda: model.trainable_variables, "averaged": optimizer.averages}
+    evaluator = steps.Evaluator(strategy, model)
+    tested = {"test": lambda: model.weights, "averaged": optimizer.averages}
 
     def mean_test_bits(parameters):
-        step = test_step(parameters)
-        batches = steps.nats_in_batches(step, strategy, data_set.test, flags.batch_size, leave=False)
-        nats = steps.nats_per_channel(batches).sum(1)
+        weights = evaluator.prepared(parameters)
+        batches = steps.nats_in_batches(evaluator, weights, data_set.test, flags.batch_size, leave=False)
+        nats = steps.summed_over_pixels(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean())
 
     def run(parameters, bfloat16, batches, desc):
@@ -86,7 +86,7 @@ def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
         losses = [float(step(batch)) for batch in progress.bar(batches, desc=desc, unit="step")]
         bits = logistic_mixture.bits_per_dim(tf.constant(losses), data_set.image_shape, flags.batch_size)
         result = {"training": float(np.mean(bits[-20:]))}
-        result |= {name: mean_test_bits(parameters) for name, parameters in tested.items()}
+        result |= {name: mean_test_bits(parameters()) for name, parameters in tested.items()}
         return {name: round(value, 4) for name, value in result.items()}
 
     learned = {"float32": [], "nudged": [], "bfloat16": []}

@@ -44,14 +44,14 @@ def speed(flags: argparse.Namespace) -> dict:
     from pixel_snail import sampling
     from pixel_snail.codec.coder import ImageCoder
     from pixel_snail.steps import network_inputs
-    from pixel_snail.weights import data_dependent_initialisation, fold
+    from pixel_snail.weights import data_dependent_initialisation, normalised_weights
 
     shape, batch = (flags.image_size, flags.image_size, 3), flags.batch_size
     model = network(flags)
     images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
     with data_dependent_initialisation():
         model(network_inputs({"images": images[:2]}, None)[0])
-    weights = fold(model, model.trainable_variables)
+    weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw, coder = sampling.batch_drawer(model, batch), ImageCoder(model, batch)
     draw(weights, *uniforms)

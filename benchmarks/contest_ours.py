@@ -8,7 +8,7 @@ from pixel_snail.backend import tf
 from pixel_snail.model import build_network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 
 class OurNetwork:
@@ -24,7 +24,7 @@ class OurNetwork:
         self.model = build_network(**{name: settings[name] for name in names}, image_shape=self.image_shape)
         self.has_average = "polyak_decay" in settings
         self.optimizer = PolyakAdam(polyak_decay=settings.get("polyak_decay", 0.9995))
-        self._test_step = steps.test_step(self.strategy, self.model)
+        self._evaluator = steps.Evaluator(self.strategy, self.model)
 
     def parameters(self) -> tuple[int, int]:
         number = sum(variable.value.shape.num_elements() for variable in self.model.trainable_variables)
@@ -39,13 +39,11 @@ class OurNetwork:
         float(self._step({"images": tf.constant(images)}))
 
     def prepare(self):
-        self._ready = self._test_step(self._parameters)
-
-    def _parameters(self):
-        return self.optimizer.averages() if self.has_average else self.model.trainable_variables
+        parameters = self.optimizer.averages() if self.has_average else self.model.weights
+        self._weights = self._evaluator.prepared(parameters)
 
     def nats(self, images):
-        return self._ready({"images": tf.constant(images)}).numpy().sum((1, 2, 3))
+        return self._evaluator.nats({"images": tf.constant(images)}, self._weights).numpy().sum((1, 2, 3))
 
     def outputs(self, images):
         outputs = self.model(steps.network_inputs({"images": images}, None)[0])
@@ -56,7 +54,7 @@ class OurNetwork:
         self.draw(number)
 
     def draw(self, number):
-        weights = fold(self.model, self.model.trainable_variables)
+        weights = normalised_weights(self.model, self.model.trainable_variables)
         uniforms = sampling.uniforms(0, 0, number, self.image_shape, self.model.description.nr_logistic_mix)
         self._draw(weights, *uniforms, verbose=0)
 

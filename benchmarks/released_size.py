@@ -48,11 +48,10 @@ def main() -> None:
             variable.assign(tf.zeros(variable.shape))
         time("load_seconds", lambda: checkpoint.load(Checkpoint(prefix), model, optimizer))
     assert all(np.array_equal(a, b) for a, b in zip(expected, model.trainable_variables, strict=True))
-    prepare = steps.test_step(strategy, model)
-    parameters = lambda: model.trainable_variables
-    time("first_evaluation_seconds", lambda: prepare(parameters)(batch).numpy())
-    step = prepare(parameters)
-    time("evaluation_seconds", lambda: step(batch).numpy())
+    evaluator = steps.Evaluator(strategy, model)
+    time("first_evaluation_seconds", lambda: evaluator.nats(batch, evaluator.prepared(model.weights)).numpy())
+    weights = evaluator.prepared(model.weights)
+    time("evaluation_seconds", lambda: evaluator.nats(batch, weights).numpy())
     result = {
         "parameters": sum(value.size for value in expected),
         "batch_size": len(images),

@@ -34,7 +34,7 @@ def measure(flags: argparse.Namespace) -> dict:
     from pixel_snail.backend import tf
     from pixel_snail.likelihoods import logistic_mixture
     from pixel_snail.parallel import replicas
-    from pixel_snail.weights import data_dependent_initialisation, fold
+    from pixel_snail.weights import data_dependent_initialisation, normalised_weights
 
     replicas.strategy(1, in_micro_batches=False)
     shape = (flags.image_size, flags.image_size, 3)
@@ -44,7 +44,7 @@ def measure(flags: argparse.Namespace) -> dict:
     x = steps.network_inputs({"images": images}, None)[0]
     with data_dependent_initialisation():
         model(x[:2])
-    weights = fold(model, model.trainable_variables)
+    weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw = sampling.batch_drawer(model, batch)
     first = timed(lambda: draw(weights, *uniforms))

@@ -147,8 +147,9 @@ def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, pla
     optimizer.build(model.trainable_variables)
     settings = {"bfloat16": flags.bfloat16, "recompute": flags.recompute}
     step = steps.train_step(strategy, model, optimizer, 0, flags.grad_accum, **settings)
-    ready = functools.cache(functools.partial(steps.test_step(strategy, model), optimizer.averages))
-    return lambda images: step({"images": images}), lambda images: ready()({"images": images})
+    evaluator = steps.Evaluator(strategy, model)
+    prepared = functools.cache(lambda: evaluator.prepared(optimizer.averages()))
+    return lambda images: step({"images": images}), lambda images: evaluator.nats({"images": images}, prepared())
 
 
 _made = {}

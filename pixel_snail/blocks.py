@@ -194,15 +194,15 @@ class Output(Layer):
         super().__init__()
         self.nin = nn.nin(10 * nr_logistic_mix)
 
-    def call(self, ul, drawn, h=None, seed=None, cache=None):
+    def call(self, ul, known, h=None, seed=None, cache=None):
         return self.nin(tf.nn.elu(ul))
 
 
 class ChannelWiseOutput(Layer):
     """The mixture's parameters for each channel, (lr, lg, lb), [B, H, W, 3 K] each; lg also sees R, lb sees R and G.
 
-    The layer gets R and G of the pixel itself by calling drawn(lr) and drawn(lr, lg). On whole maps, `drawn` returns
-    the image; in sampling, it draws the next channel and returns the channels drawn so far.
+    The layer gets R and G of the pixel itself by calling known(lr) and known(lr, lg). On whole maps, `known` returns
+    the image. Pixel by pixel, it draws or decodes the next channel from these outputs, and returns the channels so far.
     """
 
     def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
@@ -215,13 +215,13 @@ class ChannelWiseOutput(Layer):
         self.blue_stream, self.blue_merge = resnet(conv), resnet(conv)
         self.blue = nn.nin(3 * nr_logistic_mix)
 
-    def call(self, ul, drawn, h=None, seed=None, cache=None):
+    def call(self, ul, known, h=None, seed=None, cache=None):
         seeds = dropout.split_seed(seed, 4)
         lr = self.red(tf.nn.elu(ul))
-        green = self.green_stream(self.green_in(drawn(lr)[..., :1]), a=ul, h=h, seed=seeds[0], cache=cache)
+        green = self.green_stream(self.green_in(known(lr)[..., :1]), a=ul, h=h, seed=seeds[0], cache=cache)
         green = self.green_merge(ul, a=green, h=h, seed=seeds[1], cache=cache)
         lg = self.green(tf.nn.elu(green))
-        blue = self.blue_stream(self.blue_in(drawn(lr, lg)[..., :2]), a=green, h=h, seed=seeds[2], cache=cache)
+        blue = self.blue_stream(self.blue_in(known(lr, lg)[..., :2]), a=green, h=h, seed=seeds[2], cache=cache)
         blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3], cache=cache)
         return lr, lg, self.blue(tf.nn.elu(blue))
 

@@ -163,7 +163,7 @@ class Cache:
             self.loop["inner_ul"] = self.loop["inner_ul"].write(self.inner.x, ul)
 
     def inner_outputs(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """(ul, u) as `keep` stored them for here: (None, u) in the pass over a row, (ul, None) in a step."""
+        """(ul, u) as `store_inner` stored them for here: (None, u) in the pass over a row, (ul, None) in a step."""
         if self.in_row:
             return None, tf.identity(self.inner_u)
         # ul was computed in this step or the one before if the smaller map has a row here, else in the row above.

@@ -26,7 +26,7 @@ from pixel_snail.runs import average, search
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.storage import paths
 from pixel_snail.storage.pictures import from_8_bits, to_8_bits
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor
 """uint8 [N, H, W, 3], RGB: also tensors of other libraries, lists of images, and what is indexed like an array and read
@@ -85,8 +85,7 @@ class Distribution:
             _warn_of_an_idle_gpu()
         self._strategy = strategy or tf.distribute.get_strategy()
         self._cluster = cluster
-        self._test_step = steps.test_step(self._strategy, network)
-        self._parameters = lambda: network.weights
+        self._evaluator = steps.Evaluator(self._strategy, network)
         self._drawer = functools.cache(functools.partial(sampling.drawer, network))
         self._archiver = functools.cache(functools.partial(Archiver, network))
         self._lock = threading.Lock()
@@ -151,10 +150,10 @@ class Distribution:
             raise UserError(f"batch_size={batch_size!r} is not a whole number above 0")
         if not len(split):
             return
-        step = self._test_step(self._parameters)
+        weights = self._evaluator.prepared(self.network.weights)
         with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
             yield from steps.nats_in_batches(
-                step, self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
+                self._evaluator, weights, split, batch_size, cluster=self._cluster, verbose=verbose
             )
 
     def sample(
@@ -241,7 +240,7 @@ class Distribution:
             return np.zeros([0, *self.image_shape], np.float32)
         with self._lock:  # threads that draw share the drawer, which is compiled once
             draw = self._drawer(batch_on_gpu)
-        weights = fold(self.network, self.network.weights)
+        weights = normalised_weights(self.network, self.network.weights)
         return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
 
     @memory.shortage_told(lambda: _fewer_at_once())
@@ -326,7 +325,7 @@ class Distribution:
             warnings.warn(leak_warning(self.spec), stacklevel=3)
         images = self._checked_images(images)
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
-        return steps.nats_per_channel(batches) if len(images) else np.zeros([0, 3])
+        return steps.summed_over_pixels(batches) if len(images) else np.zeros([0, 3])
 
     def _check_scope(self):
         check_process()

@@ -132,7 +132,7 @@ class PixelSNAIL(Network):
             ul, u = traced_once(block, like, recompute, **settings)(ul=ul, u=u)
         if cache is not None:
             return ul
-        return self.output_layer(tf.cast(ul, tf.float32), drawn=lambda *outputs: x, h=h, seed=output_seed)
+        return self.output_layer(tf.cast(ul, tf.float32), known=lambda *outputs: x, h=h, seed=output_seed)
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
         return [[*self.blocks, self.output_layer]]

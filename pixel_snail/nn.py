@@ -304,10 +304,10 @@ class conditional_weights(Layer):
     def parameters(self):
         return (self.hw,)
 
-    def folding_group(self):
+    def weights_group(self):
         return type(self)
 
-    def fold_together(self, parameters):
+    def weights_of_group(self, parameters):
         return [LabelWeights(*of_layer) for of_layer in parameters]
 
 

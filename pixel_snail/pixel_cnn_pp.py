@@ -52,7 +52,7 @@ class PixelCNNpp(Network):
         if bfloat16:
             ul, u = to_bfloat16(ul), to_bfloat16(u)
         ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)
-        return ul if cache is not None else self.output_layer(tf.cast(ul, tf.float32), drawn=lambda *outputs: x)
+        return ul if cache is not None else self.output_layer(tf.cast(ul, tf.float32), known=lambda *outputs: x)
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
         layers, level = [], self.level

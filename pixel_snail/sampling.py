@@ -17,7 +17,7 @@ from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
-from pixel_snail.weights import Weights, folded, for_pixels, layers_in
+from pixel_snail.weights import Weights, for_pixels, layers_in, using
 
 BATCH_ON_CPU = 8
 """Images drawn at a time on a CPU, always.
@@ -36,10 +36,10 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
 
     Returns:
         draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1) -> images,
-        float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits. `weights` are weights.fold's; `classes` [number]
-        are needed by a conditional network; of images `given` [number, H, W, 3], the upper `keep_rows` rows are kept;
-        `temperature` scales the noise: of the choice among mixture components, and of the logistic distributions. It
-        raises UserError if the parameters are not finite.
+        float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits. `weights` are those of `normalised_weights`;
+        `classes` [number] are needed by a conditional network; of images `given` [number, H, W, 3], the upper
+        `keep_rows` rows are kept; `temperature` scales the noise: of the choice among mixture components, and of the
+        logistic distributions. It raises UserError if the parameters are not finite.
 
     Raises:
         Shortage: a batch needs more memory than the machine has.
@@ -101,7 +101,7 @@ class RowByRow:
         network: the network.
         batch: B.
         choose: how a pixel is chosen once it is predicted: choose(outputs_of, here, carried) -> (pixel, kept, carried).
-            `outputs_of` is the network's last layer, a function of `drawn` (see blocks.ChannelWiseOutput); `here` has
+            `outputs_of` is the network's last layer, a function of `known` (see blocks.ChannelWiseOutput); `here` has
             the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, 3] in [-1, 1];
             `kept` are results, [B, ...] each.
         kept: the types of these results.
@@ -135,7 +135,7 @@ class RowByRow:
                     loop, carried, results = step(x + i, i, loop, carried, results)
                 return x + network.period, loop, carried, results
 
-            with folded(dict(zip(layers, unpack(packed, like=self._weights), strict=True))):
+            with using(dict(zip(layers, unpack(packed, like=self._weights), strict=True))):
                 cache.begin_row(y, phase)
                 network(None, h=h, cache=cache)
                 state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
@@ -152,7 +152,7 @@ class RowByRow:
         """Within it, this thread computes the rows of a batch of images, from the first on; other threads wait.
 
         Args:
-            weights: weights.fold's.
+            weights: those of `normalised_weights`.
             h: labels [B, L], of a conditional network.
         """
         with self._lock:
@@ -203,9 +203,9 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
     Returns:
         draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, temperature=1.0,
         title=..., verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels
-        [B, H, W, 10 K], or 9 K where they are channel-wise). `weights` are weights.fold's, h labels [B, L]; of images
-        `given` [B, H, W, 3], the upper `keep_rows` rows are kept; `temperature` as in `drawer`. A progress bar with
-        that title counts the rows.
+        [B, H, W, 10 K], or 9 K where they are channel-wise). `weights` are those of `normalised_weights`, h labels
+        [B, L]; of images `given` [B, H, W, 3], the upper `keep_rows` rows are kept; `temperature` as in `drawer`. A
+        progress bar with that title counts the rows.
     """
     image_shape = network.description.image_shape
     height, width, _ = image_shape
@@ -280,7 +280,7 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
     """Draws a pixel [B, 3]; returns it and the outputs of the network's last layer, side by side.
 
     Args:
-        outputs_of: the last layer, a function of `drawn` (see blocks.ChannelWiseOutput).
+        outputs_of: the last layer, a function of `known` (see blocks.ChannelWiseOutput).
         temperature: a tensor [].
         unless_given: replaces drawn values by given ones.
     """
@@ -294,7 +294,7 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
         channels.append(unless_given(value, channel))
         return tf.stack(channels, -1)
 
-    outputs = outputs_of(drawn=drawn)
+    outputs = outputs_of(known=drawn)
     if isinstance(outputs, tuple):
         return drawn(*outputs), tf.concat(outputs, -1)
     pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature)

@@ -1,8 +1,7 @@
-"""What the replicas compute: the initialisation, a training step, and the likelihood of test images."""
+"""What the replicas compute: the initialisation, a training step, and the likelihood of images."""
 
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import memory, micro_batches, replicas
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.weights import data_dependent_initialisation, fold, folded, for_maps, layers_in
+from pixel_snail.weights import data_dependent_initialisation, layers_in, normalised_weights, using
+from pixel_snail.weights import for_maps as weights_for_maps
 
 
 def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -64,29 +64,23 @@ def train_step(
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         images = batch["images"].shape[0]
         dropout_seed = tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)])
-        with tf.GradientTape() as tape:
-            normalised = fold(network, variables)
-            packed = pack(list(normalised.values()))
         # The filters' transforms, shared by all micro-batches, take more memory than --recompute saves.
-        weights = normalised if recompute else for_maps(normalised, bfloat16)
+        shared = _SharedWeights(network, variables, for_maps=not recompute, bfloat16=bfloat16)
 
         def loss_and_gradients(micro_batch, first_image):
             x, h = network_inputs(micro_batch, nr_labels)
             images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
-            with tf.GradientTape() as inner_tape:
-                inner_tape.watch(packed)
-                # Layers compute with the unpacked weights: so the gradient reaches `packed`.
-                unpacked = zip(normalised, unpack(packed, list(normalised.values())), strict=True)
-                with folded({layer: weights[layer]._replace(**of_layer._asdict()) for layer, of_layer in unpacked}):
-                    outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
-                loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
-            return [loss, *inner_tape.gradient(loss, packed)]
 
-        zeros = [tf.zeros([]), *map(tf.zeros_like, packed)]
+            def loss():
+                outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
+                return tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
+
+            return shared.with_gradients(loss)
+
         division = _division(strategy, network, images, grad_accum, recompute)
-        loss, *of_weights = micro_batches.summed(loss_and_gradients, zeros, batch, *division)
-        first, *gradients = tape.gradient(packed, variables, of_weights)
-        # A loss that is not finite, on any replica, makes the sum of the gradients so, and the update is refused.
+        loss, *of_weights = micro_batches.summed(loss_and_gradients, shared.zeros(), batch, *division)
+        first, *gradients = shared.gradients_of_variables(of_weights)
+        # A non-finite loss on any replica turns the summed gradient NaN, so the update is refused.
         gradients = [first + tf.where(tf.math.is_finite(loss), 0.0, float("nan")), *gradients]
         optimizer.apply(gradients, variables)
         return loss
@@ -97,6 +91,49 @@ def train_step(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, [batch]), axis=None)
 
     return step
+
+
+class _SharedWeights:
+    """The normalised weights that all micro-batches of a step share, and the gradients through them.
+
+    The chain rule in two parts: each micro-batch has a gradient with respect to the weights, `with_gradients`. The sum
+    of these is carried on to the variables once, `gradients_of_variables`. Gradients of weights are packed (see
+    kernels/packing.py).
+
+    Args:
+        variables: the network's.
+        for_maps, bfloat16: whether the weights are prepared by weights.for_maps, and for which type of maps.
+    """
+
+    def __init__(self, network: Network, variables: Sequence[tf.Variable], for_maps: bool, bfloat16: bool):
+        self._variables = variables
+        with tf.GradientTape() as self._tape:
+            self._weights = normalised_weights(network, variables)
+            self._packed = pack(list(self._weights.values()))
+        self._prepared = weights_for_maps(self._weights, bfloat16) if for_maps else self._weights
+
+    def zeros(self) -> list[tf.Tensor]:
+        """What `with_gradients` returns, all zeros: where a sum begins."""
+        return [tf.zeros([]), *map(tf.zeros_like, self._packed)]
+
+    def with_gradients(self, loss: Callable[[], tf.Tensor]) -> list[tf.Tensor]:
+        """The value of loss(), computed by layers that use these weights, and its gradients with respect to them."""
+        with tf.GradientTape() as tape:
+            tape.watch(self._packed)
+            # Layers compute with the unpacked weights: so the gradient reaches `_packed`.
+            unpacked = unpack(self._packed, list(self._weights.values()))
+            with using(
+                {
+                    layer: self._prepared[layer]._replace(**of_layer._asdict())
+                    for layer, of_layer in zip(self._weights, unpacked, strict=True)
+                }
+            ):
+                value = loss()
+        return [value, *tape.gradient(value, self._packed)]
+
+    def gradients_of_variables(self, of_weights: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The variables' gradients, from those of the weights."""
+        return self._tape.gradient(self._packed, self._variables, of_weights)
 
 
 def _division(strategy, network, images, grad_accum, recompute):
@@ -145,48 +182,69 @@ def _values_kept(network):
     return values
 
 
-def test_step(strategy: tf.distribute.Strategy, network: Network) -> Callable[[Callable], Callable]:
-    """A function that prepares the weights for many batches and returns a step.
+class Evaluator:
+    """Computes the likelihood of images on all replicas; compiled once, whatever the parameters.
 
-    It is called with a function that returns the parameters to predict with, in the order of the network's variables.
-    The step maps a batch, distributed over the replicas, to the nats of each value of each of its images,
-    [B, H, W, 3], in order. It is compiled once, whatever the parameters.
+        weights = evaluator.prepared(optimizer.averages())
+        for batch in batches:
+            nats = evaluator.nats(batch, weights)
+
+    Args:
+        strategy: the replicas.
+        network: its variables need not have the parameters that are used.
     """
-    layers, like, nr_labels = [], [], network.description.nr_labels
 
-    @functools.cache
-    def preparation(parameters):
-        def replica_weights():
-            weights = for_maps(fold(network, parameters()))
-            layers[:], like[:] = zip(*weights.items(), strict=True)
-            return pack(like)
+    def __init__(self, strategy: tf.distribute.Strategy, network: Network):
+        self.strategy = strategy
+        self._network = network
+        self._layers, self._like = (), []  # those of `prepared`, and tensors like their weights
 
-        return tf.function(lambda: strategy.run(replica_weights), autograph=False)
+    def prepared(self, parameters: Sequence[tf.Tensor | tf.Variable]) -> object:
+        """The weights to evaluate any number of batches with, normalised once on each replica.
 
-    def replica_step(batch, packed):
-        weights = dict(zip(layers, unpack(packed, like), strict=True))
-
-        def nats(micro_batch):
-            x, h = network_inputs(micro_batch, nr_labels)
-            with folded(weights):
-                return logistic_mixture.loss_per_channel(x, network(x, h=h))
-
-        images, height, width, _ = batch["images"].shape
-        most_images = micro_batches.most_images(network.values_per_image(height, width), keeps_activations=False)
-        division = micro_batches.division(images, replicas.on_this_machine(strategy), most_images)
-        return micro_batches.mapped(nats, batch, *division)
+        Args:
+            parameters: values in the order of network.weights: the variables themselves, or their averages.
+        """
+        return self._prepare([tf.convert_to_tensor(parameter) for parameter in parameters])
 
     @tf.function(autograph=False)
-    def step(packed, batch):
-        progress.announce_compilation()
-        return tf.concat(strategy.experimental_local_results(strategy.run(replica_step, [batch, packed])), 0)
+    def _prepare(self, parameters):
+        def replica_weights(parameters):
+            weights = weights_for_maps(normalised_weights(self._network, parameters))
+            self._layers, self._like = zip(*weights.items(), strict=True)
+            return pack(self._like)
 
-    return lambda parameters: functools.partial(step, preparation(parameters)())
+        return self.strategy.run(replica_weights, [parameters])
+
+    @tf.function(autograph=False)
+    def nats(self, batch: dict[str, tf.Tensor], weights: object) -> tf.Tensor:
+        """Minus the log-likelihood in nats of each value of each image, [B, H, W, 3], in order.
+
+        Args:
+            batch: "images" and perhaps "labels", as in `network_inputs`, distributed over the replicas.
+            weights: those of `prepared`.
+        """
+        progress.announce_compilation()
+        of_replicas = self.strategy.run(self._replica_nats, [batch, weights])
+        return tf.concat(self.strategy.experimental_local_results(of_replicas), 0)
+
+    def _replica_nats(self, batch, packed):
+        weights = dict(zip(self._layers, unpack(packed, self._like), strict=True))
+
+        def nats(micro_batch):
+            x, h = network_inputs(micro_batch, self._network.description.nr_labels)
+            with using(weights):
+                return logistic_mixture.nats_per_value(x, self._network(x, h=h))
+
+        images, height, width, _ = batch["images"].shape
+        most_images = micro_batches.most_images(self._network.values_per_image(height, width), keeps_activations=False)
+        division = micro_batches.division(images, replicas.on_this_machine(self.strategy), most_images)
+        return micro_batches.mapped(nats, batch, *division)
 
 
 def nats_in_batches(
-    step: Callable,
-    strategy: tf.distribute.Strategy,
+    evaluator: Evaluator,
+    weights: object,
     split: Split,
     batch_size: int,
     leave: bool = True,
@@ -197,7 +255,7 @@ def nats_in_batches(
     """Minus the log-likelihood in nats of every value of every image, once each and in order, batch by batch.
 
     Args:
-        step: the step that `test_step`'s function returned.
+        evaluator, weights: the network's evaluator, and the weights that it has prepared.
         batch_size: images of each replica in each batch.
         leave: whether the progress bar stays on the screen.
         cluster: the workers, if there may be several: each computes its part, and gets all results.
@@ -210,7 +268,7 @@ def nats_in_batches(
     Raises:
         UserError: a likelihood is not finite, or the batches need more memory than there can be.
     """
-    cluster = cluster or Cluster()
+    cluster, strategy = cluster or Cluster(), evaluator.strategy
     number = batch_size * strategy.num_replicas_in_sync
     # An image takes a byte for each value, and its nats four.
     least = 5 * batch_size * replicas.on_this_machine(strategy) * math.prod(split.images.shape[1:])
@@ -223,7 +281,7 @@ def nats_in_batches(
         for batch in batches:
             before_each()
             with progress.step_of(bar):
-                nats = np.concatenate(cluster.gather(step(batch).numpy()))[: len(split) - seen]
+                nats = np.concatenate(cluster.gather(evaluator.nats(batch, weights).numpy()))[: len(split) - seen]
             if not np.isfinite(nats).all():
                 raise UserError(
                     "the likelihood of test images is not finite: the checkpoint's parameters are damaged or "
@@ -233,6 +291,6 @@ def nats_in_batches(
             yield nats
 
 
-def nats_per_channel(batches: Iterator[np.ndarray]) -> np.ndarray:
-    """`nats_in_batches`, summed over the pixels of each image: float64 [N, 3]."""
+def summed_over_pixels(batches: Iterator[np.ndarray]) -> np.ndarray:
+    """`nats_in_batches`, summed over the pixels of each image: the nats of each of its channels, float64 [N, 3]."""
     return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in batches])

@@ -5,7 +5,8 @@ W = g V / |V|. A network may be called in three ways:
 
 - as it is: each layer normalises its own V at every call;
 - within `data_dependent_initialisation`: each layer first sets its g and b;
-- within `folded(weights)`: each layer takes its W from `weights`, which `fold` computed once for many calls.
+- within `using(weights)`: each layer takes its W from `weights`, which `normalised_weights` has computed once for many
+  calls.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pixel_snail.backend import keras, tf
 from pixel_snail.kernels import elementwise
 
 _initialising = contextvars.ContextVar("initialising", default=False)
-_folded = contextvars.ContextVar("folded", default=None)
+_given = contextvars.ContextVar("given", default=None)
 _traced_functions = contextvars.ContextVar("traced_functions")
 
 
@@ -76,18 +77,18 @@ def data_dependent_initialisation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def folded(weights: Weights) -> Iterator[None]:
+def using(weights: Weights) -> Iterator[None]:
     """Within it, layers compute with these weights instead of their variables."""
-    tokens = _folded.set(weights), _traced_functions.set({})
+    tokens = _given.set(weights), _traced_functions.set({})
     try:
         yield
     finally:
-        _folded.reset(tokens[0])
+        _given.reset(tokens[0])
         _traced_functions.reset(tokens[1])
 
 
-def fold(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
-    """The weights of all layers, normalised once for many calls within `folded`.
+def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
+    """The weights of all layers, normalised once for many calls within `using`.
 
     Args:
         values: of `network.weights`, in their order: the variables' own, or their averages.
@@ -97,11 +98,11 @@ def fold(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
     groups = {}
     for layer in layers_in(network):
         if layer.parameters:
-            groups.setdefault(layer.folding_group(), []).append(layer)
+            groups.setdefault(layer.weights_group(), []).append(layer)
     weights = {}
     for layers in groups.values():
         parameters = [[value_of[id(variable)] for variable in layer.parameters] for layer in layers]
-        weights |= zip(layers, layers[0].fold_together(parameters), strict=True)
+        weights |= zip(layers, layers[0].weights_of_group(parameters), strict=True)
     return weights
 
 
@@ -144,28 +145,28 @@ class Layer(keras.layers.Layer):
         """The layer's own variables, without those of layers inside it."""
         return ()
 
-    def folding_group(self) -> Hashable:
-        """Layers of equal groups are folded together."""
+    def weights_group(self) -> Hashable:
+        """Layers of equal groups have weights of one kind and shape, which are computed together."""
         raise NotImplementedError
 
-    def fold_together(self, parameters: list[list[tf.Tensor]]) -> Sequence[NamedTuple]:
-        """The weights of each layer of this one's folding group, from the values of its `parameters`."""
+    def weights_of_group(self, parameters: list[list[tf.Tensor]]) -> Sequence[NamedTuple]:
+        """The weights of each layer of this one's group, from the values of its `parameters`."""
         raise NotImplementedError
 
     def for_maps(self, dtype: tf.DType, weights: NamedTuple) -> NamedTuple:
-        """The layer's folded weights for whole maps of a type."""
+        """The layer's normalised weights for whole maps of a type."""
         return weights
 
     def for_pixels(self, weights: NamedTuple) -> NamedTuple:
-        """The layer's folded weights for calls with a cache."""
+        """The layer's normalised weights for calls with a cache."""
         return weights
 
     def weights_now(self) -> NamedTuple:
-        """The weights to compute with: those given by `folded`, else from the layer's variables."""
-        weights = _folded.get()
+        """The weights to compute with: those given by `using`, else from the layer's variables."""
+        weights = _given.get()
         if weights is not None:
             return weights[self]
-        return self.fold_together([[variable.value for variable in self.parameters]])[0]
+        return self.weights_of_group([[variable.value for variable in self.parameters]])[0]
 
 
 class WeightNormalised(Layer):
@@ -229,10 +230,10 @@ class WeightNormalised(Layer):
     def parameters(self):
         return (self.V, self.g, self.b)
 
-    def folding_group(self):
-        return type(self).fold_together, self.axes, tuple(self.V.shape)
+    def weights_group(self):
+        return type(self).weights_of_group, self.axes, tuple(self.V.shape)
 
-    def fold_together(self, parameters):
+    def weights_of_group(self, parameters):
         # W is scaled rather than the outputs: a map has more elements than W.
         v, g, b = zip(*parameters, strict=True)
         return [Affine(*pair) for pair in zip(elementwise.normalised(v, g, self.axes), b, strict=True)]
@@ -241,7 +242,7 @@ class WeightNormalised(Layer):
 def traced_once(
     layer: keras.layers.Layer, like: keras.layers.Layer, recompute: bool = False, cache=None, **settings
 ) -> Callable:
-    """A layer's call, traced within `folded` as one function of inputs and weights for all layers of equal structure.
+    """A layer's call, traced within `using` as one function of inputs and weights for all layers of equal structure.
 
     A deep network repeats a few layers. Tracing each one anew is most of the time before the first step.
 
@@ -257,7 +258,7 @@ def traced_once(
     """
 
     def call(**inputs):
-        weights = _folded.get()
+        weights = _given.get()
         if weights is None or cache is not None:
             return layer(**inputs, **settings, cache=cache)
         functions = _traced_functions.get()
@@ -289,7 +290,7 @@ def _traced(layer, all_weights, recompute, settings, inputs):
         values = [v if needs else tf.stop_gradient(v) for v, needs in zip(values, needs_gradient, strict=True)]
         given = dict(zip(names, values[: len(names)], strict=True))
         weights = tf.nest.pack_sequence_as(structure, values[len(names) :])
-        with folded(dict(zip(layers, weights, strict=True))):
+        with using(dict(zip(layers, weights, strict=True))):
             outputs = layer(**dict.fromkeys(inputs | settings) | given)
         is_there[:] = [output is not None for output in outputs]
         return [output for output in outputs if output is not None]

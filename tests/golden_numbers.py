@@ -14,7 +14,7 @@ from pixel_snail.checkpoint import variable_names
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.model import build_network, leaking
 from pixel_snail.optimizer import PolyakAdam
-from pixel_snail.weights import fold, folded
+from pixel_snail.weights import normalised_weights, using
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -126,7 +126,7 @@ def errors_of_steps(name: str) -> dict[str, float]:
 
     def averaged():
         x = tf.constant(golden["x"][0])
-        with folded(fold(model, optimizer.averages())):
+        with using(normalised_weights(model, optimizer.averages())):
             outputs = model(x)
         return outputs, tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
 
@@ -154,6 +154,6 @@ def error_of_samples(name: str) -> float:
     model = build(name)
     checkpoints.load(checkpoints.Checkpoint(checkpoint(name)), model, averaged=True)
     draw = sampling.batch_drawer(model, len(golden["sample/x"]))
-    weights = fold(model, model.trainable_variables)
+    weights = normalised_weights(model, model.trainable_variables)
     images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"], verbose=0)
     return error(images, golden["sample/x"])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pixel_snail import nn
 from pixel_snail.cache import Cache, _Memory
-from pixel_snail.weights import fold, folded, for_pixels
+from pixel_snail.weights import for_pixels, normalised_weights, using
 
 B, H, W, C, F = 2, 4, 6, 8, 5
 # The rounding error of sums over tens of products of order 1, taken in another order.
@@ -43,7 +43,7 @@ def walk(cache, step, begin_row=lambda y: None):
 def test_a_causal_convolution_pixel_by_pixel(kind, rng):
     conv = built(kind(F), B, H, W, C)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
-    with folded(for_pixels(fold(conv, conv.trainable_variables))):
+    with using(for_pixels(normalised_weights(conv, conv.trainable_variables))):
         actual = walk(cache := Cache([[conv]], B, H, W, F), lambda y, x: conv(map_[:, y, x], cache=cache))
     np.testing.assert_allclose(actual, conv(map_), rtol=0, atol=TOLERANCE)
 
@@ -52,8 +52,8 @@ def test_convolutions_that_feed_each_other_do_not_mix_their_memories(rng):
     first, second = built(nn.down_right_shifted_conv2d(F), B, H, W, C), built(nn.causal_shift_nin(C), B, H, W, F - 1)
     map_ = tf.constant(rng.normal(size=[B, H, W, C]), tf.float32)
     cache = Cache([[first, second]], B, H, W, F)
-    weights = fold(first, first.trainable_variables) | fold(second, second.trainable_variables)
-    with folded(for_pixels(weights)):
+    first_weights, second_weights = (normalised_weights(conv, conv.trainable_variables) for conv in (first, second))
+    with using(for_pixels(first_weights | second_weights)):
         actual = walk(cache, lambda y, x: second(first(map_[:, y, x], cache=cache)[:, : F - 1], cache=cache))
     np.testing.assert_allclose(actual, second(first(map_)[..., : F - 1]), rtol=0, atol=10 * TOLERANCE)
 

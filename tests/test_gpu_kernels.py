@@ -17,7 +17,7 @@ from pixel_snail import sampling, steps
 from pixel_snail.kernels import xla
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 EVERY_FLAG = {"bfloat16": True, "recompute": True, "grad_accum": 2}
 NETWORKS = {
@@ -157,7 +157,8 @@ def functions_of_drawing(network, monkeypatch):
         patch.setattr(tf, "function", lambda f=None, **named: traced_only(f) if f else traced_only)
         draw = sampling.batch_drawer(network, 2)
     with pytest.raises(Traced):
-        draw(fold(network, network.trainable_variables), *sampling.uniforms(0, 0, 2, (8, 8, 3), 2), verbose=0)
+        weights = normalised_weights(network, network.trainable_variables)
+        draw(weights, *sampling.uniforms(0, 0, 2, (8, 8, 3), 2), verbose=0)
     return concrete["row"], concrete["advance"]
 
 
@@ -172,10 +173,11 @@ def test_every_operation_of_training_evaluating_and_drawing_has_a_kernel_for_gpu
         monkeypatch.setattr(xla, "SMALL", 0)
     step = steps.train_step(strategy, network, optimizer, 0, **settings).get_concrete_function(batch)
     assert any(is_compiled for _, is_compiled in graphs(step).values()) == bool(settings)
-    test_step = steps.test_step(strategy, network)(lambda: network.trainable_variables)
+    evaluator = steps.Evaluator(strategy, network)
+    evaluation = evaluator.nats.get_concrete_function(batch, evaluator.prepared(network.weights))
     row, advance = functions_of_drawing(network, monkeypatch)
     assert not without_gpu_kernel(row, by_xla=True)
-    for concrete in (step, test_step.func.get_concrete_function(*test_step.args, batch), row, advance):
+    for concrete in (step, evaluation, row, advance):
         assert not without_gpu_kernel(concrete)
         assert not floats_copied_to_the_host(concrete)
 

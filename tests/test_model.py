@@ -18,7 +18,7 @@ from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution, xla
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.model import build_network, check_side, leaking, specs
-from pixel_snail.weights import data_dependent_initialisation, fold, folded
+from pixel_snail.weights import data_dependent_initialisation, normalised_weights, using
 
 ORIGINAL = """
     model h6_noup h6_noup_hier2 h6_hier4 h6_1mixhier2 h8_noup_124444mix h16_noup_124444mix h6_noup_124mix_halfattn
@@ -223,7 +223,7 @@ def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itse
 
     @tf.function(autograph=False)
     def with_folded_weights():
-        with folded(fold(model, model.trainable_variables)):
+        with using(normalised_weights(model, model.trainable_variables)):
             return model(x)
 
     # Folding normalises the weights of many layers together, which takes sums in another order.

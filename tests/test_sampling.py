@@ -12,11 +12,11 @@ from benchmarks.counted_training import ONE_BLOCK
 from benchmarks.plain import naive_sampler
 from pixel_snail import sampling
 from pixel_snail.errors import UserError
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 
 def weights(model):
-    return fold(model, model.trainable_variables)
+    return normalised_weights(model, model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", [*filter(golden_numbers.has_samples, golden_numbers.NAMES)])

@@ -17,7 +17,7 @@ from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
-from pixel_snail.weights import WeightNormalised, Weights, fold
+from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
 _PORTABLE = "python -m pixel_snail.codec compress --portable"
 
@@ -214,11 +214,11 @@ def _description(network):
 
 
 def _weights(network):
-    """The network's weights as from weights.fold, normalised in float64 by operations that IEEE 754 defines.
+    """The network's weights as from weights.normalised_weights, but in float64 by operations that IEEE 754 defines.
 
     TensorFlow takes the inverse of a norm by an approximation that differs between processors.
     """
-    weights = fold(network, network.weights)
+    weights = normalised_weights(network, network.weights)
     for layer, of_layer in weights.items():
         if isinstance(layer, WeightNormalised):
             v, g = layer.V.numpy().astype(np.float64), layer.g.numpy()

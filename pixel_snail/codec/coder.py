@@ -67,7 +67,7 @@ class ImageCoder:
         """Images as a stream.
 
         Args:
-            weights: weights.fold's.
+            weights: those of `normalised_weights`.
             images: uint8 [B, H, W, 3].
             sizes: the rows and columns of each image that are coded, from the upper left, integers [B, 2]; by default
                 all. The others cost nothing.
@@ -163,7 +163,7 @@ def _choose(outputs_of, here, carried):
         log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale)
         return known
 
-    outputs = outputs_of(drawn=lambda *outputs: know_next(outputs))
+    outputs = outputs_of(known=lambda *outputs: know_next(outputs))
     for _ in range(3 - len(values)):
         know_next(outputs)
     is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(o), -1) for o in tf.nest.flatten(outputs)], 0)

@@ -35,7 +35,7 @@ def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
     return -tf.reduce_sum(log_prob, [1, 2])
 
 
-def loss_per_channel(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
+def nats_per_value(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
     """Minus the log-likelihood in nats of each channel of each pixel, given the channels before it, [B, H, W, 3].
 
     The channels share the mixture component and so depend on each other: log p(G | R) = log p(R, G) - log p(R).

@@ -9,7 +9,7 @@ from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.steps import network_inputs
-from pixel_snail.weights import fold
+from pixel_snail.weights import normalised_weights
 
 
 def kinds_of_images(shape, rng):
@@ -21,7 +21,7 @@ def kinds_of_images(shape, rng):
 
 def round_trip(network, images, sizes=None, h=None, jit=False):
     """Codes images, and returns the decoded ones and the bits."""
-    coder, weights = ImageCoder(network, len(images), jit), fold(network, network.trainable_variables)
+    coder, weights = ImageCoder(network, len(images), jit), normalised_weights(network, network.trainable_variables)
     stream = coder.encode(weights, images, sizes, h)
     return coder.decode(weights, stream, sizes, h), 8 * len(stream)
 
@@ -63,7 +63,7 @@ def test_images_one_pixel_high_or_wide_come_back(name, shape, rng):
 def test_pixels_outside_an_images_size_cost_nothing_and_change_nothing(rng):
     shape = (8, 8, 3)
     network = build_shallow("h6_noup_1mix_halfattn", shape, rng)
-    coder, weights = ImageCoder(network, 4, jit=False), fold(network, network.trainable_variables)
+    coder, weights = ImageCoder(network, 4, jit=False), normalised_weights(network, network.trainable_variables)
     images = rng.integers(0, 256, [4, *shape], np.uint8)
     sizes = np.array([[8, 8], [3, 7], [5, 1], [0, 0]])
     is_inside = np.zeros([*images.shape[:3], 1], bool)

@@ -28,7 +28,7 @@ from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import devices
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.runs import search
-from pixel_snail.weights import fold, folded
+from pixel_snail.weights import normalised_weights, using
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
 
@@ -71,8 +71,9 @@ def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included
         )
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
-        test_step = steps.test_step(strategy, model)(optimizer.averages)
-        nats = steps.nats_per_channel(steps.nats_in_batches(test_step, strategy, split, batch_size=1)).sum(1)
+        evaluator = steps.Evaluator(strategy, model)
+        weights = evaluator.prepared(optimizer.averages())
+        nats = steps.summed_over_pixels(steps.nats_in_batches(evaluator, weights, split, batch_size=1)).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
     assert nats.shape == (3,)
@@ -85,7 +86,7 @@ def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included
 
 def loss_and_gradients(model, x, **settings):
     with tf.GradientTape() as tape:
-        with folded(fold(model, model.trainable_variables)):
+        with using(normalised_weights(model, model.trainable_variables)):
             outputs = model(x, seed=tf.constant([1, 2, 0]), **settings)
         loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
     return loss, tape.gradient(loss, model.trainable_variables)

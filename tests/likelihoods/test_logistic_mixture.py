@@ -80,7 +80,7 @@ def test_bits_per_dim_of_uniform_noise_is_eight():
 def test_the_losses_of_the_channels_add_up_and_each_sees_only_those_before_it(channel_wise, rng):
     def losses(x):
         outputs = (l, l[..., ::-1], 2 * l) if channel_wise else l
-        return logistic_mixture.loss_per_channel(x, outputs), logistic_mixture.loss_per_image(x, outputs)
+        return logistic_mixture.nats_per_value(x, outputs), logistic_mixture.loss_per_image(x, outputs)
 
     l = tf.cast(rng.normal(size=[2, 3, 4, 15 if channel_wise else 50]), tf.float32)
     x = tf.cast(rng.integers(0, 256, [2, 3, 4, 3]) / 127.5 - 1, tf.float32)

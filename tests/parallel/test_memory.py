@@ -200,6 +200,6 @@ def test_python_and_the_commands_are_told_by_their_own_names_what_takes_less(rng
         raise raised(RESOURCE_EXHAUSTED, "OOM when allocating tensor with shape[9000,1000,100] and type float on")
 
     monkeypatch.undo()
-    monkeypatch.setattr(model, "_test_step", lambda _: out_of_memory)
+    monkeypatch.setattr(model._evaluator, "nats", out_of_memory)
     with pytest.raises(UserError, match=r"^out of memory when 3\.6 GB more were asked for: lower batch_size$"):
         model.bits_per_dim(images, verbose=0)

@@ -58,23 +58,29 @@ def train(tmp_path, capfd):
     return train
 
 
+def acting(function, number, action, calls):
+    """The function, but calls action() before its call number `number`, from 1; `calls` counts them."""
+
+    def call(*arguments, **keywords):
+        calls.append(None)
+        if len(calls) == number:
+            action()
+        return function(*arguments, **keywords)
+
+    return call
+
+
 def before_call(monkeypatch, module, maker, number, action):
     """Patches module.maker: the function that it returns calls action() before its call number `number`, from 1."""
-    make = getattr(module, maker)
-    calls = []
-
-    def made(*arguments, **keywords):
-        function = make(*arguments, **keywords)
-
-        def call(*arguments, **keywords):
-            calls.append(None)
-            if len(calls) == number:
-                action()
-            return function(*arguments, **keywords)
-
-        return call
-
+    make, calls = getattr(module, maker), []
+    made = lambda *arguments, **keywords: acting(make(*arguments, **keywords), number, action, calls)
     monkeypatch.setattr(module, maker, made)
+
+
+def before_test(monkeypatch, module, evaluator, number, action):
+    """Patches module.evaluator, a class, to call action() before test number `number`, from 1."""
+    kind = getattr(module, evaluator)
+    monkeypatch.setattr(kind, "prepared", acting(kind.prepared, number, action, []))
 
 
 def ask_to_stop():
@@ -103,8 +109,8 @@ def names(folder):
     "module, maker, number, saved, steps_taken",
     [
         (steps, "train_step", 8, "1_6", 8),
-        (steps, "test_step", 1, "0_10", 5),
-        (steps, "test_step", 2, "0_10", 5),  # of the parameters themselves, because the average is young
+        (steps, "Evaluator", 1, "0_10", 5),
+        (steps, "Evaluator", 2, "0_10", 5),  # of the parameters themselves, because the average is young
         (sampling, "batch_drawer", 2, "1", 10),
     ],
     ids=["in a step", "in a test", "in the second test of an epoch", "in sampling"],
@@ -115,7 +121,8 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     argv = ["-x2", "--resume", *([] if module is sampling else ["--sample_interval=0"])]
     assert train(*argv, f"-o{tmp_path}/whole")[0] == 0
     with monkeypatch.context() as patched:
-        before_call(patched, module, maker, number, ask_to_stop)
+        before = before_test if maker == "Evaluator" else before_call
+        before(patched, module, maker, number, ask_to_stop)
         code, out, err = train(*argv)
     assert code == 0
     assert "SIGTERM: stopping" in err
@@ -125,9 +132,9 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     if module is sampling:  # only the last samples are missing
         return
     assert f"stopped by SIGTERM after {steps_taken} steps: repeat the same command to go on from {newest}\n" in out
-    assert len(history.read(Checkpoint(newest)).test) == (0 if maker == "test_step" else 1)
+    assert len(history.read(Checkpoint(newest)).test) == (0 if maker == "Evaluator" else 1)
 
-    assert "test_bpd" not in scalars(run) or maker != "test_step"  # nothing is reported that the history lacks
+    assert "test_bpd" not in scalars(run) or maker != "Evaluator"  # nothing is reported that the history lacks
 
     code, out, _ = train(*argv)
     assert code == 0
