@@ -13,6 +13,7 @@ if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Pytho
 import data
 from pixel_snail.commands import command_line
 from pixel_snail.reports import comparisons
+from pixel_snail.settings import TrainingSettings
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,26 +62,33 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=command_line.path,
         help="start from this checkpoint: its prefix, one of its files, or a folder",
     )
+    add(
+        "--init_from",
+        metavar="PREFIX",
+        type=command_line.path,
+        help="begin with the averaged parameters of this checkpoint, also of another data set, size or classes",
+    )
+    add("--raw", action="store_true", help="with --init_from: the parameters themselves, not their average")
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")
     add("--new_run", action="store_true", help="with --resume: begin a new run beside runs of other flags")
     add(
         "--skip_nonfinite",
         type=command_line.non_negative_int,
-        default=0,
+        default=TrainingSettings.skip_nonfinite,
         help="batches with a non-finite loss or gradient to pass over",
     )
     add(
         "-l",
         "--learning_rate",
         type=command_line.positive_float,
-        default=1e-3,
+        default=TrainingSettings.learning_rate,
         help="the learning rate before any decay",
     )
     add(
         "-e",
         "--lr_decay",
         type=command_line.positive_float,
-        default=0.999998,
+        default=TrainingSettings.lr_decay,
         help="factor of the rate, applied before every step",
     )
     add(
@@ -92,7 +100,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "-a",
         "--init_batch_size",
         type=command_line.positive_int,
-        default=8,
+        default=TrainingSettings.init_batch_size,
         help="images of the data-dependent initialisation",
     )
     add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
@@ -108,7 +116,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=1,
         help="samples after each epoch that is a multiple of it; 0: none",
     )
-    add("--polyak_decay", type=command_line.probability, default=0.9995, help="decay of the parameters' Polyak average")
+    add(
+        "--polyak_decay",
+        type=command_line.probability,
+        default=TrainingSettings.polyak_decay,
+        help="decay of the parameters' Polyak average",
+    )
     add(
         "--average_machines",
         action="store_true",
@@ -118,6 +131,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if flags.paper:
         parser.set_defaults(**comparisons.paper_flags[flags.paper])
         flags = parser.parse_args(argv)
+    if flags.raw and not flags.init_from:
+        parser.error("--raw is for --init_from")
     return flags
 
 

@@ -22,8 +22,8 @@ import sys
 _MODULES = {
     "Distribution": "pixel_snail.distribution",
     "UserError": "pixel_snail.errors",
-    "build": "pixel_snail.distribution",
-    "load": "pixel_snail.distribution",
+    "build": "pixel_snail.loading",
+    "load": "pixel_snail.loading",
     "specs": "pixel_snail.model",
 }
 

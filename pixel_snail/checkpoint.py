@@ -93,6 +93,39 @@ def save(
             raise OSError(first_line(error)) from error
 
 
+def save_beside_others(prefix: str, *state: object) -> None:
+    """As `save`, in a folder that may have other files too, which stay.
+
+    A checkpoint is two files, which only a folder of its own can replace at once. So a checkpoint of the same name is
+    replaced only if the folder has nothing else.
+
+    Args:
+        state: the arguments of `save` after the prefix.
+
+    Raises:
+        UserError: the folder has a checkpoint of this name and something else, or there is a folder of this name.
+        OSError: no permission, no space: all is as before.
+    """
+    folder, name = os.path.split(os.path.abspath(prefix))
+    if os.path.isdir(prefix) or not os.path.basename(prefix):
+        raise UserError(f"{prefix} is a folder: give the checkpoint a name in it, such as {folder}/params.ckpt")
+    files_there = os.listdir(folder) if os.path.isdir(folder) else []
+    others = [file for file in files_there if not _is_file_of(name, file)]
+    if not others:
+        save(prefix, *state)
+        return
+    if len(others) < len(files_there):
+        raise UserError(
+            f"{folder} has a checkpoint {name} and other files, such as {sorted(others)[0]}: choose another name, or "
+            f"give each checkpoint a folder of its own, such as {folder}/{name}/params.ckpt"
+        )
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as aside:
+        save(os.path.join(aside, "whole", name), *state)
+        # The file that makes it a checkpoint comes last.
+        for ending in ("data-00000-of-00001", "index"):
+            os.replace(os.path.join(aside, "whole", f"{name}.{ending}"), f"{os.path.join(folder, name)}.{ending}")
+
+
 class UnreadableError(UserError):
     """A checkpoint is there, but this user may not read it, or the disk fails: another one must not take its place."""
 
@@ -131,7 +164,7 @@ def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = 
         variable.assign(value)
 
 
-def load_parameters(opened: Checkpoint, network: Network, averaged: bool) -> tuple[list[str], list[str]]:
+def load_parameters(opened: "Checkpoint", network: Network, averaged: bool) -> tuple[list[str], list[str]]:
     """Reads into a network what fits of a checkpoint of another data set, size of image or number of classes.
 
     The layers of labels are taken if the classes are as many and, where both have names, have the same names.
@@ -149,9 +182,7 @@ def load_parameters(opened: Checkpoint, network: Network, averaged: bool) -> tup
     shapes = _shapes(network)
     recorded, ours = opened.description(), network.description
     has_same_classes = (
-        recorded is None
-        or None in (recorded.class_names, ours.class_names)
-        or recorded.class_names == ours.class_names
+        recorded is None or None in (recorded.class_names, ours.class_names) or recorded.class_names == ours.class_names
     )
     labels = {name for name in shapes if name.endswith("/hw")}
     taken_labels = {name for name in labels if has_same_classes and opened.shapes.get(name) == shapes[name]}

@@ -1,12 +1,13 @@
-"""A data set: two splits of images, perhaps with labels, and what a user should know of them."""
+"""Images and labels as users give them: arrays for one network, and data sets of two splits."""
 
 import collections
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, counted, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,3 +190,100 @@ def _check_labels(name, split):
     if labels.dtype.kind not in "iu":
         mend = "np.unique(labels, return_inverse=True)[1]" if labels.dtype.kind in "USO" else "labels.astype(int)"
         raise UserError(f"the labels of the {name} images are {labels.dtype}: {must}, such as {mend}")
+
+
+def checked_images(images: object, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Images for a network: as an array, or as they are if they are indexed like one, uint8 [N, H, W, 3].
+
+    What is indexed like an array, such as h5py's data sets and memory-mapped files, is not read: it may be larger than
+    memory.
+
+    Args:
+        images: an array, a tensor of any library, a list of images, or what is indexed like an array.
+        image_shape: (H, W, 3).
+
+    Raises:
+        UserError: they are of another form; the message says how to convert them, where their values show it.
+    """
+    expected = f"uint8 [N, {', '.join(map(str, image_shape))}]"
+    if isinstance(images, (str, os.PathLike)):
+        raise UserError(f"images must be {expected}, not a path: read the picture first, with PIL.Image for example")
+    images = _as_array(images, f"images must be {expected}")
+    if images.dtype != np.uint8 or tuple(images.shape[1:]) != tuple(image_shape):
+        hint = _how_to_convert(images, tuple(image_shape))
+        raise UserError(f"images must be {expected}, not {images.dtype} {list(images.shape)}{hint}")
+    return images
+
+
+def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.ndarray | None:
+    """The labels of so many images for a network: integers [N]; None, if it is not conditional.
+
+    Args:
+        labels: an array, a tensor or a sequence.
+        number: N.
+        nr_labels: L; None: the network is not conditional.
+
+    Raises:
+        UserError: they are of another form, are missing, or are not wanted.
+    """
+    if nr_labels is None:
+        if labels is not None:
+            raise UserError("the network is not conditional on classes: leave labels out")
+        return None
+    if labels is None:
+        classes = counted(nr_labels, "class", "classes")
+        raise UserError(f"the network is conditional on {classes}: give labels, integers [{number}]")
+    labels = np.asarray(_as_array(labels, f"labels must be integers [{number}]"))
+    if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
+        raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
+    outside = np.flatnonzero((labels < 0) | (labels >= nr_labels))
+    if len(outside):
+        raise UserError(
+            f"image {outside[0]} has the label {labels[outside[0]]}, but the network knows the classes 0 to "
+            f"{nr_labels - 1}"
+        )
+    return labels
+
+
+def _as_array(values, must_be):
+    """Values as an array, or as they are if they are indexed like one; `must_be` begins the message of the UserError.
+
+    What is indexed like an array, such as h5py's data sets, may be larger than memory.
+    """
+    if isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "__getitem__"):
+        return values
+    try:
+        return np.asarray(values)
+    except Exception as error:  # of unequal images, and what tensors of other libraries raise
+        shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
+        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+        why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"
+        raise UserError(f"{must_be}, not {type(values).__name__}: {why}") from error
+
+
+def _how_to_convert(images, image_shape):
+    """How images become what is needed, as the end of a message; "" where their values do not tell."""
+    height, width, channels = image_shape
+    shape = tuple(images.shape)
+    number = shape[0] if shape else 0
+    for likely, advice in (
+        (image_shape, "give a single image as [image]"),
+        ((height, width), "repeat grey values: np.repeat(image[None, ..., None], 3, axis=-1)"),
+        ((number, height, width), "repeat grey values: np.repeat(images[..., None], 3, axis=-1)"),
+        ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
+        ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
+    ):
+        if shape == likely:
+            return f"; {advice}"
+    if shape[1:] != image_shape:
+        return f"; crop or scale the images to {height} x {width}" if len(shape) == 4 and shape[3] == channels else ""
+    if images.dtype.kind not in "fiu" or not isinstance(images, np.ndarray) or not images.size:
+        return ""
+    low, high = images.min(), images.max()
+    if images.dtype.kind == "f" and 0 <= low <= high <= 1:
+        return "; if black is 0 and white is 1, convert the images with np.uint8(np.round(255 * images))"
+    if images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
+        return "; if black is -1 and white is 1, convert the images with np.uint8(np.round(127.5 * images + 127.5))"
+    if low >= 0 and 1 < high <= 255:
+        return "; if black is 0 and white is 255, convert the images with np.uint8(np.round(images))"
+    return ""

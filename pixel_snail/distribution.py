@@ -6,24 +6,25 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import checkpoint, sampling, steps
-from pixel_snail.backend import check_process, keras, tf
-from pixel_snail.checkpoint import Checkpoint, Mismatch
+from pixel_snail import sampling, steps
+from pixel_snail.backend import check_process, tf
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
-from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, counted, first_line, is_number, is_whole, option
+from pixel_snail.dataset import Split, checked_images, checked_labels
+from pixel_snail.errors import UserError, counted, is_number, is_whole, option
+from pixel_snail.fitting import Fit, FitHistory, Training, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.model import build_network, leak_warning
+from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.runs import average, search
-from pixel_snail.settings import NETWORK_DEFAULTS
+from pixel_snail.runs.average import Age
+from pixel_snail.settings import TrainingSettings
 from pixel_snail.storage import paths
 from pixel_snail.storage.pictures import from_8_bits, to_8_bits
 from pixel_snail.weights import normalised_weights
@@ -48,12 +49,17 @@ class Distribution:
         model.bits_per_dim(images)                       # float64 [N]
         model.sample(16, seed=1)                         # uint8 [16, H, W, 3]
         model.complete(images, keep_rows=16)             # uint8 [N, H, W, 3]
+        model.fit(images, validation=others, epochs=3)   # training, or fine-tuning
+        model.save("runs/mine/params.ckpt")              # a checkpoint, which `load` reads
         model.network.save("model.keras")                # a Keras model like any other
 
     Args:
         network: a network of `build` or `load`, or one that Keras has loaded.
         strategy: the replicas that compute likelihoods; by default one device.
         cluster: the workers, if there are several; each must call the same methods.
+        parameters: a function that returns the parameters to predict with, in the order of network.weights, such as
+            PolyakAdam.averages; by default, the network's own.
+        is_new: whether `fit` is to initialise the network from data.
 
     Attributes:
         network: the keras.Model: float32 [B, H, W, 3] in [-1, 1] -> the parameters of each pixel's mixture.
@@ -62,40 +68,54 @@ class Distribution:
         nr_labels: the number of classes; None: the network is not conditional.
         class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
+        history: what the last call of `fit` measured; None before it.
 
     Raises:
         UserError: `network` is another Keras model, or has not been built.
     """
 
     def __init__(
-        self, network: Network, strategy: tf.distribute.Strategy | None = None, cluster: Cluster | None = None
+        self,
+        network: Network,
+        strategy: tf.distribute.Strategy | None = None,
+        cluster: Cluster | None = None,
+        parameters: Callable[[], Sequence[tf.Tensor]] | None = None,
+        is_new: bool = False,
     ):
         if not isinstance(network, Network) or network.description is None:
             raise UserError(
                 "network must be the .network of a model from pixel_snail.build or pixel_snail.load, or read from a "
                 f".keras file, not {type(network).__name__}"
             )
+        if strategy is None:
+            _warn_of_an_idle_gpu()
+        self._cluster = cluster or Cluster()
+        self._parameters = parameters or (lambda: self.network.weights)
+        self._use(network, strategy or tf.distribute.get_strategy())
+        age = Age() if is_new else Age(of_initial=None, of_loaded=1.0)
+        self._training = Training(network, self._strategy, self._cluster, is_new, age)
+        self.history: FitHistory | None = None
+        self._lock = threading.Lock()
+        self._has_warned = False
+
+    def _use(self, network, strategy):
+        """Predicts with this network, whose variables were made in the strategy's scope."""
         self.network = network
         self.spec = network.description.model
         self.image_shape = network.description.image_shape
         self.nr_labels = network.description.nr_labels
         self.class_names = network.description.class_names
         self.is_causal = not network.leaks
-        if strategy is None:
-            _warn_of_an_idle_gpu()
-        self._strategy = strategy or tf.distribute.get_strategy()
-        self._cluster = cluster
-        self._evaluator = steps.Evaluator(self._strategy, network)
+        self._strategy = strategy
+        self._evaluator = steps.Evaluator(strategy, network)
         self._drawer = functools.cache(functools.partial(sampling.drawer, network))
         self._archiver = functools.cache(functools.partial(Archiver, network))
-        self._lock = threading.Lock()
-        self._has_warned = False
 
     def __reduce__(self):
-        """Pickles the network, as Keras does; a copy computes on its own machine."""
-        if self._cluster is not None or self._strategy is not tf.distribute.get_strategy():
+        """Pickles the network, as Keras does; a copy computes on its own machine, and its `fit` begins a training."""
+        if self._cluster.size > 1 or self._strategy is not tf.distribute.get_strategy():
             raise UserError("a Distribution with a strategy or a cluster can't be pickled or copied: load it again")
-        return _unpickled, (pickle.dumps(self.network),)
+        return _unpickled, (pickle.dumps(self.network), self._training.is_new)
 
     def __repr__(self) -> str:
         labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
@@ -143,17 +163,43 @@ class Distribution:
         Yields:
             float32 [b, H, W, 3], of the next b images: each channel's, given the channels and pixels before it.
         """
-        self._check_scope()
-        images = self._checked_images(images)
-        split = Split(images, self._checked_labels(labels, len(images)))
+        images = checked_images(images, self.image_shape)
+        split = Split(images, checked_labels(labels, len(images), self.nr_labels))
         if not is_whole(batch_size, least=1):
             raise UserError(f"batch_size={batch_size!r} is not a whole number above 0")
-        if not len(split):
-            return
-        weights = self._evaluator.prepared(self.network.weights)
+        if len(split):
+            yield from self._nats(split, self._parameters(), batch_size, verbose=verbose)
+
+    def mean_bits_per_dim(
+        self,
+        split: Split,
+        parameters: Sequence[tf.Tensor],
+        batch_size: int = 8,
+        before_each: Callable[[], None] = lambda: None,
+        verbose: int = 1,
+    ) -> float:
+        """The mean bits/dim of the images of a split, predicted with given parameters, as training tests them.
+
+        Args:
+            split: uint8 images [N, H, W, 3], and labels if the network is conditional.
+            parameters: in the order of network.weights.
+            batch_size: images computed at once by a replica.
+            before_each: called before each batch; it may raise.
+            verbose: 0: no progress bar.
+
+        Raises:
+            UserError: as in log_prob.
+        """
+        batches = self._nats(split, parameters, batch_size, leave=False, before_each=before_each, verbose=verbose)
+        nats = steps.summed_over_pixels(batches).sum(1)
+        return float(logistic_mixture.bits_per_dim(nats, self.image_shape).mean())
+
+    def _nats(self, split, parameters, batch_size, **settings):
+        self._check_scope()
+        weights = self._evaluator.prepared(parameters)
         with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
             yield from steps.nats_in_batches(
-                self._evaluator, weights, split, batch_size, cluster=self._cluster, verbose=verbose
+                self._evaluator, weights, split, batch_size, cluster=self._cluster, **settings
             )
 
     def sample(
@@ -195,7 +241,7 @@ class Distribution:
         Raises:
             UserError: as in sample, or the images are not of that form, or no row is left to draw.
         """
-        images = self._checked_images(images)
+        images = checked_images(images, self.image_shape)
         keep_rows = rows_to_keep(keep_rows, self.image_shape)
         given = from_8_bits(np.asarray(images[:]))
         drawn = self.draw(
@@ -235,13 +281,25 @@ class Distribution:
             raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
         if not is_number(temperature) or not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature!r} is not a number, 0 or more")
-        labels = self._checked_labels(labels, number)
+        labels = checked_labels(labels, number, self.nr_labels)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
-        with self._lock:  # threads that draw share the drawer, which is compiled once
-            draw = self._drawer(batch_on_gpu)
-        weights = normalised_weights(self.network, self.network.weights)
+        draw = self.prepare_drawing(batch_on_gpu)
+        weights = normalised_weights(self.network, self._parameters())
         return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
+
+    @memory.shortage_told(lambda: _to_draw_in_less())
+    def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
+        """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls.
+
+        Args:
+            batch_on_gpu: as in draw.
+
+        Raises:
+            UserError: memory does not suffice.
+        """
+        with self._lock:  # threads that draw share the drawer, which is compiled once
+            return self._drawer(batch_on_gpu)
 
     @memory.shortage_told(lambda: _fewer_at_once())
     def compress(
@@ -270,8 +328,8 @@ class Distribution:
             UserError: the network leaks, the images or labels are not of that form, memory does not suffice, or
                 decoding did not give the images.
         """
-        images = self._checked_images(images)
-        labels = self._checked_labels(labels, len(images))
+        images = checked_images(images, self.image_shape)
+        labels = checked_labels(labels, len(images), self.nr_labels)
         return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
     @memory.shortage_told(memory.MORE_MEMORY)
@@ -310,8 +368,147 @@ class Distribution:
             labels: as in log_prob.
             seed: of dropout, which is active.
         """
-        images = np.asarray(self._checked_images(images)[:])
-        steps.initialise(self.network, {"images": images, "labels": self._checked_labels(labels, len(images))}, seed)
+        images = np.asarray(checked_images(images, self.image_shape)[:])
+        batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
+        steps.initialise(self.network, batch, seed)
+        self._training = Training(self.network, self._strategy, self._cluster, is_new=False, age=Age())
+
+    def fit(
+        self,
+        images: Images,
+        labels: Labels = None,
+        *,
+        validation: Images | tuple[Images, Labels] | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        batch_size: int = TrainingSettings.batch_size,
+        init_batch_size: int = TrainingSettings.init_batch_size,
+        learning_rate: float = TrainingSettings.learning_rate,
+        lr_decay: float = TrainingSettings.lr_decay,
+        lr_to_zero: bool = TrainingSettings.lr_to_zero,
+        polyak_decay: float = TrainingSettings.polyak_decay,
+        grad_accum: int = TrainingSettings.grad_accum,
+        bfloat16: bool = TrainingSettings.bfloat16,
+        recompute: bool = TrainingSettings.recompute,
+        skip_nonfinite: int = TrainingSettings.skip_nonfinite,
+        seed: int = TrainingSettings.seed,
+        on_epoch: Callable[[FitHistory], object] | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+        verbose: int = 1,
+    ) -> FitHistory:
+        """Trains the network as train.py does; from then on it predicts with the Polyak averages of its parameters.
+
+            model = pixel_snail.build("pxpp", image_shape=(32, 32, 3), nr_filters=32, nr_resnet=1)
+            history = model.fit(images, validation=others, epochs=20, lr_to_zero=True)
+            history.test[-1]                             # bits/dim of the validation images
+            model.save("runs/mine/params.ckpt")
+
+        A network that `build` made is first initialised from data. One that was loaded is fine-tuned: the optimizer and
+        the average begin anew, with the loaded parameters. A further call goes on with the optimizer, the average and
+        the count of epochs of the call before, as does a call after `load(..., optimizer=True)`. With equal images and
+        settings, the parameters are train.py's bit by bit, in however many calls.
+
+        Ctrl-C raises KeyboardInterrupt once the current step is done. After that, and after an error, the model has
+        what it had learned, and `fit` may be called again.
+
+        Args:
+            images: uint8 [N, H, W, 3]; only a batch at a time is read.
+            labels: integers [N], of a conditional network.
+            validation: images that are tested after each epoch; (images, labels) for a conditional network.
+            epochs: how many epochs to train. The rest of an interrupted epoch counts as one.
+            minutes: how long to train, from the end of the first step.
+            lr_to_zero: whether the learning rate falls to 0 by the end of this call. A call that ends after the same
+                epoch as an interrupted one would have goes on with that one's rates.
+            batch_size, init_batch_size, learning_rate, lr_decay, polyak_decay, grad_accum, bfloat16, recompute,
+                skip_nonfinite, seed: as train.py's flags of these names.
+            on_epoch: called with the history so far after each epoch; the model predicts with the averages meanwhile.
+                If it raises StopIteration, the training ends.
+            strategy: the replicas to train on; by default those that the model has. With others, `network` becomes a
+                copy on them.
+            verbose: 0: no progress bars and lines.
+
+        Returns:
+            What was measured, which `history` keeps until the next call.
+
+        Raises:
+            UserError: an argument is not possible; a loss or gradient is not finite (the message names the images); or
+                memory does not suffice.
+        """
+        self._check_scope()
+        settings = TrainingSettings(
+            batch_size=batch_size,
+            init_batch_size=init_batch_size,
+            learning_rate=learning_rate,
+            lr_decay=lr_decay,
+            lr_to_zero=lr_to_zero,
+            polyak_decay=polyak_decay,
+            grad_accum=grad_accum,
+            bfloat16=bfloat16,
+            recompute=recompute,
+            skip_nonfinite=skip_nonfinite,
+            seed=seed,
+        )
+        check_length(epochs, minutes)
+        split, test = self._checked_split(images, labels), None
+        if validation is not None:
+            held_out = self._checked_split(*(validation if isinstance(validation, tuple) else (validation,)))
+            test = lambda parameters: self.mean_bits_per_dim(held_out, parameters, batch_size, verbose=verbose)
+        if strategy is not None and strategy is not self._strategy:
+            self._move_to(strategy)
+        trainer = self._training.trainer(settings, split)
+        clock = clock_of_a_call(trainer, epochs, minutes)
+        self.history = FitHistory()
+        watcher = Fit(self._training, self.history, on_epoch, verbose)
+        with watcher.interruptible(), self._training.parameters_in_network():
+            trainer.run(split, clock, test, watcher, verbose)
+        if young := trainer.history.age.why_young():
+            warnings.warn(f"{young}, with which the model predicts: train longer, or lower polyak_decay", stacklevel=2)
+        return self.history
+
+    def _checked_split(self, images, labels=None):
+        images = checked_images(images, self.image_shape)
+        if not len(images):
+            raise UserError("there are no images: give at least one")
+        return Split(images, checked_labels(labels, len(images), self.nr_labels))
+
+    def _move_to(self, strategy):
+        """Replaces the network by a copy on the replicas of another strategy."""
+        with strategy.scope():
+            copy = type(self.network).from_config(self.network.get_config())
+            for variable, value in zip(copy.weights, self.network.weights, strict=True):
+                variable.assign(tf.convert_to_tensor(value))
+        self._use(copy, strategy)
+        self._training.move(copy, strategy)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a checkpoint in the original's format, which describes itself; load, eval.py and the codec read it.
+
+        After `fit`, it has all that `load(path, optimizer=True)` needs to go on bit by bit.
+
+        Args:
+            path: the checkpoint's prefix, such as "runs/mine/params.ckpt"; the folder is made if it is not there.
+
+        Raises:
+            UserError: the path is a folder or Keras's, can't be written, or is a checkpoint's beside other files.
+        """
+        path = paths.expanded(os.fspath(path))
+        if path.endswith((".keras", ".index")):
+            keras_file = "model.network.save writes a .keras file; " if path.endswith(".keras") else ""
+            raise UserError(
+                f"{path} is no name of a checkpoint: {keras_file}give a prefix, such as runs/mine/params.ckpt"
+            )
+        try:
+            self._training.save(path)
+        except OSError as error:
+            raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+    def resume(self, opened: Checkpoint) -> None:
+        """Loads all of a training from an opened checkpoint, so that `fit` goes on where it stopped.
+
+        Raises:
+            UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
+        """
+        self._training.resume(opened)
 
     @property
     def archiver(self) -> Archiver:
@@ -323,7 +520,7 @@ class Distribution:
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
             warnings.warn(leak_warning(self.spec), stacklevel=3)
-        images = self._checked_images(images)
+        images = checked_images(images, self.image_shape)
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
         return steps.summed_over_pixels(batches) if len(images) else np.zeros([0, 3])
 
@@ -335,202 +532,10 @@ class Distribution:
                 "the strategy to pixel_snail.load"
             )
 
-    def _checked_images(self, images):
-        expected = f"uint8 [N, {', '.join(map(str, self.image_shape))}]"
-        if isinstance(images, (str, os.PathLike)):
-            raise UserError(
-                f"images must be {expected}, not a path: read the picture first, with PIL.Image for example"
-            )
-        images = _as_array(images, f"images must be {expected}")
-        if images.dtype != np.uint8 or tuple(images.shape[1:]) != tuple(self.image_shape):
-            hint = _how_to_convert(images, tuple(self.image_shape))
-            raise UserError(f"images must be {expected}, not {images.dtype} {list(images.shape)}{hint}")
-        return images
 
-    def _checked_labels(self, labels, number):
-        if self.nr_labels is None:
-            if labels is not None:
-                raise UserError("the network is not conditional on classes: leave labels out")
-            return None
-        if labels is None:
-            classes = counted(self.nr_labels, "class", "classes")
-            raise UserError(f"the network is conditional on {classes}: give labels, integers [{number}]")
-        labels = np.asarray(_as_array(labels, f"labels must be integers [{number}]"))
-        if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
-            raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
-        outside = np.flatnonzero((labels < 0) | (labels >= self.nr_labels))
-        if len(outside):
-            raise UserError(
-                f"image {outside[0]} has the label {labels[outside[0]]}, but the network knows the classes 0 to "
-                f"{self.nr_labels - 1}"
-            )
-        return labels
-
-
-def load(
-    path: str | os.PathLike | Checkpoint,
-    *,
-    model: str | None = None,
-    nr_resnet: int | None = None,
-    nr_filters: int | None = None,
-    nr_logistic_mix: int | None = None,
-    resnet_nonlinearity: str | None = None,
-    image_shape: Sequence[int] | None = None,
-    nr_labels: int | None = None,
-    averaged: bool = True,
-    strategy: tf.distribute.Strategy | None = None,
-    cluster: Cluster | None = None,
-) -> Distribution:
-    """Loads a checkpoint, and returns the distribution over images that it defines.
-
-    A checkpoint of this program tells which network it is of, and a warning tells if its average is young (see
-    docs/command_line.md). For one of the original, give what its flags were, as
-    keywords of the same names; their defaults are train.py's.
-
-    Args:
-        path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
-            or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster; or a
-            checkpoint that search.find has opened.
-        model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
-        image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
-        nr_labels: the number of classes; by default as many as the checkpoint has.
-        averaged: whether to use the Polyak averages of the parameters, as the published figures do, or the parameters.
-        strategy, cluster: see Distribution.
-
-    Raises:
-        UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
-    """
-    opened = path
-    if not isinstance(path, Checkpoint):
-        path = paths.expanded(os.fspath(path))
-        if path.endswith(".keras") and os.path.isfile(path):
-            chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
-            if not averaged or any(value is not None for value in chosen):
-                raise UserError(
-                    f"{path} is a Keras file, which has one network and no averages: give no keyword but strategy and "
-                    "cluster"
-                )
-            return Distribution(_read_keras_file(path, strategy), strategy, cluster)
-        opened = search.find(path)
-        if averaged and (young := average.read(opened).why_young()):
-            warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
-    told = opened.description()
-    given = {
-        "model": model,
-        "nr_resnet": nr_resnet,
-        "nr_filters": nr_filters,
-        "nr_logistic_mix": nr_logistic_mix,
-        "resnet_nonlinearity": resnet_nonlinearity,
-    }
-    settings = {
-        name: value if value is not None else NETWORK_DEFAULTS[name] if told is None else getattr(told, name)
-        for name, value in given.items()
-    }
-    if image_shape is None and told is None:
-        raise UserError(
-            f"the checkpoint {opened.prefix} does not tell the size of its images: give "
-            f"{option('image_size', in_python='image_shape=(H, W, 3)')}"
-        )
-    _check_size(opened, settings)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        network = build_network(
-            image_shape=tuple(image_shape or told.image_shape),
-            nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
-            class_names=None if told is None else told.class_names,
-            dropout_p=0.0,
-            **settings,
-        )
-        checkpoint.load(opened, network, averaged=averaged)
-    return Distribution(network, strategy, cluster)
-
-
-def build(
-    model: str = NETWORK_DEFAULTS["model"],
-    *,
-    image_shape: Sequence[int],
-    nr_labels: int | None = None,
-    nr_resnet: int = NETWORK_DEFAULTS["nr_resnet"],
-    nr_filters: int = NETWORK_DEFAULTS["nr_filters"],
-    nr_logistic_mix: int = NETWORK_DEFAULTS["nr_logistic_mix"],
-    resnet_nonlinearity: str = NETWORK_DEFAULTS["resnet_nonlinearity"],
-    dropout_p: float = 0.5,
-) -> Distribution:
-    """The distribution of an untrained network. `initialise` it on images before you train its `network`.
-
-    Args:
-        model: a name in `pixel_snail.specs`.
-        image_shape: (H, W, 3).
-        nr_labels: the number of classes, if the network is to be conditional on them.
-        nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
-
-    Raises:
-        UserError: there is no such specification, or the network does not take images of this size.
-    """
-    settings = {
-        "nr_resnet": nr_resnet,
-        "nr_filters": nr_filters,
-        "nr_logistic_mix": nr_logistic_mix,
-        "resnet_nonlinearity": resnet_nonlinearity,
-        "dropout_p": dropout_p,
-    }
-    return Distribution(build_network(model, tuple(image_shape), nr_labels, **settings))
-
-
-def _unpickled(network):
+def _unpickled(network, is_new):
     check_process()
-    return Distribution(pickle.loads(network))
-
-
-def _read_keras_file(path, strategy):
-    try:
-        with (strategy or tf.distribute.get_strategy()).scope():
-            return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # on a broken file, Keras raises nearly anything
-        raise UserError(f"{path} is not a Keras file that can be read: {first_line(error)}") from error
-
-
-def _as_array(values, must_be):
-    """Values as an array, or as they are if they are indexed like one; `must_be` begins the message of the UserError.
-
-    What is indexed like an array, such as h5py's data sets, may be larger than memory.
-    """
-    if isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "__getitem__"):
-        return values
-    try:
-        return np.asarray(values)
-    except Exception as error:  # of unequal images, and what tensors of other libraries raise
-        shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
-        other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
-        why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"
-        raise UserError(f"{must_be}, not {type(values).__name__}: {why}") from error
-
-
-def _how_to_convert(images, image_shape):
-    """How images become what is needed, as the end of a message; "" where their values do not tell."""
-    height, width, channels = image_shape
-    shape = tuple(images.shape)
-    number = shape[0] if shape else 0
-    for likely, advice in (
-        (image_shape, "give a single image as [image]"),
-        ((height, width), "repeat grey values: np.repeat(image[None, ..., None], 3, axis=-1)"),
-        ((number, height, width), "repeat grey values: np.repeat(images[..., None], 3, axis=-1)"),
-        ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
-        ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
-    ):
-        if shape == likely:
-            return f"; {advice}"
-    if shape[1:] != image_shape:
-        return f"; crop or scale the images to {height} x {width}" if len(shape) == 4 and shape[3] == channels else ""
-    if images.dtype.kind not in "fiu" or not isinstance(images, np.ndarray) or not images.size:
-        return ""
-    low, high = images.min(), images.max()
-    if images.dtype.kind == "f" and 0 <= low <= high <= 1:
-        return "; if black is 0 and white is 1, convert the images with np.uint8(np.round(255 * images))"
-    if images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
-        return "; if black is -1 and white is 1, convert the images with np.uint8(np.round(127.5 * images + 127.5))"
-    if low >= 0 and 1 < high <= 255:
-        return "; if black is 0 and white is 255, convert the images with np.uint8(np.round(images))"
-    return ""
+    return Distribution(pickle.loads(network), is_new=is_new)
 
 
 def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:
@@ -564,16 +569,3 @@ def _warn_of_an_idle_gpu():
     """Warns once a process; replicas.strategy, which makes the strategies of the commands, tells it by itself."""
     if why := devices.why_no_gpu():
         warnings.warn(why, stacklevel=4)
-
-
-def _check_size(opened, settings):
-    """Raises Mismatch if the network is far larger than the checkpoint's: to build it might take all memory."""
-    parameters = opened.parameters()
-    widest = max((width for shape in parameters.values() for width in shape), default=0)
-    for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
-        if settings[name] > most:
-            raise Mismatch(
-                f"the checkpoint {opened.prefix} is of another network: {option(name)}={settings[name]} is too much "
-                f"for its {len(parameters)} tensors, at most {widest} wide; "
-                f"python -m pixel_snail.commands.inspection {opened.prefix} prints the checkpoint's network"
-            )

@@ -69,7 +69,9 @@ class TrainingSettings:
         for name in ("learning_rate", "lr_decay"):
             value = getattr(self, name)
             check(name, value, is_number(value) and 0 < value < math.inf, "a number above 0")
-        check("polyak_decay", self.polyak_decay, is_number(self.polyak_decay) and 0 <= self.polyak_decay < 1, "in [0, 1)")
+        check(
+            "polyak_decay", self.polyak_decay, is_number(self.polyak_decay) and 0 <= self.polyak_decay < 1, "in [0, 1)"
+        )
         if self.batch_size % self.grad_accum:
             raise UserError(
                 f"{option('batch_size')}={self.batch_size} can't be cut into {option('grad_accum')}={self.grad_accum} "

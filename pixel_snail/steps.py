@@ -192,12 +192,20 @@ class Evaluator:
     Args:
         strategy: the replicas.
         network: its variables need not have the parameters that are used.
+
+    Attributes:
+        nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, 3], in
+            order. `batch` has "images" and perhaps "labels", as in `network_inputs`, distributed over the replicas;
+            `weights` are those of `prepared`.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, network: Network):
         self.strategy = strategy
         self._network = network
         self._layers, self._like = (), []  # those of `prepared`, and tensors like their weights
+        # Functions of this object: TensorFlow would warn of frequent tracing if all evaluators shared them.
+        self._prepare = tf.function(self._normalised, autograph=False)
+        self.nats = tf.function(self._nats, autograph=False)
 
     def prepared(self, parameters: Sequence[tf.Tensor | tf.Variable]) -> object:
         """The weights to evaluate any number of batches with, normalised once on each replica.
@@ -207,8 +215,7 @@ class Evaluator:
         """
         return self._prepare([tf.convert_to_tensor(parameter) for parameter in parameters])
 
-    @tf.function(autograph=False)
-    def _prepare(self, parameters):
+    def _normalised(self, parameters):
         def replica_weights(parameters):
             weights = weights_for_maps(normalised_weights(self._network, parameters))
             self._layers, self._like = zip(*weights.items(), strict=True)
@@ -216,14 +223,7 @@ class Evaluator:
 
         return self.strategy.run(replica_weights, [parameters])
 
-    @tf.function(autograph=False)
-    def nats(self, batch: dict[str, tf.Tensor], weights: object) -> tf.Tensor:
-        """Minus the log-likelihood in nats of each value of each image, [B, H, W, 3], in order.
-
-        Args:
-            batch: "images" and perhaps "labels", as in `network_inputs`, distributed over the replicas.
-            weights: those of `prepared`.
-        """
+    def _nats(self, batch, weights):
         progress.announce_compilation()
         of_replicas = self.strategy.run(self._replica_nats, [batch, weights])
         return tf.concat(self.strategy.experimental_local_results(of_replicas), 0)

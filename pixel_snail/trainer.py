@@ -108,6 +108,12 @@ class Trainer:
             recompute=settings.recompute,
         )
 
+    def check_batch_size(self, images: Split) -> None:
+        """Raises UserError if there are fewer images than a step takes."""
+        several = self.strategy.num_replicas_in_sync > 1
+        or_replicas = f" or {option('nr_gpu', in_python='the number of replicas')}" if several else ""
+        check_batch_size(images, self.global_batch, f"{option('batch_size')}{or_replicas}")
+
     def check_memory(self) -> None:
         """Raises UserError if a step certainly needs more memory than this process can have."""
         settings = self.settings
@@ -115,26 +121,9 @@ class Trainer:
         smaller = f"lower {option('nr_filters')}, {option('nr_resnet')} or {option('batch_size')}"
         with memory.shortage_told(smaller):
             memory.check(least(settings.batch_size, recompute=True), "a training step needs")
-        with memory.shortage_told(self.how_to_save_memory()):
+        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
             needed = least(settings.grad_accum, bfloat16=settings.bfloat16, recompute=settings.recompute)
             memory.check(needed, "a training step needs")
-
-    def how_to_save_memory(self) -> str:
-        """The two ways that save most memory in a step, in words; docs/performance.md has the figures."""
-        settings = self.settings
-        on_gpus = devices.number_of_gpus() > 0
-        is_cut = settings.grad_accum == settings.batch_size
-        parts = [] if is_cut else [f"{option('grad_accum')}={settings.batch_size}"]
-        recompute = [] if settings.recompute else [option("recompute", in_python="recompute=True")]
-        # A CPU computes the batch in small parts anyway. With --recompute, bfloat16 saves it little.
-        best = [*parts, *recompute] if on_gpus else [*recompute, *parts]
-        if not settings.bfloat16 and (on_gpus or not settings.recompute):
-            best.append(option("bfloat16", in_python="bfloat16=True"))
-        most = devices.available_memory()
-        values = math.prod(self.network.description.image_shape)
-        if most is not None and 10 * settings.batch_size * values > most:
-            best.insert(0, f"a smaller {option('batch_size')}")  # the images alone take much
-        return f"try {', or else '.join([*best, f'a smaller {option("nr_filters")}'][:2])}"
 
     def begin(self) -> None:
         """Begins with the network's parameters as they are, from which the average starts."""
@@ -195,14 +184,13 @@ class Trainer:
                 not finite, and the parameters are those before such a step; or memory does not suffice.
             Stopped: the watcher of a worker wants to stop. `run` may then be called again.
         """
-        several = f" or {option('nr_gpu', in_python='the number of replicas')}" * (self.strategy.num_replicas_in_sync > 1)
-        check_batch_size(images, self.global_batch, f"{option('batch_size')}{several}")
+        self.check_batch_size(images)
         self._images, self._clock, self._test = images, clock, test
         self._watcher = watcher or Watcher()
         self._verbose = verbose
         self._last_figures = time.monotonic()
         self.history.end_tested_epoch(len(images), self.global_batch)
-        with memory.shortage_told(self.how_to_save_memory()):
+        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
             while self._epoch():
                 pass
 
@@ -326,3 +314,20 @@ class Trainer:
         figures = {"epoch": self.history.epoch, "time": now - self._last_figures, **figures}
         self._last_figures = now
         return figures
+
+
+def how_to_save_memory(settings: TrainingSettings, image_shape: tuple[int, int, int]) -> str:
+    """The two ways that save most memory in a training step, in words; docs/performance.md has the figures."""
+    on_gpus = devices.number_of_gpus() > 0
+    is_cut = settings.grad_accum == settings.batch_size
+    parts = [] if is_cut else [f"{option('grad_accum')}={settings.batch_size}"]
+    recompute = [] if settings.recompute else [option("recompute", in_python="recompute=True")]
+    # A CPU computes the batch in small parts anyway. With --recompute, bfloat16 saves it little.
+    best = [*parts, *recompute] if on_gpus else [*recompute, *parts]
+    if not settings.bfloat16 and (on_gpus or not settings.recompute):
+        best.append(option("bfloat16", in_python="bfloat16=True"))
+    most = devices.available_memory()
+    if most is not None and 10 * settings.batch_size * math.prod(image_shape) > most:
+        best.insert(0, f"a smaller {option('batch_size')}")  # the images alone take much
+    best.append(f"a smaller {option('nr_filters')}")
+    return f"try {', or else '.join(best[:2])}"

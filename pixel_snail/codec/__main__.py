@@ -5,6 +5,7 @@ python -m pixel_snail.codec decompress OUT.snail -o FOLDER
 python -m pixel_snail.codec info OUT.snail
 """
 
+from pixel_snail import loading
 from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.commands import packages  # noqa: F401
 from pixel_snail.runs import search
@@ -269,12 +270,11 @@ def _name_of(path):
 
 
 def _load(opened, settings, image_shape, averaged):
-    from pixel_snail import distribution
     from pixel_snail.backend import tf
 
     # As train.py and eval.py do: with TF32, a GPU would not read what eval.py writes.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    return distribution.load(opened, **settings, image_shape=image_shape, averaged=averaged)
+    return loading.load(opened, **settings, image_shape=image_shape, averaged=averaged)
 
 
 def _names(header) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import distribution, progress
+from pixel_snail import loading, progress
 from pixel_snail.codec import container
 from pixel_snail.commands import drawing, streams
 from pixel_snail.dataset import DataSet
@@ -82,7 +82,7 @@ def _evaluate(flags, load_data, cluster):
     # Mistakes in the flags of drawing are reported before anything is computed.
     draw = drawing.what_to_draw(flags, image_shape, nr_labels, class_names) if cluster.is_chief else None
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
-    model = distribution.load(
+    model = loading.load(
         opened,
         **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=image_shape,

@@ -26,6 +26,7 @@ from pixel_snail.settings import NETWORK_DEFAULTS, TrainingSettings
 from pixel_snail.storage import files
 from pixel_snail.trainer import Trainer
 
+
 def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
     """Does what train.py's flags say. A user's mistakes are found before a folder is made.
 

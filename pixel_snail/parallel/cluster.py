@@ -23,7 +23,7 @@ from pixel_snail.errors import UserError
 _GROUP = 1000
 """The group key of this module's collective operations; the strategy counts its own keys from 1."""
 
-_FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "nr_gpu", "json", "complete", "compress")
+_FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "init_from", "nr_gpu", "json", "complete", "compress")
 """Paths, and --nr_gpu: `wait_for_all` compares the number of replicas instead."""
 
 
@@ -123,7 +123,10 @@ class Cluster:
     def check_flags(self, flags: argparse.Namespace) -> None:
         """Raises UserError on every worker if a worker's flags differ from the chief's, paths and --nr_gpu apart."""
         values = {f"--{name}": value for name, value in vars(flags).items() if name not in _FLAGS_THAT_MAY_DIFFER}
-        self.check_agreement(values | {"--load_params": "given" if flags.load_params else "not given"})
+        given = {
+            f"--{name}": "given" if getattr(flags, name, None) else "not given" for name in ("load_params", "init_from")
+        }
+        self.check_agreement(values | given)
 
     def check_same_checkpoint(self, tensors: Iterable[tf.Tensor]) -> None:
         """Raises UserError on every worker if a worker has read other tensors than the chief."""

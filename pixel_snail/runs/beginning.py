@@ -79,9 +79,13 @@ class Beginning:
         trainer.begin()
         trainer.history.age = Age(of_initial=None, of_loaded=1.0)
         which = "parameters" if flags.raw else "averaged parameters"
-        self.notes.append(f"{which} of {search.summary(opened, flags.init_from)}: {counted(len(taken), 'tensor')} taken")
+        self.notes.append(
+            f"{which} of {search.summary(opened, flags.init_from)}: {counted(len(taken), 'tensor')} taken"
+        )
         if fresh:
-            self.notes.append(f"{counted(len(fresh), 'tensor')} not taken, as new networks have them: {', '.join(fresh)}")
+            self.notes.append(
+                f"{counted(len(fresh), 'tensor')} not taken, as new networks have them: {', '.join(fresh)}"
+            )
         self.notes.append("the optimizer, the average, the epoch and the figures begin anew")
 
 
@@ -109,8 +113,8 @@ def of_flags(flags: argparse.Namespace) -> Beginning:
             beginning.history = recorded
         else:
             beginning.notes.append(
-                "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no epoch "
-                "and no figures: epochs count from 0"
+                "it has the parameters, their averages, Adam's state and, by its steps, the learning rate, but no "
+                "epoch and no figures: epochs count from 0"
             )
         if not beginning.folder:
             beginning.history.age = Age(beginning.history.age.of_initial if recorded else None, of_loaded=1.0)

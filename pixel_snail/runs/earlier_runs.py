@@ -22,7 +22,7 @@ _NOT_COMPARED = """
 _ENDS = ["max_epochs", "max_minutes"]
 """The flags that end a run. They affect its course only with --lr_to_zero."""
 
-_ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False}
+_ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
 
@@ -39,8 +39,8 @@ def newest_run(flags: argparse.Namespace) -> Found:
 
     Raises:
         UserError: a run can't be looked into, which may be that run; its checkpoints can't be read; or all runs of the
-            data set with a checkpoint had other flags, so that one of them may be meant. --new_run and --load_params
-            say that a new run is meant.
+            data set with a checkpoint had other flags, so that one of them may be meant. --new_run, --load_params and
+            --init_from say that a new run is meant.
     """
     same, others = [], []
     for path, run in _runs(flags):
@@ -60,7 +60,7 @@ def newest_run(flags: argparse.Namespace) -> Found:
             others.append((path, differing))
     if same:
         return Found(None, None, f"{same[0]} has these flags, but it ended before its first checkpoint was whole")
-    if others and not (flags.new_run or flags.load_params):
+    if others and not (flags.new_run or flags.load_params or flags.init_from):
         path, differing = min(others, key=lambda run: len(run[1]))
         raise UserError(
             f"--resume: no run in {flags.save_dir} has these flags; the nearest is {path}, which had "

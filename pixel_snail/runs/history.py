@@ -26,6 +26,8 @@ class History:
             Each start counts from the end of its first step.
         lr_factor: the factor of the learning rate in the last step.
         age: that of the Polyak average.
+        plan: the first of the epochs over which Distribution.fit lowers the learning rate to 0, and the one after the
+            last; None, if it does not.
     """
 
     epoch: int = 0
@@ -37,6 +39,7 @@ class History:
     lr_factor: float = 1.0
     test_unaveraged: dict[int, float] = dataclasses.field(default_factory=dict)
     age: Age = dataclasses.field(default_factory=Age)
+    plan: tuple[int, int] | None = None
 
     @property
     def is_tested(self) -> bool:
@@ -76,6 +79,10 @@ class History:
     def end_epoch(self) -> None:
         self.epoch, self.images = self.epoch + 1, 0
 
+    def plan_until(self, last_epoch: int) -> tuple[int, int]:
+        """The plan that ends before an epoch: the one that was interrupted, if it ends there, or else a new one."""
+        return self.plan if self.plan and self.plan[1] == last_epoch else (self.epoch, last_epoch)
+
     def tensors(self) -> dict[str, np.ndarray]:
         """The history as tensors, from which `read` restores it."""
         return {
@@ -89,6 +96,7 @@ class History:
             "test_bpd": np.array(self.test, np.float64),
             "tests_unaveraged": np.array(list(self.test_unaveraged), np.int64),
             "test_bpd_unaveraged": np.array(list(self.test_unaveraged.values()), np.float64),
+            **({"plan": np.array(self.plan, np.int64)} if self.plan else {}),
             **self.age.tensors(),
         }
 
@@ -112,12 +120,14 @@ def read(opened: Checkpoint) -> History | None:
         unaveraged = dict(zip(tests, np.asarray(tensors.get("test_bpd_unaveraged", [])).tolist(), strict=True))
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
         age = average.from_tensors(tensors, opened.prefix)
+        plan = tuple(int(end) for end in tensors["plan"]) if "plan" in tensors else None
         if (
             min(epoch, images, refused, *numbers) < 0
             or not (-math.inf < seconds < math.inf and 0 <= lr_factor <= 1)
             or numbers.sum() != len(bits)
             or len(steps) - len(test) not in (0, 1)
             or not set(unaveraged) <= set(range(len(test)))
+            or (plan is not None and not (len(plan) == 2 and 0 <= plan[0] < plan[1]))
         ):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -129,4 +139,4 @@ def read(opened: Checkpoint) -> History | None:
             f"the checkpoint {opened.prefix} says that its run has trained for {seconds:.0f} s: an earlier version "
             "measured the time by a clock that was set back; begin from an earlier checkpoint, with --load_params"
         )
-    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age)
+    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age, plan)

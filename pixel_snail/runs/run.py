@@ -20,7 +20,7 @@ from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.storage import files
 from pixel_snail.trainer import Trainer, Watcher
 
-_DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
+DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
 """The figures of an epoch, by the original's names, and how they are rounded."""
 
 _FIRST_CURVE = 60
@@ -109,11 +109,11 @@ class Run(Watcher):
         return self.checkpoints.is_due()
 
     def tested(self, figures):
-        self.folder.log("\n".join(f"{name} {figures[name]:{digits}}" for name, digits in _DIGITS.items()))
+        self.folder.log("\n".join(f"{name} {figures[name]:{digits}}" for name, digits in DIGITS.items()))
         if "test_bpd_unaveraged" in figures:
             self.folder.log(
                 f"few steps have been averaged so far: {self.history.age.why_young()}; without averaging, test_bpd is "
-                f"{figures['test_bpd_unaveraged']:{_DIGITS['test_bpd']}}"
+                f"{figures['test_bpd_unaveraged']:{DIGITS['test_bpd']}}"
             )
         self._summarise(figures)
         self._draw_curve()

@@ -19,7 +19,6 @@ import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
 from golden_numbers import as_batch
 from pixel_snail import steps
-from pixel_snail.commands import training
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
@@ -28,6 +27,7 @@ from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import devices
 from pixel_snail.reports import comparisons, plotting
 from pixel_snail.runs import search
+from pixel_snail.runs.run import DIGITS
 from pixel_snail.weights import normalised_weights, using
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
@@ -313,7 +313,7 @@ def test_figures_go_to_stdout_and_progress_to_stderr(tiny, tmp_path, capfd):
         for progress in ("step/s", "batch/s", "row/s", "it/s", "\r", "compiling"):
             assert progress not in out
         assert "%|" in err
-    names = [line.split()[0] for line in of_training.out.splitlines() if line.split()[0] in training._DIGITS]
+    names = [line.split()[0] for line in of_training.out.splitlines() if line.split()[0] in DIGITS]
     assert names == ["epoch", "time", "lr", "train_bpd", "test_bpd"]
     assert all(len(line.split()[1]) < 12 for line in of_training.out.splitlines() if line.split()[0] in names)
     assert of_evaluation.out.startswith("checkpoint: ")
@@ -372,7 +372,7 @@ def test_a_test_of_a_young_average_also_tells_the_figure_of_the_parameters(decay
 
 def test_the_learning_curve_is_drawn_before_the_first_test_is(tiny, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(training, "_FIRST_CURVE", 1e-9)
+    monkeypatch.setattr("pixel_snail.runs.run._FIRST_CURVE", 1e-9)
     save = plotting.save_learning_curve
 
     def recording(steps, test, path, unaveraged):

@@ -1,6 +1,5 @@
 """Where memory does not suffice: what errors say, what is known before the work, and the line that tells it."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import tensorflow as tf
 from networks import build_shallow, shallow
 
 from pixel_snail import steps
-from pixel_snail.commands import training
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.model import _least_parameters, build_network, specs
 from pixel_snail.parallel import devices, memory
+from pixel_snail.settings import TrainingSettings
+from pixel_snail.trainer import how_to_save_memory
 
 RESOURCE_EXHAUSTED = tf.errors.ResourceExhaustedError
 GIB = 2**30
@@ -170,8 +170,8 @@ def test_the_least_memory_of_a_step_grows_with_all_that_needs_memory(rng):
 def test_training_is_advised_to_what_saves_most_with_its_flags_on_its_devices(gpus, flags, advice, monkeypatch):
     monkeypatch.setattr(devices, "number_of_gpus", lambda: gpus)
     monkeypatch.setattr(devices, "available_memory", lambda: 10**9)
-    defaults = {"batch_size": 8, "grad_accum": 1, "recompute": False, "bfloat16": False}
-    assert training._to_save_memory(argparse.Namespace(**defaults | flags), (32, 32, 3)) == f"try {advice}"
+    with options_named_as_flags():
+        assert how_to_save_memory(TrainingSettings(**flags), (32, 32, 3)) == f"try {advice}"
 
 
 def test_python_and_the_commands_are_told_by_their_own_names_what_takes_less(rng, monkeypatch):

@@ -7,10 +7,9 @@ import types
 import pytest
 
 import train as train_command
-from pixel_snail import checkpoint
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
-from pixel_snail.runs import earlier_runs
+from pixel_snail.runs import earlier_runs, search
 
 ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder", "cache_dir")
 ADDED = (*ADDED_TO_DATA, "lr_to_zero")
@@ -19,8 +18,8 @@ ADDED = (*ADDED_TO_DATA, "lr_to_zero")
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The folder of a run of an earlier version."""
-    monkeypatch.setattr(checkpoint, "find", lambda path: f"{path}/70/params")
-    monkeypatch.setattr(checkpoint, "newest_first", lambda path: [f"{path}/70/params"])
+    monkeypatch.setattr(search, "find", lambda path: f"{path}/70/params")
+    monkeypatch.setattr(search, "newest_first", lambda path: [f"{path}/70/params"])
     run = tmp_path / "pixelsnail_folder_2026_01_01_00_00_00"
     run.mkdir()
     flags = vars(train_command.parse_flags(["--data_set=folder", f"-o{tmp_path}"]))

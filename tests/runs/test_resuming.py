@@ -23,12 +23,13 @@ from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import batches, checkpoint, sampling, steps
 from pixel_snail.checkpoint import Checkpoint
-from pixel_snail.commands import signals, training
+from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.parallel import devices, multi_worker
 from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.runs import clock as clocks
 from pixel_snail.runs import history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
@@ -297,7 +298,7 @@ def test_the_learning_rate_falls_to_zero_over_the_epochs_of_a_run_however_often_
 
 def test_the_learning_rate_falls_to_zero_over_the_minutes_of_all_starts(train, rates, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(training, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(clocks, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
     wall_clock = itertools.cycle([1e9, 1e9 - 3600, 1e9 + 3600])  # is set back and forward all the time
     monkeypatch.setattr(time, "time", lambda: next(wall_clock))
     make = steps.train_step

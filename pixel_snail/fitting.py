@@ -1,0 +1,275 @@
+"""Training from Python: what Distribution.fit and Distribution.save keep between their calls."""
+
+import contextlib
+import dataclasses
+import math
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+from pixel_snail import checkpoint
+from pixel_snail.backend import tf
+from pixel_snail.batches import check_batch_size
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.dataset import Split
+from pixel_snail.errors import Stopped, UserError, is_number, is_whole, option
+from pixel_snail.network import Network
+from pixel_snail.parallel.cluster import Cluster
+from pixel_snail.runs import history
+from pixel_snail.runs.average import Age
+from pixel_snail.runs.clock import Clock
+from pixel_snail.runs.history import History
+from pixel_snail.settings import TrainingSettings
+from pixel_snail.trainer import Trainer, Watcher
+
+
+@dataclasses.dataclass
+class FitHistory:
+    """What a call of `fit` measured, so far.
+
+    Attributes:
+        steps: the bits/dim of each step's batch before the step; NaN, if its update was refused and passed over.
+        learning_rates: the learning rate of each step.
+        train: of each epoch, the mean bits/dim of its steps.
+        test: of each epoch, the bits/dim of the validation images with the averaged parameters; empty without them.
+        test_unaveraged: the same with the parameters themselves; NaN where the average was not young.
+        seconds: of each epoch, its seconds, with those of its test.
+    """
+
+    steps: list[float] = dataclasses.field(default_factory=list)
+    learning_rates: list[float] = dataclasses.field(default_factory=list)
+    train: list[float] = dataclasses.field(default_factory=list)
+    test: list[float] = dataclasses.field(default_factory=list)
+    test_unaveraged: list[float] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+class Training:
+    """The training of a Distribution's network, from one call of `fit` to the next.
+
+    Between calls, the network's variables have the Polyak averages, so that everything that uses the network predicts
+    with them, Keras's own methods included. The parameters themselves wait here.
+
+    Args:
+        network, strategy, cluster: see Trainer.
+        is_new: whether the network is to be initialised from data first.
+        age: that of an average that starts with the network's parameters.
+    """
+
+    def __init__(self, network: Network, strategy: tf.distribute.Strategy, cluster: Cluster, is_new: bool, age: Age):
+        self.is_new, self.age = is_new, age
+        self._network, self._strategy, self._cluster = network, strategy, cluster
+        self._trainer: Trainer | None = None  # of the last call
+        self._parameters: list[tf.Tensor] = []
+
+    def trainer(self, settings: TrainingSettings, images: Split) -> Trainer:
+        """A trainer of these settings, ready to run within `parameters_in_network`: that of the call before, or new.
+
+        Raises:
+            UserError: memory does not suffice, or there are too few images.
+        """
+        before = self._trainer
+        if before is not None and before.network is self._network and before.settings == settings:
+            return before
+        trainer = Trainer(self._network, settings, self._strategy, self._cluster)
+        trainer.check_batch_size(images)
+        if before is None and self.is_new:
+            check_batch_size(images, settings.init_batch_size, option("init_batch_size"))
+        trainer.check_memory()
+        if before is not None:
+            trainer.take_over(before)
+        elif self.is_new:
+            trainer.initialise(images)
+        else:
+            trainer.begin()
+        if before is None:
+            trainer.history.age = dataclasses.replace(self.age)
+            self._parameters = self._in_network()
+        self._trainer, self.is_new = trainer, False
+        return trainer
+
+    def move(self, network: Network, strategy: tf.distribute.Strategy) -> None:
+        """Goes on with a copy of the network, whose variables were made in the scope of another strategy."""
+        self._network, self._strategy = network, strategy
+
+    def resume(self, opened: Checkpoint) -> None:
+        """Loads a training from an opened checkpoint.
+
+        Raises:
+            UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
+        """
+        trainer = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster)
+        trainer.load(opened, history.read(opened) or History())
+        self._trainer, self.is_new = trainer, False
+        self._parameters = self._in_network()
+        self._assign(trainer.optimizer.averages())
+
+    @contextlib.contextmanager
+    def parameters_in_network(self) -> Iterator[None]:
+        """Within it, the network has the parameters themselves."""
+        self._assign(self._parameters)
+        try:
+            yield
+        finally:
+            self._parameters = self._in_network()
+            self._assign(self._trainer.optimizer.averages())
+
+    @contextlib.contextmanager
+    def averages_in_network(self) -> Iterator[None]:
+        """Within `parameters_in_network`: within it, the network has the averages after all."""
+        parameters = self._in_network()
+        self._assign(self._trainer.optimizer.averages())
+        try:
+            yield
+        finally:
+            self._assign(parameters)
+
+    def save(self, prefix: str) -> None:
+        """Writes a checkpoint that describes itself, and from which the training can go on.
+
+        Raises:
+            UserError: the place is taken by something else.
+            OSError: no permission, no space: all is as before.
+        """
+        trainer, parameters = self._trainer, self._parameters
+        if trainer is None:  # the averages are the parameters
+            trainer, parameters = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster), None
+            trainer.begin()
+            trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
+        progress = trainer.history.tensors()
+        checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
+
+    def _in_network(self):
+        return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._network.weights]
+
+    def _assign(self, values):
+        for variable, value in zip(self._network.weights, values, strict=True):
+            variable.assign(value)
+
+
+def clock_of_a_call(trainer: Trainer, epochs: int | None, minutes: float | None) -> Clock:
+    """The clock of a call of `fit` that trains for so many further epochs or minutes; None: no limit."""
+    history, lr_to_zero = trainer.history, trainer.settings.lr_to_zero
+    last_epoch = None if epochs is None else history.epoch + epochs
+    history.seconds = 0.0
+    history.plan = history.plan_until(last_epoch) if lr_to_zero and epochs else None
+    first_epoch = history.plan[0] if history.plan else 0
+    return Clock(history, last_epoch, minutes, lr_to_zero, first_epoch)
+
+
+class Fit(Watcher):
+    """A call of `fit`: fills its history, prints a line an epoch, and ends at Ctrl-C.
+
+    Args:
+        training: what is trained.
+        history: is filled.
+        on_epoch: called with the history after each epoch; it may raise StopIteration to end the training.
+        verbose: 0: prints nothing.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        history: FitHistory,
+        on_epoch: Callable[[FitHistory], object] | None = None,
+        verbose: int = 1,
+    ):
+        self.training, self.history, self.on_epoch, self.verbose = training, history, on_epoch, verbose
+        self.is_interrupted = False
+        self._is_ended = False
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within it, Ctrl-C ends the training after the current step, and a second one at once.
+
+        Before the first step is done, the first one ends it at once too. Python handles signals in the main thread
+        only: in another one, nothing changes; nor where SIGINT has another handler than Python's.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+            with contextlib.suppress(Stopped):
+                yield
+            return
+
+        def handle(number, frame):
+            if self.is_interrupted or not self.history.steps:
+                raise KeyboardInterrupt
+            self.is_interrupted = True
+            print("\ninterrupted: ending after this step; once more ends at once", file=sys.stderr, flush=True)
+
+        signal.signal(signal.SIGINT, handle)
+        try:
+            with contextlib.suppress(Stopped):
+                yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+
+    def after_step(self, bits_per_dim, learning_rate):
+        self.history.steps.append(bits_per_dim)
+        self.history.learning_rates.append(learning_rate)
+
+    def passed_over(self, where, refused):
+        warnings.warn(f"{where}: passed over", stacklevel=2)
+
+    def how_to_go_on(self):
+        return "fit again: the parameters are those before that step"
+
+    def wants_to_stop(self):
+        return self.is_interrupted or self._is_ended
+
+    def tested(self, figures):
+        history = self.history
+        history.train.append(figures["train_bpd"])
+        history.seconds.append(figures["time"])
+        line = f"epoch {figures['epoch']}: {figures['time']:.1f} s, training {figures['train_bpd']:.4f} bits/dim"
+        if "test_bpd" in figures:
+            history.test.append(figures["test_bpd"])
+            history.test_unaveraged.append(figures.get("test_bpd_unaveraged", math.nan))
+            line += f", validation {figures['test_bpd']:.4f}"
+        if "test_bpd_unaveraged" in figures:
+            line += f", without averaging {figures['test_bpd_unaveraged']:.4f}"
+        if self.verbose:
+            print(line, file=sys.stderr, flush=True)
+
+    def after_epoch(self, epoch, is_last):
+        if self.on_epoch:
+            with self.training.averages_in_network():
+                try:
+                    self.on_epoch(self.history)
+                except StopIteration:
+                    self._is_ended = True
+
+
+def check_length(epochs: object, minutes: object) -> None:
+    """Raises UserError unless these say how long to train."""
+    if epochs is None and minutes is None:
+        raise UserError("give epochs or minutes: how long to train")
+    if epochs is not None and not is_whole(epochs, least=1):
+        raise UserError(f"epochs={epochs!r} is not a whole number above 0")
+    if minutes is not None and not (is_number(minutes) and 0 < minutes < math.inf):
+        raise UserError(f"minutes={minutes!r} is not a number above 0")
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Within it, Keras draws initial parameters as after keras.utils.set_random_seed(seed); then all is as before.
+
+    Keras takes the seeds of initial parameters from Python's random numbers. None: as if this were not there.
+    """
+    if seed is None:
+        yield
+        return
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)

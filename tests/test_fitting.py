@@ -1,0 +1,330 @@
+"""Training from Python: the parameters are train.py's bit by bit, in however many calls, also where one is cut off."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import add_spec
+
+import data
+import pixel_snail
+import train as train_command
+from benchmarks import reliability
+from benchmarks.counted_training import ONE_BLOCK
+from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.errors import UserError
+from pixel_snail.runs import history, search
+from pixel_snail.trainer import Trainer
+
+NETWORK = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+SETTINGS = {"batch_size": 2, "init_batch_size": 4, "lr_decay": 0.9, "polyak_decay": 0.5, "verbose": 0}
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, [11, 8, 8, 3], np.uint8)
+HELD_OUT = RANDOM.integers(0, 256, [3, 8, 8, 3], np.uint8)
+LABELS = np.arange(11) % 3
+
+pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
+
+
+@pytest.fixture(autouse=True)
+def one_block(monkeypatch):
+    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(IMAGES), Split(HELD_OUT)))
+    labels = Split(IMAGES, LABELS), Split(HELD_OUT, LABELS[:3])
+    monkeypatch.setitem(data.data_sets, "tiny_labels", lambda _: DataSet(*labels))
+
+
+def build(nr_labels=None, seed=42):
+    return pixel_snail.build("h1", image_shape=(8, 8, 3), nr_labels=nr_labels, seed=seed, **NETWORK)
+
+
+def train(folder, *argv):
+    """Runs train.py with the settings above; returns the tensors of its last checkpoint."""
+    flags = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-e0.9", "--polyak_decay=0.5"]
+    with pytest.raises(SystemExit) as exit_:
+        train_command.main([*flags, "--sample_interval=0", f"-o{folder}", *argv])
+    assert exit_.value.code == 0
+    return reliability.tensors(search.find(str(folder)).prefix)
+
+
+def saved(model, folder):
+    """The tensors of a checkpoint that the model writes."""
+    prefix = str(folder / "params.ckpt")
+    model.save(prefix)
+    return reliability.tensors(prefix)
+
+
+def state(tensors):
+    """What the next steps depend on: the parameters, their averages, and the state of Adam."""
+    return {name: value for name, value in tensors.items() if name.startswith(("model/", "Variable"))}
+
+
+def assert_equal(found, expected):
+    found, expected = state(found), state(expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def parameters(model):
+    return [variable.numpy() for variable in model.network.weights]
+
+
+def test_fit_gives_the_parameters_of_train_py_bit_by_bit_also_over_a_save_and_a_load(tmp_path):
+    expected = train(tmp_path / "runs", "-x4")
+    whole = build()
+    fitted = whole.fit(IMAGES, validation=HELD_OUT, epochs=4, **SETTINGS)
+    assert_equal(saved(whole, tmp_path / "whole"), expected)
+    assert fitted.test == expected["pixel_snail/test_bpd"].tolist()
+    assert fitted.steps == expected["pixel_snail/train_bpd"].tolist()
+
+    first = build()
+    first.fit(IMAGES, epochs=1, **SETTINGS)
+    first.fit(IMAGES, epochs=1, **SETTINGS)
+    saved(first, tmp_path / "half")
+    second = pixel_snail.load(tmp_path / "half", optimizer=True)
+    np.testing.assert_array_equal(second.bits_per_dim(HELD_OUT, verbose=0), first.bits_per_dim(HELD_OUT, verbose=0))
+    for epochs in (1, 1):
+        second.fit(IMAGES, epochs=epochs, **SETTINGS)
+    assert_equal(saved(second, tmp_path / "second"), expected)
+
+
+def test_the_flags_of_a_step_and_labels_are_those_of_train_py(tmp_path):
+    flags = ["--grad_accum=2", "--bfloat16", "--recompute", "--lr_to_zero", "-l0.01", "-s7", "-c"]
+    expected = train(tmp_path / "runs", "-x2", "--data_set=tiny_labels", *flags)
+    model = build(nr_labels=3, seed=7)
+    settings = {"grad_accum": 2, "bfloat16": True, "recompute": True, "lr_to_zero": True, "learning_rate": 0.01}
+    model.fit(IMAGES, LABELS, validation=(HELD_OUT, LABELS[:3]), epochs=2, seed=7, **settings, **SETTINGS)
+    assert_equal(saved(model, tmp_path / "mine"), expected)
+
+
+def test_several_replicas_train_as_train_py_does(tmp_path, mirrored):
+    expected = train(tmp_path / "runs", "-x1", "-g2", "-b1")
+    model = build()
+    model.fit(IMAGES, epochs=1, strategy=mirrored(2), **SETTINGS | {"batch_size": 1})
+    found = saved(model, tmp_path / "mine")
+    for name, value in state(expected).items():  # micro-batches of one image or two round differently
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_fitted_model_predicts_with_the_averages_as_its_checkpoint_does(tmp_path):
+    model = build()
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    tensors = saved(model, tmp_path / "mine")
+    averages = [value for name, value in tensors.items() if name.endswith("/ExponentialMovingAverage")]
+    assert sorted(map(np.sum, averages)) == sorted(map(np.sum, parameters(model)))
+    loaded, raw = (pixel_snail.load(tmp_path / "mine", averaged=averaged) for averaged in (True, False))
+    for images in (HELD_OUT, IMAGES):
+        expected = loaded.bits_per_dim(images, verbose=0)
+        np.testing.assert_array_equal(model.bits_per_dim(images, verbose=0), expected)
+        assert np.abs(raw.bits_per_dim(images, verbose=0) - expected).max() > 1e-4
+    np.testing.assert_array_equal(model.sample(2, verbose=0), loaded.sample(2, verbose=0))
+    assert model.decompress(loaded.compress(HELD_OUT, verbose=0), verbose=0).tolist() == HELD_OUT.tolist()
+    x = tf.cast(HELD_OUT, tf.float32) / 127.5 - 1
+    np.testing.assert_array_equal(model.network(x), loaded.network(x))
+
+
+def test_fine_tuning_begins_with_the_loaded_averages_and_a_fresh_optimizer(tmp_path):
+    model = build()
+    model.fit(IMAGES, epochs=2, **SETTINGS)
+    saved(model, tmp_path / "mine")
+    tuned = pixel_snail.load(tmp_path / "mine")
+    started = parameters(tuned)
+    with pytest.warns(UserWarning, match=r"the loaded checkpoint's average still has a weight of 100\.0% in"):
+        tuned.fit(IMAGES[:2], epochs=3, **SETTINGS | {"polyak_decay": 0.9999, "learning_rate": 1e-6})
+    for before, after in zip(started, parameters(tuned), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+    read = Checkpoint(str(tmp_path / "tuned" / "params.ckpt")) if saved(tuned, tmp_path / "tuned") else None
+    assert (read.steps_taken(), history.read(read).epoch) == (3, 3)
+
+
+def test_a_call_that_ends_where_an_interrupted_one_would_have_goes_on_with_its_learning_rates(tmp_path):
+    whole = build()
+    expected = whole.fit(IMAGES, epochs=3, lr_to_zero=True, **SETTINGS).learning_rates
+    assert expected[0] > 100 * expected[-1]
+    model = build()
+
+    def interrupt(history):
+        raise StopIteration
+
+    rates = model.fit(IMAGES, epochs=3, lr_to_zero=True, on_epoch=interrupt, **SETTINGS).learning_rates
+    assert len(rates) == 5
+    saved(model, tmp_path / "mine")
+    model = pixel_snail.load(tmp_path / "mine", optimizer=True)
+    rates += model.fit(IMAGES, epochs=2, lr_to_zero=True, **SETTINGS).learning_rates
+    assert rates == expected
+    assert_equal(saved(model, tmp_path / "a"), saved(whole, tmp_path / "b"))
+    anew = model.fit(IMAGES, epochs=1, lr_to_zero=True, **SETTINGS).learning_rates
+    assert anew[0] > 2 * anew[-1] > rates[-1]
+
+
+def test_ctrl_c_ends_after_the_step_and_leaves_what_was_learned(tmp_path, monkeypatch, capfd):
+    expected = build()
+    expected.fit(IMAGES, epochs=2, **SETTINGS)
+    model, step = build(), Trainer.step
+
+    def interrupting(trainer, batch):
+        if len(model.history.steps) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(IMAGES, epochs=2, **SETTINGS)
+    assert "interrupted: ending after this step; once more ends at once" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(model.history.steps) == 7
+    tensors = saved(model, tmp_path / "mine")
+    assert tensors["pixel_snail/images"] == 4
+    model.fit(IMAGES, epochs=1, **SETTINGS)  # the rest of the epoch
+    assert_equal(saved(model, tmp_path / "mine"), saved(expected, tmp_path / "expected"))
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_leaves_the_last_good_parameters():
+    model = build()
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    good = parameters(model)
+    where = r"is (nan|inf|not finite) in step 0 of epoch 1, of the training images \d+, \d+"
+    with pytest.raises(
+        UserError, match=f"{where}.*lower learning_rate, and fit again: the parameters are those before"
+    ):
+        model.fit(IMAGES, epochs=1, **SETTINGS | {"learning_rate": 1e38})
+    for found, value in zip(parameters(model), good, strict=True):
+        np.testing.assert_array_equal(found, value)
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    assert all(np.isfinite(value).all() for value in parameters(model))
+
+
+def test_images_are_read_a_batch_at_a_time_from_a_file_and_shared_with_a_tensor(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    on_disk = np.load(tmp_path / "images.npy", mmap_mode="r")
+    expected = build()
+    expected.fit(IMAGES, epochs=1, **SETTINGS)
+    read = []
+
+    class Watched:
+        shape, dtype = on_disk.shape, on_disk.dtype
+
+        def __len__(self):
+            return len(on_disk)
+
+        def __getitem__(self, indices):
+            read.append(np.size(indices))
+            return on_disk[indices]
+
+    for images in (Watched(), on_disk, tf.constant(IMAGES), list(IMAGES)):
+        model = build()
+        model.fit(images, epochs=1, **SETTINGS)
+        for found, value in zip(parameters(model), parameters(expected), strict=True):
+            np.testing.assert_array_equal(found, value)
+    assert max(read) == 4  # the initialisation's
+
+
+def test_on_epoch_sees_the_history_and_a_model_that_predicts_with_the_averages():
+    model, seen = build(), []
+
+    def look(history):
+        seen.append((len(history.steps), history.test[-1], model.bits_per_dim(HELD_OUT, verbose=0).mean()))
+
+    found = model.fit(IMAGES, validation=HELD_OUT, epochs=2, on_epoch=look, **SETTINGS)
+    assert [steps for steps, *_ in seen] == [5, 10]
+    for _, told, computed in seen:
+        assert told == pytest.approx(computed, rel=1e-12)
+    assert found is model.history
+    assert (len(found.learning_rates), len(found.train), len(found.seconds)) == (10, 2, 2)
+    np.testing.assert_allclose(found.train, np.reshape(found.steps, [2, 5]).mean(1))
+    assert math.isfinite(found.test_unaveraged[0]) or math.isnan(found.test_unaveraged[0])
+
+
+def test_minutes_end_a_call_and_every_call_has_its_own():
+    model = build()
+    for _ in range(2):
+        assert len(model.fit(IMAGES, minutes=1e-9, **SETTINGS).steps) == 1
+    assert len(model.fit(IMAGES, minutes=1e9, epochs=1, **SETTINGS).steps) == 3  # the rest of the epoch
+
+
+def test_a_model_that_was_not_trained_is_saved_and_read_without_a_warning(tmp_path, recwarn):
+    model = build()
+    model.fit(IMAGES, epochs=2, **SETTINGS)
+    saved(model, tmp_path / "mine")
+    copy = pixel_snail.load(tmp_path / "mine")
+    saved(copy, tmp_path / "copy")
+    again = pixel_snail.load(tmp_path / "copy")
+    for found, value in zip(parameters(again), parameters(model), strict=True):
+        np.testing.assert_array_equal(found, value)
+    assert not [warning for warning in recwarn if "average" in str(warning.message)]
+
+
+def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path):
+    model = build()
+    model.save(tmp_path / "a" / "params.ckpt")
+    model.save(tmp_path / "a" / "params.ckpt")
+    (tmp_path / "notes.txt").write_text("mine")
+    model.save(tmp_path / "params.ckpt")
+    with pytest.raises(
+        UserError, match=r"has a checkpoint params\.ckpt and other files, such as a: choose another name"
+    ):
+        model.save(tmp_path / "params.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a",
+        "notes.txt",
+        "params.ckpt.data-00000-of-00001",
+        "params.ckpt.index",
+    ]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    for path, message in (
+        (tmp_path / "a", "is a folder: give the checkpoint a name in it"),
+        (tmp_path / "x.keras", "model.network.save writes a .keras file"),
+        (tmp_path / "notes.txt" / "params.ckpt", "can't write"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.save(path)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "give epochs or minutes: how long to train"),
+        ({"epochs": 0}, "epochs=0 is not a whole number above 0"),
+        ({"minutes": -1}, "minutes=-1 is not a number above 0"),
+        ({"epochs": 1, "batch_size": 2.0}, "batch_size=2.0 is not a whole number above 0"),
+        ({"epochs": 1, "learning_rate": 0}, "learning_rate=0 is not a number above 0"),
+        ({"epochs": 1, "polyak_decay": 1}, r"polyak_decay=1 is not in \[0, 1\)"),
+        ({"epochs": 1, "batch_size": 4, "grad_accum": 3}, "batch_size=4 can't be cut into grad_accum=3 equal parts"),
+        ({"epochs": 1, "batch_size": 12}, "batch_size"),
+        ({"epochs": 1, "init_batch_size": 12}, "init_batch_size"),
+        ({"epochs": 1, "labels": LABELS}, "not conditional on classes: leave labels out"),
+        ({"epochs": 1, "validation": HELD_OUT[:0]}, "there are no images"),
+        ({"epochs": 1, "validation": HELD_OUT[:, :4]}, r"images must be uint8 \[N, 8, 8, 3\]"),
+    ],
+)
+def test_mistakes_are_told_and_leave_the_model_as_it_was(arguments, message):
+    model = build()
+    before = parameters(model)
+    with pytest.raises(UserError, match=message):
+        model.fit(IMAGES, **{"init_batch_size": 4, "verbose": 0} | arguments)
+    for found, value in zip(parameters(model), before, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_a_checkpoint_without_adam_s_state_is_evaluated_but_not_gone_on_from(tmp_path):
+    model = build()
+    model.save(tmp_path / "mine" / "params.ckpt")
+    opened = Checkpoint(str(tmp_path / "mine" / "params.ckpt"))
+    names = [name for name in opened.shapes if not name.startswith("Variable")]
+    (tmp_path / "less").mkdir()
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "less" / "params.ckpt"),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.convert_to_tensor(value) for value in opened.read(names)],
+    )
+    with pytest.warns(UserWarning, match="the initial parameters still have"):
+        assert pixel_snail.load(tmp_path / "less").bits_per_dim(HELD_OUT, verbose=0).shape == (3,)
+    with pytest.raises(UserError, match="has no state of Adam, so that training can't go on from it"):
+        pixel_snail.load(tmp_path / "less", optimizer=True)
