@@ -18,6 +18,7 @@ from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted, first_line, is_whole, option
+from pixel_snail.levels import from_8_bits, to_8_bits
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.model import build_network, leak_warning
 from pixel_snail.network import Network
@@ -26,7 +27,6 @@ from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import average, search
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.storage import paths
-from pixel_snail.storage.pictures import from_8_bits, to_8_bits
 from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor

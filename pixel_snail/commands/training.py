@@ -19,7 +19,7 @@ from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, counted
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.model import build_network, check_side, leak_warning, leaking
+from pixel_snail.model import build_network, check_side, leak_warning
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import devices, memory, replicas
@@ -120,7 +120,7 @@ def _train(flags, load_data, cluster):
             folder.log(f"workers: {', '.join(cluster.addresses)}")
         elif flags.average_machines:
             folder.log("--average_machines changes nothing on one machine")
-        if flags.model in leaking:
+        if network.leaks:
             folder.log(leak_warning(flags.model))
         if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():
             folder.log("--bfloat16 saves memory only, and no time: this processor has no instructions for bfloat16")
