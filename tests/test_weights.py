@@ -115,7 +115,7 @@ def test_an_error_in_a_layers_call_stays_what_it_is():
 
 
 def test_weights_are_not_normalised_for_a_network_with_a_variable_that_they_would_miss():
-    network = keras.Sequential([keras.Input([3]), nn.nin(4), keras.layers.Dense(2)])
+    network = keras.Sequential([keras.Input([3]), nn.nin(4), keras.layers.Dense(2, name="plain")])
     with pytest.raises(UserError, match="the layer Dense"):
         normalised_weights(network, network.weights)
     check_parameters(network.layers[0])
