@@ -17,6 +17,7 @@ import numpy as np
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import attention, convolution, dropout, elementwise
+from pixel_snail.settings import NONLINEARITIES
 from pixel_snail.weights import Layer, PixelFilter, TransformedFilter, WeightNormalised
 
 # Shifts
@@ -314,12 +315,10 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.elu(tf.concat([x, -x], -1))
 
 
-nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "concat_elu": concat_elu,
-    "elu": tf.nn.elu,
-    "relu": tf.nn.relu,
-}
-"""The names that --resnet_nonlinearity takes."""
+nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = dict(
+    zip(NONLINEARITIES, (concat_elu, tf.nn.elu, tf.nn.relu), strict=True)
+)
+"""The functions by the names that --resnet_nonlinearity takes."""
 
 fast_nonlinearities = {
     concat_elu: elementwise.CONCAT_ELU,

@@ -31,4 +31,4 @@ MODELS = (
 """The names that --model takes; the specification of NAME is NAME_spec in model.py."""
 
 NONLINEARITIES = ("concat_elu", "elu", "relu")
-"""The names that --resnet_nonlinearity takes; nn.nonlinearities has the functions."""
+"""The names that --resnet_nonlinearity takes; nn.nonlinearities has the functions, in this order."""
