@@ -13,9 +13,9 @@ import data
 from pixel_snail.commands import command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import counted
+from pixel_snail.levels import from_8_bits
 from pixel_snail.reports import plotting
 from pixel_snail.storage import files
-from pixel_snail.storage.pictures import from_8_bits
 
 IMAGES = 10
 """Images in a row. A row shows one class; without labels, there are at most as many rows."""

@@ -72,9 +72,10 @@ class Streams(Layer):
         return ul, u
 
 
-def residual_blocks(layer: keras.layers.Layer) -> list[nn.gated_resnet]:
-    """The residual blocks of both streams inside a layer or network, from F channels to F; not those of attention."""
-    both = [(step.resnet_u, step.resnet_ul) for step in layers_in(layer) if isinstance(step, Streams)]
+def residual_blocks(*layers: keras.layers.Layer) -> list[nn.gated_resnet]:
+    """The residual blocks of both streams inside layers or a network, from F channels to F; not those of attention."""
+    inner = [step for layer in layers for step in layers_in(layer) if isinstance(step, Streams)]
+    both = [(step.resnet_u, step.resnet_ul) for step in inner]
     return [resnet for pair in both for resnet in pair if resnet is not None]
 
 

@@ -11,12 +11,38 @@ Variables keep the state between rows. The state between the steps of a row is `
 tf.while_loop carries from step to step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
+from pixel_snail.blocks import residual_blocks
+from pixel_snail.errors import UserError
 from pixel_snail.kernels.attention import HIDDEN, softmax_correction
-from pixel_snail.weights import layers_in
+from pixel_snail.weights import described, layers_in
+
+
+@runtime_checkable
+class CausalConvolution(Protocol):
+    """What a cache asks of a causal convolution of the stream ul, such as nn.down_right_shifted_conv2d.
+
+    Its output at a pixel is the sum of three contributions: of its inputs in the row above, of its input at the pixel
+    on the left, and of its input at the pixel itself. It has a `call(x, cache=None)` that, with a cache, returns
+    `cache.look_back(self, x)`.
+    """
+
+    input_channels: int
+    """C, once the layer is built."""
+
+    def above(self, row: tf.Tensor) -> tf.Tensor:
+        """The contribution [W, B, F] of a row of inputs [W, B, C] to the outputs of the row below it, bias included."""
+
+    def left_and_here(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The contributions of a pixel's input [B, C] to the output on its right, and to its own, [B, F] each.
+
+        The second is None if an output does not see its own pixel.
+        """
 
 
 class Cache:
@@ -26,6 +52,9 @@ class Cache:
         layers_by_size: the layers of each size of map, from this size down; each size is half the one before.
         batch, height, width: B, H, W of the maps of this size.
         filters: F.
+
+    Raises:
+        UserError: a convolution lacks what CausalConvolution asks for.
 
     Attributes:
         inner: the cache of the next smaller size; None at the smallest.
@@ -38,7 +67,10 @@ class Cache:
         self, layers_by_size: Sequence[Sequence[keras.layers.Layer]], batch: int, height: int, width: int, filters: int
     ):
         layers = [layer for part in layers_by_size[0] for layer in layers_in(part)]
-        self.convs = [layer for layer in layers if hasattr(layer, "left_and_here")]
+        for resnet in residual_blocks(*layers_by_size[0]):
+            for conv in (resnet.conv_in, resnet.conv_out):
+                _check_causal(conv)
+        self.convs = [layer for layer in layers if isinstance(layer, CausalConvolution)]
         self.channels = [conv.input_channels for conv in self.convs]
         self.batch, self.height, self.width = batch, height, width
         self.inputs_above = _zeros(width, batch, sum(self.channels))
@@ -388,6 +420,20 @@ class _Memory:
 
     def _split(self, key_mixin):
         return key_mixin[..., : self.key_channels], key_mixin[..., self.key_channels :]
+
+
+def _check_causal(conv):
+    """Raises UserError unless a convolution of a residual step can be called with a cache."""
+    if isinstance(conv, nn.down_shifted_conv2d):  # of the stream u
+        return
+    lacking = [name for name in ("input_channels", "above", "left_and_here") if not hasattr(conv, name)]
+    if "cache" not in inspect.signature(type(conv).call).parameters:
+        lacking.append("call(x, cache=None)")
+    if lacking:
+        raise UserError(
+            f"{described(conv)} can't be computed pixel by pixel, to draw or compress images: it lacks "
+            f"{', '.join(lacking)}; see pixel_snail.cache.CausalConvolution"
+        )
 
 
 def _zeros(*shape):

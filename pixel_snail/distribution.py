@@ -18,6 +18,7 @@ from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split, checked_images, checked_labels
 from pixel_snail.errors import UserError, counted, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_length, clock_of_a_call
+from pixel_snail.levels import from_8_bits, to_8_bits
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
@@ -26,7 +27,6 @@ from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs.average import Age
 from pixel_snail.settings import TrainingSettings
 from pixel_snail.storage import paths
-from pixel_snail.storage.pictures import from_8_bits, to_8_bits
 from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor

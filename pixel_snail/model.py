@@ -1,7 +1,8 @@
 """PixelSNAIL and its specifications, one for each name that --model takes.
 
 A specification is a callable that makes a network from the flags nr_resnet, nr_filters, nr_logistic_mix,
-resnet_nonlinearity and dropout_p. All but pxpp are PixelSNAIL with some arguments bound by functools.partial.
+resnet_nonlinearity and dropout_p. All but pxpp are PixelSNAIL with some arguments bound by functools.partial. As in the
+original, the specification of NAME is the variable NAME_spec.
 """
 
 import functools
@@ -29,6 +30,7 @@ from pixel_snail.kernels import dropout
 from pixel_snail.network import Network, check_image_size
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
+from pixel_snail.settings import MODELS
 from pixel_snail.weights import traced_once
 
 
@@ -84,7 +86,7 @@ class PixelSNAIL(Network):
                 "multiple of 4"
             )
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
-        self.leaks = hier_inputs and max(hier) > 1
+        self.leaks = self.leaks_with(hier, hier_inputs)
         self.size_multiple, self.least_rows = self.size_limits(hier, up)
         self.kinds_of_blocks = len(hier)
         self.stem = ShiftStem(nr_filters) if conv is nn.causal_shift_nin else Stem(nr_filters, up)
@@ -109,6 +111,11 @@ class PixelSNAIL(Network):
     def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
         """size_multiple and least_rows of a network of these arguments."""
         return max(hier), 1 + up
+
+    @staticmethod
+    def leaks_with(hier: Sequence[int] = (1,), hier_inputs: bool = False, **others: object) -> bool:
+        """Whether a network of these arguments leaks."""
+        return hier_inputs and max(hier) > 1
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """The mixture's parameters [B, H, W, 10 K] for images x [B, H, W, 3] in [-1, 1] and labels h [B, L].
@@ -191,6 +198,8 @@ h12_pool2_smallkey_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=1
 h8_noup_smallkey_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=8)
 h8_noup_smallkey_ar_chs_spec = functools.partial(_base_noup_smallkey_spec, attn_rep=8, output=ChannelWiseOutput)
 
+pxpp_spec = PixelCNNpp
+
 
 class Specs(dict[str, Callable[..., Network]]):
     """The specifications of networks, by the names that --model takes.
@@ -203,30 +212,26 @@ class Specs(dict[str, Callable[..., Network]]):
         return f"Specs({', '.join(self)})"
 
 
-specs = Specs(
-    {
-        "model": model_spec,
-        "h6_noup": h6_noup_spec,
-        "h6_noup_hier2": h6_noup_hier2_spec,
-        "h6_hier4": h6_hier4_spec,
-        "h6_1mixhier2": h6_1mixhier2_spec,
-        "h8_noup_124444mix": h8_noup_124444mix_spec,
-        "h16_noup_124444mix": h16_noup_124444mix_spec,
-        "h6_noup_124mix_halfattn": h6_noup_124mix_halfattn_spec,
-        "h6_noup_1mix_halfattn": h6_noup_1mix_halfattn_spec,
-        "h8_noup_1mix_halfattn": h8_noup_1mix_halfattn_spec,
-        "h12_noup_smallkey": h12_noup_smallkey_spec,
-        "h12_pool2_smallkey": h12_pool2_smallkey_spec,
-        "h8_noup_smallkey": h8_noup_smallkey_spec,
-        "h8_noup_smallkey_ar_chs": h8_noup_smallkey_ar_chs_spec,
-        "h6_shift": h6_shift_spec,
-        "h6_shift_small_attn": h6_shift_small_attn_spec,
-        "pxpp": PixelCNNpp,
-    }
-)
+specs = Specs({name: globals()[f"{name}_spec"] for name in MODELS})
 
-leaking = frozenset({"h6_hier4", "h6_1mixhier2", "h6_noup_hier2"})
-"""The networks whose predictions depend on the predicted pixel, as in the original. Their bits/dim is no likelihood."""
+
+def bound_arguments(model: str) -> dict[str, object]:
+    """The arguments of PixelSNAIL that a specification binds; none, if it is of another network.
+
+    Args:
+        model: a name in `specs`.
+    """
+    spec = specs[model]
+    return spec.keywords if getattr(spec, "func", None) is PixelSNAIL else {}
+
+
+def leaks(model: str) -> bool:
+    """Network.leaks of a specification, without making the network; of other networks than PixelSNAIL: False.
+
+    Args:
+        model: a name in `specs`.
+    """
+    return PixelSNAIL.leaks_with(**bound_arguments(model))
 
 
 def leak_warning(name: str) -> str:
@@ -243,11 +248,10 @@ def check_side(model: str, side: int) -> None:
         model: a name in `specs`.
         side: in pixels.
     """
-    spec = specs[model]
-    if getattr(spec, "func", None) is PixelSNAIL:
-        check_image_size(model, side, side, *PixelSNAIL.size_limits(**spec.keywords))
-    elif spec is PixelCNNpp:
-        check_image_size(model, side, side, spec.size_multiple, spec.least_rows)
+    if arguments := bound_arguments(model):
+        check_image_size(model, side, side, *PixelSNAIL.size_limits(**arguments))
+    elif specs[model] is PixelCNNpp:
+        check_image_size(model, side, side, PixelCNNpp.size_multiple, PixelCNNpp.least_rows)
 
 
 def build_network(

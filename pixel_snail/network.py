@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
+from pixel_snail.weights import first_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +102,11 @@ class Network(keras.Model):
             class_names: the names of the L classes, if they have names.
 
         Raises:
-            UserError: the network does not take images of this size.
+            UserError: the network does not take images of this size, or a layer of your own lacks something.
         """
         check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
-        self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
+        with first_call(self):
+            self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
         class_names = tuple(class_names) if class_names else None
         self.description = Description(model, tuple(image_shape), nr_labels, **self.settings, class_names=class_names)
         return self

@@ -17,7 +17,8 @@ import numpy as np
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import attention, convolution, dropout, elementwise
-from pixel_snail.weights import LabelWeights, Layer, PixelFilter, TransformedFilter, WeightNormalised
+from pixel_snail.settings import NONLINEARITIES
+from pixel_snail.weights import Layer, PixelFilter, TransformedFilter, WeightNormalised
 
 # Shifts
 
@@ -161,12 +162,12 @@ class down_right_shifted_conv2d(conv2d):
         return PixelFilter(*weights, above=tf.reshape(w[0], [-1, self.num_filters]), left=w[1, 0], here=w[1, 1])
 
     def above(self, row):
-        """The contribution of a row of features [W, B, C] to the outputs of the row below it, bias included."""
+        """As in cache.CausalConvolution."""
         weights = self.weights_now()
         return _matmul(tf.concat([_from_left(row), row], -1), weights.above) + weights.b
 
     def left_and_here(self, x):
-        """The contributions of a pixel's features [B, C] to the output on its right and to its own, [B, F] each."""
+        """As in cache.CausalConvolution."""
         weights = self.weights_now()
         return tf.matmul(x, weights.left), tf.matmul(x, weights.here)
 
@@ -274,13 +275,13 @@ class causal_shift_nin(Layer):
         return self.nin.V.shape[0]
 
     def above(self, row):
-        """As in down_right_shifted_conv2d."""
+        """As in cache.CausalConvolution."""
         w, b = self.nin.weights_now()
         _, upleft, up, _ = tf.split(row, 4, -1)
         return _matmul(tf.concat([_from_left(upleft), up, _from_right(upleft)], -1), w[row.shape[-1] // 4 :]) + b
 
     def left_and_here(self, x):
-        """As in down_right_shifted_conv2d; the pixel itself is not seen: None."""
+        """As in cache.CausalConvolution; the pixel itself is not seen."""
         w, _ = self.nin.weights_now()
         channels = x.shape[-1] // 4
         return tf.matmul(x[:, :channels], w[:channels]), None
@@ -290,7 +291,7 @@ class conditional_weights(Layer):
     """The contribution of labels to a map: h [B, L] -> h @ hw [B, F]; hw ~ N(0, 0.05), not weight-normalised."""
 
     def __init__(self, num_filters: int):
-        super().__init__(name="conditional_weights")
+        super().__init__()
         self.num_filters = num_filters
 
     def build(self, h_shape):
@@ -298,17 +299,12 @@ class conditional_weights(Layer):
         self.hw = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.05), name="hw")
 
     def call(self, h):
-        return tf.matmul(h, self.weights_now().hw)
+        (hw,) = self.weights_now()
+        return tf.matmul(h, hw)
 
     @property
     def parameters(self):
         return (self.hw,)
-
-    def weights_group(self):
-        return type(self)
-
-    def weights_of_group(self, parameters):
-        return [LabelWeights(*of_layer) for of_layer in parameters]
 
 
 # Blocks
@@ -319,12 +315,10 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.elu(tf.concat([x, -x], -1))
 
 
-nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "concat_elu": concat_elu,
-    "elu": tf.nn.elu,
-    "relu": tf.nn.relu,
-}
-"""The names that --resnet_nonlinearity takes."""
+nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = dict(
+    zip(NONLINEARITIES, (concat_elu, tf.nn.elu, tf.nn.relu), strict=True)
+)
+"""The functions by the names that --resnet_nonlinearity takes."""
 
 fast_nonlinearities = {
     concat_elu: elementwise.CONCAT_ELU,

@@ -33,10 +33,10 @@ MODELS = (
     "h6_shift_small_attn",
     "pxpp",
 )
-"""The names that --model takes; model.specs has the specifications."""
+"""The names that --model takes; the specification of NAME is NAME_spec in model.py."""
 
 NONLINEARITIES = ("concat_elu", "elu", "relu")
-"""The names that --resnet_nonlinearity takes; nn.nonlinearities has the functions."""
+"""The names that --resnet_nonlinearity takes; nn.nonlinearities has the functions, in this order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

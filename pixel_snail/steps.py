@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import progress
+from pixel_snail import levels, progress
 from pixel_snail.backend import tf
 from pixel_snail.batches import test_batches
 from pixel_snail.blocks import AttentionBlock, residual_blocks
@@ -28,7 +28,7 @@ def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[
         batch: "images", uint8 [B, H, W, 3], and perhaps "labels", integers [B].
         nr_labels: L; None: the network is not conditional.
     """
-    x = (tf.cast(batch["images"], tf.float32) - 127.5) / 127.5
+    x = levels.scaled(tf.cast(batch["images"], tf.float32))
     return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
 
 
@@ -93,6 +93,11 @@ def train_step(
     return step
 
 
+def _with_added(weights, prepared):
+    """A layer's weights with what for_maps has added to them in `prepared`."""
+    return weights if len(prepared) == len(weights) else prepared._make([*weights, *prepared[len(weights) :]])
+
+
 class _SharedWeights:
     """The normalised weights that all micro-batches of a step share, and the gradients through them.
 
@@ -122,12 +127,8 @@ class _SharedWeights:
             tape.watch(self._packed)
             # Layers compute with the unpacked weights: so the gradient reaches `_packed`.
             unpacked = unpack(self._packed, list(self._weights.values()))
-            with using(
-                {
-                    layer: self._prepared[layer]._replace(**of_layer._asdict())
-                    for layer, of_layer in zip(self._weights, unpacked, strict=True)
-                }
-            ):
+            prepared = zip(self._prepared.items(), unpacked, strict=True)
+            with using({layer: _with_added(of_layer, added) for (layer, added), of_layer in prepared}):
                 value = loss()
         return [value, *tape.gradient(value, self._packed)]
 
@@ -174,7 +175,7 @@ def _values_kept(network):
     values = 0
     for size, layers in enumerate(network.layers_by_size()):
         pixels = (height >> size) * (width >> size)
-        maps = 4 * network.settings["nr_filters"] * sum(len(residual_blocks(layer)) for layer in layers)
+        maps = 4 * network.settings["nr_filters"] * len(residual_blocks(*layers))
         # Every query's probabilities of the keys before it: half of all pairs.
         attentions = [inner for outer in layers for inner in layers_in(outer) if isinstance(inner, AttentionBlock)]
         pairs = sum((pixels // of.hier**2) ** 2 // of.downsample**2 // 2 for of in attentions)

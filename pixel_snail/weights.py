@@ -17,11 +17,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from pixel_snail.backend import keras, tf
+from pixel_snail.errors import UserError
 from pixel_snail.kernels import elementwise
 
 _initialising = contextvars.ContextVar("initialising", default=False)
 _given = contextvars.ContextVar("given", default=None)
 _traced_functions = contextvars.ContextVar("traced_functions")
+_asked = contextvars.ContextVar("asked", default=None)  # the layers that have asked for their weights
 
 
 class Affine(NamedTuple):
@@ -52,14 +54,8 @@ class PixelFilter(NamedTuple):
     here: tf.Tensor
 
 
-class LabelWeights(NamedTuple):
-    """The weights hw [L, F] of conditional_weights; they are not normalised."""
-
-    hw: tf.Tensor
-
-
-Weights = dict[keras.layers.Layer, Affine | TransformedFilter | PixelFilter | LabelWeights]
-"""The weights of every layer that has variables of its own."""
+Weights = dict[keras.layers.Layer, tuple[tf.Tensor, ...]]
+"""The weights of every layer that has variables of its own: one of the tuples above, or the variables as they are."""
 
 
 @contextlib.contextmanager
@@ -92,13 +88,16 @@ def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor])
 
     Args:
         values: of `network.weights`, in their order: the variables' own, or their averages.
+
+    Raises:
+        UserError: a layer has a variable that is not among its `parameters`.
     """
+    check_parameters(network)
     value_of = dict(zip(map(id, network.weights), map(tf.convert_to_tensor, values), strict=True))
     # Layers of one kind and shape together: one by one, hundreds of layers would take thousands of small operations.
     groups = {}
-    for layer in layers_in(network):
-        if layer.parameters:
-            groups.setdefault(layer.weights_group(), []).append(layer)
+    for layer in _layers_with_parameters(network):
+        groups.setdefault(layer.weights_group(), []).append(layer)
     weights = {}
     for layers in groups.values():
         parameters = [[value_of[id(variable)] for variable in layer.parameters] for layer in layers]
@@ -128,41 +127,106 @@ def layers_in(layer: keras.layers.Layer) -> list["Layer"]:
     return [inner for inner in layer._flatten_layers() if isinstance(inner, Layer)]
 
 
+def _layers_with_parameters(network):
+    return [layer for layer in layers_in(network) if layer.built and layer.parameters]
+
+
+def check_parameters(network: keras.layers.Layer) -> None:
+    """Checks that `normalised_weights` covers a network: every variable is among the `parameters` of a Layer.
+
+    Raises:
+        UserError: one is not. The message names its layer.
+    """
+    covered = {id(variable) for layer in _layers_with_parameters(network) for variable in layer.parameters}
+    for variable in network.weights:
+        if id(variable) in covered:
+            continue
+        around = [layer for layer in network._flatten_layers() if any(variable is own for own in layer.weights)]
+        layer = min(reversed(around), key=lambda layer: len(layer.weights))  # the innermost
+        if not layer.built:  # its build has failed, and that error is the one to report
+            continue
+        if isinstance(layer, Layer):
+            advice = "have its property `parameters` return all its variables, in order of creation"
+        else:
+            advice = "take a layer of pixel_snail.nn instead, or derive one from pixel_snail.weights.Layer"
+        raise UserError(
+            f"{described(layer)} has a variable, {variable.name}, that training and averaging would miss: {advice}"
+        )
+
+
+@contextlib.contextmanager
+def first_call(network: keras.layers.Layer) -> Iterator[None]:
+    """Within it, a network is called for the first time. Checks that its layers compute with weights that can be given.
+
+    Raises:
+        UserError: a layer has a variable that is not among its `parameters`, or does not call `weights_now`.
+    """
+    asked = set()
+    token = _asked.set(asked)
+    try:
+        yield
+    except (ValueError, LookupError, AttributeError):
+        check_parameters(network)  # without `parameters`, weights_now() is empty, and a layer's call may fail for it
+        raise
+    finally:
+        _asked.reset(token)
+    check_parameters(network)
+    for layer in _layers_with_parameters(network):
+        if layer not in asked:
+            raise UserError(
+                f"{described(layer)} reads its variables itself, so its averages and gradients would be lost: have its "
+                "call take their values from self.weights_now()"
+            )
+
+
+def described(layer: keras.layers.Layer) -> str:
+    """A layer in error messages: its class and its name."""
+    return f"the layer {type(layer).__name__} ({layer.name!r})"
+
+
 class Layer(keras.layers.Layer):
     """The base of all layers here: a Keras layer that takes its inputs as they are, in float32 or bfloat16.
 
     Its variables are in float32, whatever keras.json or a global dtype policy says.
+
+    A layer of your own creates its variables in `build`, returns them as `parameters`, and calls with the values that
+    `weights_now()` returns. The other methods are for layers that compute something from their variables first.
+
+    Args:
+        name: under which its variables stand in a checkpoint; by default the class's.
     """
 
     def __init__(self, name: str | None = None):
-        super().__init__(name=name, autocast=False, dtype="float32")
+        super().__init__(name=name or type(self).__name__, autocast=False, dtype="float32")
         # A layer without variables of its own counts as built. Otherwise Keras would call it symbolically before its
         # first call, and all layers inside it again: most of the time that building a network takes.
         self.built = type(self).build is keras.layers.Layer.build
 
     @property
     def parameters(self) -> tuple[keras.Variable, ...]:
-        """The layer's own variables, without those of layers inside it."""
+        """The layer's own variables in order of creation, without those of layers inside it."""
         return ()
 
     def weights_group(self) -> Hashable:
         """Layers of equal groups have weights of one kind and shape, which are computed together."""
-        raise NotImplementedError
+        return self
 
-    def weights_of_group(self, parameters: list[list[tf.Tensor]]) -> Sequence[NamedTuple]:
-        """The weights of each layer of this one's group, from the values of its `parameters`."""
-        raise NotImplementedError
+    def weights_of_group(self, parameters: list[list[tf.Tensor]]) -> Sequence[tuple]:
+        """The weights of each layer of this one's group, from the values of its `parameters`: here these values."""
+        return [tuple(of_layer) for of_layer in parameters]
 
-    def for_maps(self, dtype: tf.DType, weights: NamedTuple) -> NamedTuple:
-        """The layer's normalised weights for whole maps of a type."""
+    def for_maps(self, dtype: tf.DType, weights: tuple) -> tuple:
+        """The layer's weights for whole maps of a type: perhaps with others after them."""
         return weights
 
-    def for_pixels(self, weights: NamedTuple) -> NamedTuple:
-        """The layer's normalised weights for calls with a cache."""
+    def for_pixels(self, weights: tuple) -> tuple:
+        """The layer's weights for calls with a cache: perhaps with others after them."""
         return weights
 
-    def weights_now(self) -> NamedTuple:
+    def weights_now(self) -> tuple:
         """The weights to compute with: those given by `using`, else from the layer's variables."""
+        if (asked := _asked.get()) is not None:
+            asked.add(self)
         weights = _given.get()
         if weights is not None:
             return weights[self]
@@ -215,7 +279,9 @@ class WeightNormalised(Layer):
 
     def call(self, x):
         if _initialising.get():
-            return self._initialise(self.linear(x, tf.math.l2_normalize(self.V, self.axes, epsilon=1e-12)))
+            return self._initialise(
+                self.linear(x, tf.math.l2_normalize(self.V, self.axes, elementwise.SMALLEST_SQUARE))
+            )
         return self.affine(x, *self.weights_now())
 
     def _initialise(self, t):

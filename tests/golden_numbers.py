@@ -12,7 +12,7 @@ from pixel_snail import sampling, steps
 from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import variable_names
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.model import build_network, leaking
+from pixel_snail.model import build_network, leaks
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.weights import normalised_weights, using
 
@@ -145,7 +145,7 @@ def errors_of_steps(name: str) -> dict[str, float]:
 
 def has_samples(name: str) -> bool:
     """Whether the original could sample with the network."""
-    return name not in leaking and "ar_chs" not in name
+    return not leaks(name) and "ar_chs" not in name
 
 
 def error_of_samples(name: str) -> float:

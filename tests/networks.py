@@ -7,18 +7,17 @@ import pytest
 import tensorflow as tf
 
 from pixel_snail import settings
-from pixel_snail.model import leaking, specs
+from pixel_snail.model import bound_arguments, leaks, specs
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
-CAUSAL = sorted(specs.keys() - leaking)
+CAUSAL = sorted(name for name in specs if not leaks(name))
 """The networks that predict each pixel from those before it: the original's 14, and any that somebody has added."""
 
 
 def shallow(name: str):
     """The specification of a name with as few blocks as have every kind that its own blocks have."""
-    spec = specs[name]
-    row = getattr(spec, "keywords", {})
+    spec, row = specs[name], bound_arguments(name)
     if "attn_rep" not in row:  # PixelCNN++, or a specification of somebody's own, of another kind
         return spec
     hier = row.get("hier", (1,))

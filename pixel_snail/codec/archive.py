@@ -15,6 +15,7 @@ from pixel_snail.backend import tf
 from pixel_snail.codec import container, rounding
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError, is_whole, option
+from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
@@ -222,7 +223,7 @@ def _weights(network):
     for layer, of_layer in weights.items():
         if isinstance(layer, WeightNormalised):
             v, g = layer.V.numpy().astype(np.float64), layer.g.numpy()
-            norm = np.sqrt(np.maximum(np.square(v).sum(layer.axes, keepdims=True), 1e-12))
+            norm = np.sqrt(np.maximum(np.square(v).sum(layer.axes, keepdims=True), SMALLEST_SQUARE))
             weights[layer] = of_layer._replace(w=tf.constant(np.float32(g.reshape(norm.shape) / norm * v)))
     return weights
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from pixel_snail import progress, sampling
+from pixel_snail import levels, progress, sampling
 from pixel_snail.backend import tf
 from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
 from pixel_snail.errors import UserError
@@ -18,7 +18,7 @@ from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.weights import Weights
 
-_LEVELS = (np.arange(256, dtype=np.float32) - 127.5) / 127.5
+_LEVELS = levels.scaled(np.arange(256, dtype=np.float32))
 """The 8-bit values in [-1, 1]."""
 
 

@@ -17,7 +17,7 @@ from pixel_snail.commands import drawing, streams
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.model import check_side, leak_warning, leaking
+from pixel_snail.model import check_side, leak_warning, leaks
 from pixel_snail.parallel import memory, replicas
 from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons, plotting, table
@@ -61,7 +61,7 @@ def _evaluate(flags, load_data, cluster):
     earlier_runs.fill_in_flags(flags, opened)
     if cluster.is_chief:
         print(f"checkpoint: {search.summary(opened, flags.load_params)}", flush=True)
-    if flags.model in leaking:
+    if leaks(flags.model):
         if drawn := [f"--{name}" for name in ("nr_samples", "complete") if getattr(flags, name)]:
             raise UserError(f"{leak_warning(flags.model)}, and it can't sample: drop {' and '.join(drawn)}")
         if flags.compress:

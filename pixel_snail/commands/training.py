@@ -14,7 +14,7 @@ from pixel_snail.batches import check_batch_size
 from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
-from pixel_snail.model import build_network, check_side, leak_warning, leaking
+from pixel_snail.model import build_network, check_side, leak_warning
 from pixel_snail.parallel import devices, memory, replicas
 from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons
@@ -98,7 +98,7 @@ def _train(flags, load_data, cluster):
         folder.log(f"# of Parameters {sum(int(np.prod(v.shape)) for v in network.weights)}")
         folder.log(f"dataset size: {len(data_set.train)}")
         folder.log(f"replicas: {strategy.num_replicas_in_sync}")
-        for note in [*_notes(flags, cluster, data_set), *begins.notes]:
+        for note in [*_notes(flags, cluster, network, data_set), *begins.notes]:
             folder.log(note)
         checkpoints = Checkpoints(folder, flags.data_set, flags.keep, flags.save_minutes, newest)
         Run(flags, data_set, trainer, folder, checkpoints, asked).go()
@@ -106,14 +106,14 @@ def _train(flags, load_data, cluster):
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
 
 
-def _notes(flags, cluster, data_set):
+def _notes(flags, cluster, network, data_set):
     """What a user should know of the machines, the network and the images before any figure is printed."""
     notes = []
     if cluster.size > 1:
         notes.append(f"workers: {', '.join(cluster.addresses)}")
     elif flags.average_machines:
         notes.append("--average_machines changes nothing on one machine")
-    if flags.model in leaking:
+    if network.leaks:
         notes.append(leak_warning(flags.model))
     if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():
         notes.append("--bfloat16 saves memory only, and no time: this processor has no instructions for bfloat16")

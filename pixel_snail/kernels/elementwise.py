@@ -16,6 +16,14 @@ from pixel_snail.kernels.xla import compiled, is_large
 Margins = tuple[tuple[int, int], tuple[int, int]]
 """The zeros around a map: (rows above, below), (columns left, right)."""
 
+SMALLEST_SQUARE = 1e-12
+"""Weight normalisation is W = g V / sqrt(max(sum(V^2), SMALLEST_SQUARE)), as TensorFlow's l2_normalize has it.
+
+`normalised` computes it for training, evaluation and drawing. The data-dependent initialisation (weights.py) takes
+l2_normalize itself. Compression (codec/archive.py) takes it in float64, as TensorFlow's square roots differ between
+processors.
+"""
+
 
 def normalised(v: Sequence[tf.Tensor], g: Sequence[tf.Tensor], axes: tuple[int, ...]) -> list[tf.Tensor]:
     """Weight normalisation of several layers at once: g * v / |v| for each v.
@@ -31,7 +39,7 @@ def normalised(v: Sequence[tf.Tensor], g: Sequence[tf.Tensor], axes: tuple[int, 
     def differentiable(*vectors):
         v, g = tf.stack(vectors[:number]), tf.stack(vectors[number:])
         squares = tf.reduce_sum(tf.square(v), axes, keepdims=True)
-        inverse = tf.math.rsqrt(tf.maximum(squares, _SMALLEST_SQUARE))
+        inverse = tf.math.rsqrt(tf.maximum(squares, SMALLEST_SQUARE))
         scale = tf.reshape(g, squares.shape) * inverse
 
         def gradient(*dw):
@@ -40,16 +48,13 @@ def normalised(v: Sequence[tf.Tensor], g: Sequence[tf.Tensor], axes: tuple[int, 
                 v, dw = tf.stack(vectors[:number]), tf.stack(dw)
             dg = inverse * tf.reduce_sum(dw * v, axes, keepdims=True)
             # A norm below the smallest is replaced by the smallest, a constant: it has no gradient.
-            turned = tf.where(inverse < _SMALLEST_SQUARE**-0.5, dg * inverse, 0)
+            turned = tf.where(inverse < SMALLEST_SQUARE**-0.5, dg * inverse, 0)
             dv = _turn_and_scale(dw, v, turned, scale)
             return [*tf.unstack(dv), *tf.unstack(tf.reshape(dg, g.shape))]
 
         return tf.unstack(v * scale), gradient
 
     return differentiable(*map(tf.convert_to_tensor, [*v, *g]))
-
-
-_SMALLEST_SQUARE = 1e-12
 
 
 @compiled

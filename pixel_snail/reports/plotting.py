@@ -11,8 +11,8 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from pixel_snail.levels import to_8_bits
 from pixel_snail.storage import files
-from pixel_snail.storage.pictures import to_8_bits
 
 
 def save_samples(

@@ -37,16 +37,6 @@ _limit_of_pillow = threading.Lock()
 """Held by who changes PIL.Image.MAX_IMAGE_PIXELS."""
 
 
-def to_8_bits(images: np.ndarray) -> np.ndarray:
-    """Rounds images in [-1, 1] to uint8."""
-    return np.clip(np.round(images * 127.5 + 127.5), 0, 255).astype(np.uint8)
-
-
-def from_8_bits(images: np.ndarray) -> np.ndarray:
-    """Scales uint8 images to float32 in [-1, 1]."""
-    return (images / 127.5 - 1).astype(np.float32)
-
-
 class PictureError(UserError):
     """A picture that can't be used, however often it is read. Its `reason` says why, without naming it."""
 

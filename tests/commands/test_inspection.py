@@ -11,7 +11,7 @@ import golden_numbers
 from pixel_snail import checkpoint
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import inspection
-from pixel_snail.model import build_network, h8_noup_smallkey_ar_chs_spec, leaking, specs
+from pixel_snail.model import build_network, h8_noup_smallkey_ar_chs_spec, leaks, specs
 from pixel_snail.optimizer import PolyakAdam
 
 OF_BLOCKS = sorted(name for name, spec in specs.items() if "attn_rep" in getattr(spec, "keywords", {}))
@@ -46,7 +46,7 @@ def test_few_networks_share_their_variables():
 def test_every_networks_checkpoint_gives_its_parameters_back_and_tells_its_settings(name, tmp_path, monkeypatch):
     monkeypatch.setitem(specs, name, shallow(name))
     network, other = (build_network(name, (8, 8, 3), **SETTINGS) for _ in range(2))
-    assert network.leaks == (name in leaking)
+    assert network.leaks == leaks(name)
     optimizer = PolyakAdam()
     optimizer.build(network.trainable_variables)
     prefix = str(tmp_path / "0" / "params_cifar.ckpt")
