@@ -154,9 +154,15 @@ class Distribution:
             return
         step = self._test_step(self._parameters)
         with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
-            yield from steps.nats_in_batches(
+            batches = steps.nats_in_batches(
                 step, self._strategy, split, batch_size, cluster=self._cluster, verbose=verbose
             )
+            while True:
+                with devices.without_tf32():  # but not while the caller works with the batch
+                    nats = next(batches, None)
+                if nats is None:
+                    return
+                yield nats
 
     def sample(
         self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
@@ -205,6 +211,7 @@ class Distribution:
         )
         return to_8_bits(drawn)
 
+    @devices.without_tf32()
     @memory.shortage_told(lambda: _to_draw_in_less())
     def draw(
         self,
@@ -303,6 +310,7 @@ class Distribution:
             images.append(group)
         return np.concatenate(images)
 
+    @devices.without_tf32()
     @memory.shortage_told("give fewer images")
     def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
         """The data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.

@@ -5,9 +5,7 @@ python -m pixel_snail.codec decompress OUT.snail -o FOLDER
 python -m pixel_snail.codec info OUT.snail
 """
 
-from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.commands import packages  # noqa: F401
-from pixel_snail.runs import search
 
 # isort: split
 import argparse
@@ -22,19 +20,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from pixel_snail.codec import container
+from pixel_snail.codec import PORTABLE, container
 from pixel_snail.codec.container import Picture, tiles_of
 from pixel_snail.commands import command_line, streams
 from pixel_snail.errors import UserError, counted, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.storage import files, paths, pictures
-
-PORTABLE = {
-    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-}
-"""Environment variables with which x86-64 processors that have AVX2 round alike: XLA and oneDNN use no later
-instructions, and XLA leaves sums to no library that chooses its instructions by itself."""
 
 # Modules that need TensorFlow are imported inside functions: it takes seconds to start, and `info` does not need it.
 
@@ -119,7 +110,7 @@ def _compress(flags):
     from pixel_snail.commands import drawing
     from pixel_snail.parallel import memory
     from pixel_snail.reports import comparisons
-    from pixel_snail.runs import average
+    from pixel_snail.runs import average, search
 
     with memory.shortage_told("lower --batch_size, or compress fewer pictures at a time"):
         opened = search.find(flags.load_params)
@@ -176,6 +167,8 @@ def decompress(flags: argparse.Namespace) -> None:
 
 
 def _restore(flags, header, groups):
+    from pixel_snail.checkpoint import Checkpoint, Mismatch
+    from pixel_snail.runs import search
 
     prefix, is_averaged = header.checkpoint or (None, not flags.raw)
     if flags.load_params:
@@ -270,10 +263,7 @@ def _name_of(path):
 
 def _load(opened, settings, image_shape, averaged):
     from pixel_snail import distribution
-    from pixel_snail.backend import tf
 
-    # As train.py and eval.py do: with TF32, a GPU would not read what eval.py writes.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
     return distribution.load(opened, **settings, image_shape=image_shape, averaged=averaged)
 
 
