@@ -153,7 +153,7 @@ def _check_images(name, split):
         raise UserError(f"the {name} images are {dtype}, not uint8: {first} images.astype(np.uint8)")
     mend = ""
     if len(shape) == 3 or shape[3:] == (1,):
-        mend = ": grey images need three channels, such as np.repeat(grey[..., None], 3, axis=-1) of grey [N, H, W]"
+        mend = "; if these are grey images [N, H, W], repeat their values: np.repeat(images[..., None], 3, axis=-1)"
     elif len(shape) == 4 and shape[1] == 3 != shape[3]:
         mend = ", as images.transpose(0, 2, 3, 1) does"
     if len(shape) != 4 or shape[3] != 3 or number != shape[0] or not all(shape[1:]):

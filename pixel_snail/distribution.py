@@ -522,8 +522,8 @@ def _how_to_convert(images, image_shape):
     number = shape[0] if shape else 0
     for likely, advice in (
         (image_shape, "give a single image as [image]"),
-        ((height, width), "repeat grey values: np.repeat(image[None, ..., None], 3, axis=-1)"),
-        ((number, height, width), "repeat grey values: np.repeat(images[..., None], 3, axis=-1)"),
+        ((height, width), "if this is a grey image, repeat it: np.repeat(image[None, ..., None], 3, axis=-1)"),
+        ((number, height, width), "if these are grey images, repeat them: np.repeat(images[..., None], 3, axis=-1)"),
         ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
         ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
     ):

@@ -25,6 +25,10 @@ PRIVATE = {
     # Private interfaces of TensorFlow and Keras (clusters, optimizers, layers), each with the only file that uses it.
     "tensorflow.python": "pixel_snail/parallel/multi_worker.py",
     "_collective_key_base": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_interval": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_retry_limit": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_timeout": "pixel_snail/parallel/multi_worker.py",
+    "_initialize_local_devices": "pixel_snail/parallel/multi_worker.py",
     "_start_check_health_thread": "pixel_snail/parallel/multi_worker.py",
     "tf.__internal__": "pixel_snail/optimizer.py",
     "_backend_update_step": "pixel_snail/optimizer.py",

@@ -25,7 +25,7 @@ from pixel_snail.codec.container import Picture, tiles_of
 from pixel_snail.commands import command_line, streams
 from pixel_snail.errors import UserError, counted, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
-from pixel_snail.storage import files, paths, pictures
+from pixel_snail.storage import files, paths, pictures, prefixes
 
 # Modules that need TensorFlow are imported inside functions: it takes seconds to start, and `info` does not need it.
 
@@ -95,9 +95,10 @@ def compress(flags: argparse.Namespace) -> None:
         UserError: a picture or the checkpoint can't be read, the file can't be written, or as Archiver and its
             `compress`.
     """
-    files.check_file_writable(flags.output)
+    files.check_file_writable(flags.output, "output")
     if not files.is_stream(flags.output) and os.path.exists(flags.output) and not _begins_as_compressed(flags.output):
         raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
+    prefixes.prefix_at(flags.load_params)  # before the seconds that TensorFlow takes
     with streams.text_elsewhere(flags.output):
         _compress(flags)
 
@@ -154,31 +155,30 @@ def decompress(flags: argparse.Namespace) -> None:
             Archiver and its `decompress`.
     """
     header, groups, _ = _read(flags.file)
-    files.check_writable(flags.output)
+    files.check_writable(flags.output, "output")
     for path in (Path(flags.output, name) for name in _names(header)):
         if os.path.lexists(path):
             raise _exists(path)
+    prefix, is_averaged = header.checkpoint or (None, not flags.raw)
+    if flags.load_params:
+        prefixes.prefix_at(flags.load_params)
+    elif prefix is None:
+        raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
+    elif paths.status(f"{prefix}.index") is None:
+        raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
     if header.machine.items() >= PORTABLE.items():
         os.environ |= PORTABLE
     from pixel_snail.parallel import memory
 
     with memory.shortage_told(memory.MORE_MEMORY):
-        _restore(flags, header, groups)
+        _restore(flags, header, groups, prefix, is_averaged)
 
 
-def _restore(flags, header, groups):
+def _restore(flags, header, groups, prefix, is_averaged):
     from pixel_snail.checkpoint import Checkpoint, Mismatch
     from pixel_snail.runs import search
 
-    prefix, is_averaged = header.checkpoint or (None, not flags.raw)
-    if flags.load_params:
-        opened = search.find(flags.load_params)
-    elif prefix is None:
-        raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
-    elif paths.status(f"{prefix}.index") is None:
-        raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
-    else:
-        opened = Checkpoint(prefix)
+    opened = search.find(flags.load_params) if flags.load_params else Checkpoint(prefix)
     settings = {name: header.network[name] for name in NETWORK_DEFAULTS}
     try:
         model = _load(opened, settings, header.image_shape, is_averaged)

@@ -68,7 +68,7 @@ def _train(flags, load_data, cluster):
             "divisor of --batch_size"
         )
     if cluster.is_chief:
-        files.check_writable(flags.save_dir)
+        files.check_writable(flags.save_dir, "save_dir")
     run_folder, opened, why_new = earlier_runs.newest_run(flags) if flags.resume else (None, None, None)
     if not run_folder and flags.load_params:
         opened = search.find(flags.load_params)
@@ -86,9 +86,8 @@ def _train(flags, load_data, cluster):
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
-    several = " or --nr_gpu" if strategy.num_replicas_in_sync > 1 else ""
-    check_batch_size(data_set.train, global_batch, f"--batch_size{several}")
-    check_batch_size(data_set.train, flags.init_batch_size, "--init_batch_size")
+    check_batch_size(data_set.train, flags.batch_size, "batch_size", strategy.num_replicas_in_sync)
+    check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
     if so_far.is_tested and len(data_set.train) - so_far.images < global_batch:
         so_far.end_epoch()
     cluster.check_agreement(

@@ -151,7 +151,10 @@ def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
         (["compress", "-r", "run", "none.png", "-o", "a.snail"], "there is no file .*none.png"),
         (["compress", "-r", "run", "all.snail", "-o", "a.snail"], "all.snail is not a PNG, JPEG or WebP picture"),
         (["compress", "-r", "none", "large.png", "-o", "a.snail"], "no such folder or checkpoint"),
-        (["compress", "-r", "run", "large.png", "-o", "more"], "can't write .*more: it is a folder"),
+        (
+            ["compress", "-r", "run", "large.png", "-o", "more"],
+            "can't write --output=more: it is a folder; add the name of a file",
+        ),
         (["compress", "-r", "run", "large.png", "-o", "a.snail", "--classes=1"], "--classes is for class-conditional"),
         (["compress", "-r", "run", "large.png", "-o", "tile.png"], "tile.png exists and is not a compressed file"),
     ],
