@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Evaluates and draws as the flags say, and exits."""
 
     def evaluate(flags):
+        command_line.check_paths(flags)
+        if not flags.skip_test:
+            data.check_paths(flags)
         from pixel_snail.commands import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
 
         evaluation.evaluate(flags, load_data=functools.partial(data.from_flags, only_test=True))

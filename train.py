@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Trains as the flags say, and exits."""
 
     def train(flags):
+        command_line.check_paths(flags)
+        data.check_paths(flags)
         from pixel_snail.commands import (
             training,  # with TensorFlow, which takes seconds: mistakes in the flags are told before
         )

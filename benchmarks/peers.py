@@ -64,7 +64,7 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.picture:
         try:
-            files.check_file_writable(flags.picture)
+            files.check_file_writable(flags.picture, "picture")
         except UserError as error:
             parser.error(str(error))
     python = environment(Path(__file__).parents[1] / ".venv-peers", Path(__file__).with_name("contest_tfp.txt"))

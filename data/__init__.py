@@ -83,6 +83,13 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
     return data_set
 
 
+def check_paths(flags: argparse.Namespace) -> None:
+    """Raises UserError, before anything is loaded, if the folder of a folder's data set is not there."""
+    if flags.data_set == "folder" and flags.data_dir is not None:
+        with _errors(flags.data_dir):
+            folder.check_exists(Path(flags.data_dir))
+
+
 def options(flags: argparse.Namespace) -> dict[str, object]:
     """The options of `load` among the flags."""
     return {name: getattr(flags, name) for name in _DEFAULTS}

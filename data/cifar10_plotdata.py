@@ -35,7 +35,7 @@ def plot(flags: argparse.Namespace) -> None:
     Raises:
         UserError: the data set is missing or broken, or the picture can't be written.
     """
-    files.check_writable(flags.save_dir)
+    files.check_writable(flags.save_dir, "save_dir")
     data_set = data.load(flags.data_set, Path(flags.data_dir), **data.options(flags))
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")

@@ -61,8 +61,7 @@ def load(
             class; pictures can't be used (its notes, PEP 678, name them); or the conversion can't be written.
         OSError: a folder can't be listed.
     """
-    if not listing.is_folder(data_dir):
-        raise UserError(f"there is no folder {data_dir}: --data_dir names the folder of the pictures")
+    check_exists(data_dir)
     folders = _split_folders(data_dir, test_folder, only_test)
     names, ignored = _names(data_dir, folders)
     class_names, labels = _classes(data_dir, folders, names) if classes else (None, None)
@@ -101,7 +100,9 @@ def load(
             raise UserError(f"{cache} is damaged: remove it, and the pictures are converted anew")
         used_labels = None if labels is None else labels[name][used]
         splits[name] = Split(split.images, used_labels, names=[names[name][i] for i in used])
-    notes = [*_notes_on_folders(folders, only_test), *([ignored] if ignored else [])]
+    notes = [_what_counts(image_size, downsample), *_notes_on_folders(folders, only_test)]
+    if ignored:
+        notes.append(ignored)
     if any(bad.values()):
         notes.append(_left_out(names, {name: reason for of_split in bad.values() for name, reason in of_split.items()}))
     if classes and "train" in splits:
@@ -114,6 +115,12 @@ def load(
         class_names=class_names,
         notes=tuple(map(printable, notes)),
     )
+
+
+def check_exists(data_dir: Path) -> None:
+    """Raises UserError if there is no folder data_dir."""
+    if not listing.is_folder(data_dir):
+        raise UserError(f"there is no folder {data_dir}: --data_dir names the folder of the pictures")
 
 
 def check_apart(
@@ -174,6 +181,13 @@ def _split_folders(data_dir, test_folder, only_test):
     return {split: data_dir / named[0] for split, named in (("train", train), ("test", test)) if named}
 
 
+def _what_counts(size, downsample):
+    square = f"the square in the middle is taken, {size} x {size} pixels"
+    if downsample:
+        return f"each picture is scaled down until its shorter side is {size}; then {square}"
+    return f"of each picture, {square}"
+
+
 def _notes_on_folders(folders, only_test):
     if "test" in folders:
         test = folders["test"].name
@@ -216,14 +230,20 @@ def _ignored(others):
     if rest := sum(number for _, number in kinds[_MOST_KINDS:]):
         told.append(f"{rest} others")
     number = others.total()
-    return f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}" if number else None
+    if not number:
+        return None
+    line = f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}"
+    pictures_among = sorted(others.keys() & pictures.OTHER_FORMATS)
+    return f"{line}; to use {' and '.join(pictures_among)} pictures, convert them to PNG" if pictures_among else line
 
 
 def _divided(data_dir, names, labels, only_test):
     """All pictures in two splits: a tenth of them, or of each class, is the test set. Returns names and labels."""
+    whole = f", or take all pictures as the test set with {option('test_folder')}={WHOLE}" if only_test else ""
     if len(names) == 1:
-        whole = f"; {option('test_folder')}={WHOLE} takes it as the test set" if only_test else ""
-        raise UserError(f"{data_dir} has only one picture, {names[0]}: training and testing take one each{whole}")
+        raise UserError(
+            f"{data_dir} has only one picture, {names[0]}, but training and testing need one each: add another{whole}"
+        )
     classes = collections.defaultdict(list)
     for i in range(len(names)):
         classes[None if labels is None else labels[i]].append(i)
@@ -232,6 +252,11 @@ def _divided(data_dir, names, labels, only_test):
         of_class.sort(key=lambda i: hashlib.sha256(os.fsencode(_nfc(names[i]))).digest())
         # A class of one picture is trained on.
         chosen.update(of_class[: min(-(-len(of_class) // _TEST_SHARE), len(of_class) - 1)])
+    if names and not chosen:
+        raise UserError(
+            f"each class in {data_dir} has only one picture, which is for training: add one to a class, for the test "
+            f"set{whole}"
+        )
     places = {
         "train": [i for i in range(len(names)) if i not in chosen],
         "test": [i for i in range(len(names)) if i in chosen],

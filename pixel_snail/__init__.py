@@ -19,6 +19,8 @@ import importlib
 import os
 import sys
 
+__version__ = "2.0"
+
 _MODULES = {
     "Distribution": "pixel_snail.distribution",
     "UserError": "pixel_snail.errors",

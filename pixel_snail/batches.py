@@ -10,7 +10,7 @@ import numpy as np
 
 from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, counted
+from pixel_snail.errors import UserError, counted, option
 
 
 def training_batches(
@@ -55,13 +55,22 @@ def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence
     return _batches(split, np.minimum(order, len(split) - 1), batch_size, replicas, own)
 
 
-def check_batch_size(split: Split, batch_size: int, flags: str = "--batch_size") -> None:
-    """Raises UserError if a training batch is larger than the split; `flags` are those that make it smaller."""
-    if batch_size > len(split):
-        raise UserError(
-            f"a batch of {counted(batch_size, 'image')} is larger than the training set, which has {len(split)}: lower "
-            f"{flags}"
-        )
+def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", replicas: int = 1) -> None:
+    """Raises UserError if a training batch is larger than the split.
+
+    Args:
+        batch_size: the images of each replica.
+        name: the option that decides it.
+        replicas: their number.
+    """
+    if batch_size * replicas > len(split):
+        given, has = f"{option(name)}={batch_size}", counted(len(split), "image")
+        if replicas > 1:
+            raise UserError(
+                f"{given} on each of {replicas} replicas is larger than the training set, which has {has}: lower it, "
+                f"or {option('nr_gpu')}"
+            )
+        raise UserError(f"{given} is larger than the training set, which has {has}: lower it")
 
 
 def _batches(split, order, batch_size, replicas, own):

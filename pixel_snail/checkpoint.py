@@ -29,7 +29,7 @@ from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
-from pixel_snail.storage import files
+from pixel_snail.storage import files, prefixes
 
 AVERAGE = "/ExponentialMovingAverage"
 OWN_PREFIX = "pixel_snail/"
@@ -37,7 +37,6 @@ NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
 _PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
 _NOT_OURS = "not written by this program or the original"
-FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 
 
 class Mismatch(UserError):
@@ -455,7 +454,7 @@ def _linked(prefix, links, held):
 
 
 def _is_file_of(name, file):
-    of_checkpoint = FILE_OF_CHECKPOINT.fullmatch(file)
+    of_checkpoint = prefixes.FILE_OF_CHECKPOINT.fullmatch(file)
     return bool(of_checkpoint) and of_checkpoint[1] == name
 
 

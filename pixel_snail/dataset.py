@@ -154,7 +154,7 @@ def _check_images(name, split):
         raise UserError(f"the {name} images are {dtype}, not uint8: {first} images.astype(np.uint8)")
     mend = ""
     if len(shape) == 3 or shape[3:] == (1,):
-        mend = ": grey images need three channels, such as np.repeat(grey[..., None], 3, axis=-1) of grey [N, H, W]"
+        mend = "; if these are grey images [N, H, W], repeat their values: np.repeat(images[..., None], 3, axis=-1)"
     elif len(shape) == 4 and shape[1] == 3 != shape[3]:
         mend = ", as images.transpose(0, 2, 3, 1) does"
     if len(shape) != 4 or shape[3] != 3 or number != shape[0] or not all(shape[1:]):
@@ -268,8 +268,8 @@ def _how_to_convert(images, image_shape):
     number = shape[0] if shape else 0
     for likely, advice in (
         (image_shape, "give a single image as [image]"),
-        ((height, width), "repeat grey values: np.repeat(image[None, ..., None], 3, axis=-1)"),
-        ((number, height, width), "repeat grey values: np.repeat(images[..., None], 3, axis=-1)"),
+        ((height, width), "if this is a grey image, repeat it: np.repeat(image[None, ..., None], 3, axis=-1)"),
+        ((number, height, width), "if these are grey images, repeat them: np.repeat(images[..., None], 3, axis=-1)"),
         ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
         ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
     ):

@@ -198,9 +198,15 @@ class Distribution:
         self._check_scope()
         weights = self._evaluator.prepared(parameters)
         with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
-            yield from steps.nats_in_batches(
+            batches = steps.nats_in_batches(
                 self._evaluator, weights, split, batch_size, cluster=self._cluster, **settings
             )
+            while True:
+                with devices.without_tf32():  # but not while the caller works with the batch
+                    nats = next(batches, None)
+                if nats is None:
+                    return
+                yield nats
 
     def sample(
         self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
@@ -249,6 +255,7 @@ class Distribution:
         )
         return to_8_bits(drawn)
 
+    @devices.without_tf32()
     @memory.shortage_told(lambda: _to_draw_in_less())
     def draw(
         self,
@@ -359,6 +366,7 @@ class Distribution:
             images.append(group)
         return np.concatenate(images)
 
+    @devices.without_tf32()
     @memory.shortage_told("give fewer images")
     def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
         """The data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
@@ -373,6 +381,7 @@ class Distribution:
         steps.initialise(self.network, batch, seed)
         self._training = Training(self.network, self._strategy, self._cluster, is_new=False, age=Age())
 
+    @devices.without_tf32()
     def fit(
         self,
         images: Images,

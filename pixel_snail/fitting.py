@@ -15,7 +15,7 @@ from pixel_snail.backend import tf
 from pixel_snail.batches import check_batch_size
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
-from pixel_snail.errors import Stopped, UserError, is_number, is_whole, option
+from pixel_snail.errors import Stopped, UserError, is_number, is_whole
 from pixel_snail.network import Network
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history
@@ -77,7 +77,7 @@ class Training:
         trainer = Trainer(self._network, settings, self._strategy, self._cluster)
         trainer.check_batch_size(images)
         if before is None and self.is_new:
-            check_batch_size(images, settings.init_batch_size, option("init_batch_size"))
+            check_batch_size(images, settings.init_batch_size, "init_batch_size")
         trainer.check_memory()
         if before is not None:
             trainer.take_over(before)

@@ -110,9 +110,7 @@ class Trainer:
 
     def check_batch_size(self, images: Split) -> None:
         """Raises UserError if there are fewer images than a step takes."""
-        several = self.strategy.num_replicas_in_sync > 1
-        or_replicas = f" or {option('nr_gpu', in_python='the number of replicas')}" if several else ""
-        check_batch_size(images, self.global_batch, f"{option('batch_size')}{or_replicas}")
+        check_batch_size(images, self.settings.batch_size, "batch_size", self.strategy.num_replicas_in_sync)
 
     def check_memory(self) -> None:
         """Raises UserError if a step certainly needs more memory than this process can have."""

@@ -264,7 +264,7 @@ def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folde
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("photo.png", "photo.png is there, but is no checkpoint: give a run's folder, or a checkpoint's path without"),
+        ("photo.png", "photo.png is there, but is no checkpoint: give a run's folder, or a file of a checkpoint, such"),
         ("run/flags.json", "flags.json is there, but is no checkpoint"),
         ("run/print.log", "print.log is there, but is no checkpoint"),
         ("run/0/params.ckpt.data-00000-of-00001", "data-00000-of-00001 lacks its file .*params.ckpt.index: give"),
@@ -275,11 +275,19 @@ def test_a_checkpoint_is_found_by_prefix_by_file_and_as_the_newest_below_a_folde
         ("photo.png/0", "no such folder or checkpoint: .*photo.png/0; give"),
         ("n" * 300, "can't look at n*: File name too long"),
         ("loop", "no such folder or checkpoint: .*loop; give"),
+        (
+            "exported",
+            r"exported is an exported model \(a SavedModel\), which can't be loaded back: give the checkpoint",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_told_from_what_is_not_there(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.makedirs("run/0")
+    os.makedirs("run/exported/variables")
+    os.symlink("run/exported", "exported")
+    for path in ("saved_model.pb", "variables/variables.index"):
+        (tmp_path / "exported" / path).write_text("something")
     for path in ("photo.png", "run/flags.json", "run/print.log"):
         (tmp_path / path).write_text("something")
     for ending in ("data-00000-of-00001", "meta"):

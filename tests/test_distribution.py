@@ -16,7 +16,7 @@ import golden_numbers
 import pixel_snail
 import train as train_command
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import checkpoint, distribution
+from pixel_snail import checkpoint, distribution, sampling
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.model import build_network, specs
@@ -334,3 +334,44 @@ def test_eval_tells_when_the_test_set_could_not_be_read_back(run, tmp_path, monk
     assert "all.snail: images 1 to 5 of 5 can't be decoded here" in told.err
     assert "all.snail does not give back every pixel" in told.err
     assert "NOT read back" in told.out
+
+
+def test_everything_is_computed_without_tf32_and_the_setting_is_the_users_again_afterwards(one_block, monkeypatch):
+    """On newer GPUs, TF32 is TensorFlow's default and would change likelihoods. Without a GPU, the setting is there."""
+    tf32, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
+
+    def recorded(owner, name):
+        function = getattr(owner, name)
+
+        def call(*arguments, **keywords):
+            seen.append((name, tf32()))
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, call)
+
+    recorded(distribution.steps, "initialise")
+    recorded(sampling, "uniforms")
+    recorded(ImageCoder, "encode")
+    recorded(ImageCoder, "decode")
+    nats_in_batches = distribution.steps.nats_in_batches
+
+    def batches(*arguments, **keywords):
+        for nats in nats_in_batches(*arguments, **keywords):
+            seen.append(("likelihoods", tf32()))
+            yield nats
+
+    monkeypatch.setattr(distribution.steps, "nats_in_batches", batches)
+    images, labels, before = images_of(4), np.zeros(4, int), tf32()
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        for _ in one_block.nats_in_batches(images, labels, batch_size=2, verbose=0):
+            assert tf32()  # in the user's loop
+        one_block.bits_per_dim(images, labels, verbose=0)
+        one_block.initialise(images_of(6), np.arange(6) % 3)
+        one_block.sample(1, labels[:1], verbose=0)
+        one_block.decompress(one_block.compress(images[:1], labels[:1], verify=False, verbose=0), verbose=0)
+        assert tf32()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+    assert {name for name, _ in seen} == {"likelihoods", "initialise", "uniforms", "encode", "decode"}
+    assert not any(enabled for _, enabled in seen)

@@ -1,7 +1,10 @@
 """The map in docs/code.md lists every module, and a module imports only modules below it: no imports are circular."""
 
 import ast
+import importlib
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import pixel_snail
 
 ROOT = Path(__file__).parents[1]
 MAP = [
@@ -20,11 +25,20 @@ PRIVATE = {
     # Private interfaces of TensorFlow and Keras (clusters, optimizers, layers), each with the only file that uses it.
     "tensorflow.python": "pixel_snail/parallel/multi_worker.py",
     "_collective_key_base": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_interval": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_retry_limit": "pixel_snail/parallel/multi_worker.py",
+    "_check_health_timeout": "pixel_snail/parallel/multi_worker.py",
+    "_initialize_local_devices": "pixel_snail/parallel/multi_worker.py",
+    "_start_check_health_thread": "pixel_snail/parallel/multi_worker.py",
     "tf.__internal__": "pixel_snail/optimizer.py",
     "_backend_update_step": "pixel_snail/optimizer.py",
     "_distribution_strategy": "pixel_snail/optimizer.py",
+    "_learning_rate": "pixel_snail/optimizer.py",
     "_flatten_layers": "pixel_snail/weights.py",
+    "_omit_frequent_tracing_warning": "pixel_snail/sampling.py",
 }
+OF_PYTHON = {"_Unpickler", "_asdict", "_get_help_string", "_option_string_actions", "_replace"}
+"""Names with an underscore that Python's own library has, for named tuples, pickles and argparse."""
 
 
 def test_the_map_names_every_module_once():
@@ -76,8 +90,51 @@ def test_the_library_never_imports_the_data_sets():
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_a_private_interface_is_used_in_one_file(name):
-    users = [path for path in MODULES if name in (ROOT / path).read_text()]
-    assert users == [PRIVATE[name]]
+    word = re.compile(rf"(?<!\w){re.escape(name)}\b")
+    assert [path for path in MODULES if word.search((ROOT / path).read_text())] == [PRIVATE[name]]
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names_of_others(path):
+    """The private attributes and keywords in a module that the module does not define itself."""
+    nodes = list(ast.walk(ast.parse((ROOT / path).read_text())))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)]
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    of_self = [node for node in attributes if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
+    own |= {node.attr for node in of_self if isinstance(node.ctx, ast.Store)}
+    used = {node.attr for node in attributes if node not in of_self or node.attr not in own}
+    keywords = {node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg and is_private(node.arg)}
+    asked = {
+        node.args[1].value
+        for node in nodes
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr", "delattr")
+        if isinstance(node.args[1], ast.Constant) and is_private(node.args[1].value)
+    }
+    return (used | keywords | asked) - OF_PYTHON
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_private_name_of_another_library_is_in_the_list(path):
+    assert private_names_of_others(path) <= {name for name, user in PRIVATE.items() if user == path}
+
+
+def test_no_other_private_method_of_tensorflow_or_keras_is_overridden():
+    overridden = set()
+    for path in MODULES:
+        if not path.startswith("pixel_snail/"):
+            continue
+        module = importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for class_ in vars(module).values():
+            if not isinstance(class_, type) or class_.__module__ != module.__name__:
+                continue
+            bases = [base for base in class_.__mro__ if base.__module__.partition(".")[0] in ("keras", "tensorflow")]
+            private = filter(is_private, vars(class_))
+            overridden |= {name for name in private if any(name in vars(base) for base in bases)}
+    assert overridden <= PRIVATE.keys()
 
 
 def test_modules_are_short():
@@ -90,6 +147,44 @@ def test_the_library_needs_what_the_requirements_install():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [line.partition("  #")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
     assert set(project["dependencies"]) <= set(requirements)
+
+
+def test_the_version_has_one_home_which_setuptools_reads_without_an_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"] and project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "pixel_snail.__version__"}
+    statements = ast.parse((ROOT / "pixel_snail" / "__init__.py").read_text()).body
+    (version,) = (
+        ast.literal_eval(statement.value)
+        for statement in statements
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__version__"
+    )
+    assert re.fullmatch(r"\d+(\.\d+)+", version)
+    assert pixel_snail.__version__ == version
+
+
+def test_the_licence_and_the_citation_are_where_the_package_and_the_readme_say():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (project["license"], project["license-files"], project["readme"]) == ("MIT", ["LICENSE"], "README.md")
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) ")
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert "cff-version: 1.2.0\n" in citation and "\npreferred-citation:\n" in citation
+    readme = (ROOT / "README.md").read_text()
+    assert "(LICENSE)" in readme and "(CITATION.cff)" in readme
+
+
+def test_the_hosted_checks_run_what_anybody_runs():
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    assert [line.strip() for line in text.splitlines() if " run:" in line] == ["- run: .ci/run"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert f'python: ["{oldest}", ' in text
+    if importlib.util.find_spec("yaml"):
+        yaml = importlib.import_module("yaml")
+        workflow = yaml.safe_load(text)
+        assert workflow[True] == ["push", "pull_request"]  # YAML 1.1 takes `on` for true
+        assert {"run": ".ci/run"} in workflow["jobs"]["tests"]["steps"]
+        yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
 
 def test_gpus_get_cudas_libraries_for_the_same_tensorflow():

@@ -5,10 +5,7 @@ python -m pixel_snail.codec decompress OUT.snail -o FOLDER
 python -m pixel_snail.codec info OUT.snail
 """
 
-from pixel_snail import loading
-from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.commands import packages  # noqa: F401
-from pixel_snail.runs import search
 
 # isort: split
 import argparse
@@ -23,19 +20,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from pixel_snail.codec import container
+from pixel_snail.codec import PORTABLE, container
 from pixel_snail.codec.container import Picture, tiles_of
 from pixel_snail.commands import command_line, streams
 from pixel_snail.errors import UserError, counted, printable
 from pixel_snail.settings import NETWORK_DEFAULTS
-from pixel_snail.storage import files, paths, pictures
-
-PORTABLE = {
-    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-}
-"""Environment variables with which x86-64 processors that have AVX2 round alike: XLA and oneDNN use no later
-instructions, and XLA leaves sums to no library that chooses its instructions by itself."""
+from pixel_snail.storage import files, paths, pictures, prefixes
 
 # Modules that need TensorFlow are imported inside functions: it takes seconds to start, and `info` does not need it.
 
@@ -105,9 +95,10 @@ def compress(flags: argparse.Namespace) -> None:
         UserError: a picture or the checkpoint can't be read, the file can't be written, or as Archiver and its
             `compress`.
     """
-    files.check_file_writable(flags.output)
+    files.check_file_writable(flags.output, "output")
     if not files.is_stream(flags.output) and os.path.exists(flags.output) and not _begins_as_compressed(flags.output):
         raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
+    prefixes.prefix_at(flags.load_params)  # before the seconds that TensorFlow takes
     with streams.text_elsewhere(flags.output):
         _compress(flags)
 
@@ -120,7 +111,7 @@ def _compress(flags):
     from pixel_snail.commands import drawing
     from pixel_snail.parallel import memory
     from pixel_snail.reports import comparisons
-    from pixel_snail.runs import average
+    from pixel_snail.runs import average, search
 
     with memory.shortage_told("lower --batch_size, or compress fewer pictures at a time"):
         opened = search.find(flags.load_params)
@@ -164,29 +155,30 @@ def decompress(flags: argparse.Namespace) -> None:
             Archiver and its `decompress`.
     """
     header, groups, _ = _read(flags.file)
-    files.check_writable(flags.output)
+    files.check_writable(flags.output, "output")
     for path in (Path(flags.output, name) for name in _names(header)):
         if os.path.lexists(path):
             raise _exists(path)
+    prefix, is_averaged = header.checkpoint or (None, not flags.raw)
+    if flags.load_params:
+        prefixes.prefix_at(flags.load_params)
+    elif prefix is None:
+        raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
+    elif paths.status(f"{prefix}.index") is None:
+        raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
     if header.machine.items() >= PORTABLE.items():
         os.environ |= PORTABLE
     from pixel_snail.parallel import memory
 
     with memory.shortage_told(memory.MORE_MEMORY):
-        _restore(flags, header, groups)
+        _restore(flags, header, groups, prefix, is_averaged)
 
 
-def _restore(flags, header, groups):
+def _restore(flags, header, groups, prefix, is_averaged):
+    from pixel_snail.checkpoint import Checkpoint, Mismatch
+    from pixel_snail.runs import search
 
-    prefix, is_averaged = header.checkpoint or (None, not flags.raw)
-    if flags.load_params:
-        opened = search.find(flags.load_params)
-    elif prefix is None:
-        raise UserError(f"{flags.file} does not name its checkpoint: give --load_params")
-    elif paths.status(f"{prefix}.index") is None:
-        raise UserError(f"{flags.file} names the checkpoint {prefix}, which is not here: give --load_params")
-    else:
-        opened = Checkpoint(prefix)
+    opened = search.find(flags.load_params) if flags.load_params else Checkpoint(prefix)
     settings = {name: header.network[name] for name in NETWORK_DEFAULTS}
     try:
         model = _load(opened, settings, header.image_shape, is_averaged)
@@ -270,10 +262,9 @@ def _name_of(path):
 
 
 def _load(opened, settings, image_shape, averaged):
-    from pixel_snail.backend import tf
 
-    # As train.py and eval.py do: with TF32, a GPU would not read what eval.py writes.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    from pixel_snail import loading
+
     return loading.load(opened, **settings, image_shape=image_shape, averaged=averaged)
 
 

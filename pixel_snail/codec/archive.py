@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import pixel_snail
 from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.codec import container, rounding
@@ -18,6 +19,7 @@ from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
+from pixel_snail.parallel import devices
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
 _PORTABLE = "python -m pixel_snail.codec compress --portable"
@@ -42,6 +44,7 @@ class Archiver:
         self._coders = functools.lru_cache(maxsize=2)(functools.partial(ImageCoder, network))
         self._lock = threading.Lock()
 
+    @devices.without_tf32()
     def compress(
         self,
         images: np.ndarray,
@@ -111,7 +114,8 @@ class Archiver:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the file is of another network or checkpoint, or memory does not suffice.
+            UserError: the file is of another network or checkpoint, or of a version whose drawing rounds differently;
+                or memory does not suffice.
         """
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
@@ -120,23 +124,29 @@ class Archiver:
                 if group.stream is None:
                     yield UserError(f"{which} can't be decoded: that part of the file is damaged or cut off")
                     continue
-                coder = self._coder(header.batch)
-                try:
-                    images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
-                except UserError:  # what another machine wrote may lead to predictions that are not finite
-                    yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
-                    continue
-                if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels:
-                    yield images[: batch.last - batch.first]
+                with devices.without_tf32():
+                    images = self._decoded(header, batch, group, bar)
+                    reason = _reason(header.machine) if images is None else None
+                if images is None:
+                    yield UserError(f"{which} can't be decoded here: {reason}")
                 else:
-                    yield UserError(f"{which} can't be decoded here: {_reason(header.machine)}")
+                    yield images[: batch.last - batch.first]
+
+    def _decoded(self, header, batch, group, bar):
+        """The images of a group; None if they are not those that were encoded."""
+        coder = self._coder(header.batch)
+        try:
+            images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
+        except UserError:  # what another machine wrote may lead to predictions that are not finite
+            return None
+        return images if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels else None
 
     def _coder(self, batch_size):
         with self._lock:  # threads that need the same coder share it
             return self._coders(batch_size)
 
     def _check(self, header):
-        """Raises UserError if a file is of another network or checkpoint."""
+        """Raises UserError if a file is of another network or checkpoint, or of a version that rounds differently."""
         ours = _description(self._network)
         for name in sorted({*ours, *header.network}):
             if header.network.get(name) != ours.get(name):
@@ -150,6 +160,11 @@ class Archiver:
             raise UserError(
                 "the file is of another checkpoint: the network is the same, but its parameters differ; use the "
                 "checkpoint that the file was written with, averaged or raw as it was then"
+            )
+        if version := rounding.other_version(header.machine):
+            raise UserError(
+                f"the file was written by version {version} of this program, whose drawing rounds differently from "
+                f"that of this version, {pixel_snail.__version__}: decompress it with version {version}"
             )
         nr_labels = self._network.description.nr_labels
         if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):

@@ -13,7 +13,7 @@ from absl.flags import argparse_flags
 from pixel_snail import settings
 from pixel_snail.commands import streams
 from pixel_snail.errors import UserError, options_named_as_flags
-from pixel_snail.storage import paths
+from pixel_snail.storage import paths, prefixes
 from pixel_snail.storage.pictures import MAX_PIXELS
 
 # An abbreviation of these means the same flag as in the original, even where it also fits a flag added since.
@@ -228,6 +228,18 @@ def path(text: str) -> str:
         return paths.expanded(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def check_paths(flags: argparse.Namespace) -> None:
+    """Raises UserError, in the first moment of train.py or eval.py, if what is to be read is not there.
+
+    With --resume, --load_params is read only if there is no run to go on with.
+    """
+    if flags.load_params and not getattr(flags, "resume", False):
+        prefixes.prefix_at(flags.load_params)
+    complete = getattr(flags, "complete", None)
+    if complete and paths.status(complete) is None:
+        raise UserError(f"there is no file --complete={complete}: give a picture or an .npy file of images")
 
 
 def run(

@@ -48,15 +48,15 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
 
 def _evaluate(flags, load_data, cluster):
     if cluster.is_chief:
-        for path in (flags.json, flags.compress):
-            if path:
-                files.check_file_writable(path)
+        for name in ("json", "compress"):
+            if path := getattr(flags, name):
+                files.check_file_writable(path, name)
         if flags.compress and files.is_stream(flags.compress):
             raise UserError(
                 f"--compress={flags.compress} is a pipe or a device, which can't be read back: name an ordinary file"
             )
         if flags.save_dir:
-            files.check_writable(flags.save_dir)
+            files.check_writable(flags.save_dir, "save_dir")
     opened = search.find(flags.load_params)
     earlier_runs.fill_in_flags(flags, opened)
     if cluster.is_chief:
@@ -156,7 +156,9 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
     figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images)
     if flags.json:
-        files.write(flags.json, lambda path: Path(path).write_text(json.dumps(figures, indent=1) + "\n"))
+        # A name that is not UTF-8 is written as JSON's escapes.
+        text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+        files.write(flags.json, lambda path: Path(path).write_bytes(text.encode(errors="backslashreplace")))
     if flags.save_dir:
         print(f"where the bits go: {_save_bit_maps(flags, test.images, figures, extremes)}")
     print(table.table(figures), flush=True)

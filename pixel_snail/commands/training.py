@@ -51,7 +51,7 @@ def _train(flags, load_data, cluster):
         run = {name: getattr(flags, name) for name in comparisons.paper_flags[flags.paper]}
         print(f"--paper={flags.paper}:", *(f"--{name}={value}" for name, value in run.items()), flush=True)
     if cluster.is_chief:
-        files.check_writable(flags.save_dir)
+        files.check_writable(flags.save_dir, "save_dir")
     begins = beginning.of_flags(flags)
     if flags.image_size:
         check_side(flags.model, flags.image_size)  # before pictures are converted to it
@@ -62,9 +62,8 @@ def _train(flags, load_data, cluster):
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
-    several = " or --nr_gpu" if strategy.num_replicas_in_sync > 1 else ""
-    check_batch_size(data_set.train, global_batch, f"--batch_size{several}")
-    check_batch_size(data_set.train, flags.init_batch_size, "--init_batch_size")
+    check_batch_size(data_set.train, flags.batch_size, "batch_size", strategy.num_replicas_in_sync)
+    check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
     so_far = begins.history
     so_far.end_tested_epoch(len(data_set.train), global_batch)
     cluster.check_agreement(

@@ -1,6 +1,7 @@
 """What this machine computes with: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
 
 import collections
+import contextlib
 import functools
 import importlib.metadata
 import math
@@ -8,26 +9,58 @@ import os
 import resource
 import shlex
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from pixel_snail.backend import tf
 from pixel_snail.parallel import control_groups
 
-_INSTRUCTIONS = {
-    "amx_bf16": "AMX",
-    "avx512f": "AVX-512",
-    "avx2": "AVX2",
-    "avx": "AVX",
-    "sve": "SVE",
-    "asimd": "NEON",
-}
-"""Instructions that decide the speed of matrix products, the fastest first: Linux's names and ours."""
+INSTRUCTIONS = """
+    sse4_1 sse4_2 avx avx2 fma f16c avx_vnni avx512f avx512dq avx512bw avx512vl avx512_bf16 avx512_fp16 avx512_vnni
+    amx_bf16 amx_int8 amx_tile asimd asimdhp sve sve2 bf16
+""".split()
+"""Instruction sets that decide how sums are rounded and how fast they are, by Linux's names."""
+
+_BEST = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}
+"""Those that decide the speed of matrix products, the fastest first: Linux's names and ours."""
 
 _BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
-"""Instructions that compute with bfloat16, by Linux's names."""
+"""Those that compute with bfloat16."""
 
 _CUDA = "nvidia-cudnn-cu12"
 """A package that tensorflow[and-cuda] installs and tensorflow does not."""
+
+
+class _TF32:
+    """How many blocks of `without_tf32` have begun and not ended, and TensorFlow's setting before the first of them."""
+
+    lock = threading.Lock()
+    blocks = 0
+    before = True
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within it, GPUs multiply float32 as float32. The last block to end restores the setting from before the first.
+
+    TF32, TensorFlow's default on newer GPUs, keeps 10 of 23 binary digits of the factors of products, which changes
+    likelihoods. TensorFlow has one setting for the whole process: whatever other threads compute meanwhile is computed
+    without TF32 too, but a program's other models have their own setting again afterwards.
+    """
+    config = tf.config.experimental
+    with _TF32.lock:
+        if not _TF32.blocks:
+            _TF32.before = config.tensor_float_32_execution_enabled()
+            config.enable_tensor_float_32_execution(False)
+        _TF32.blocks += 1
+    try:
+        yield
+    finally:
+        with _TF32.lock:
+            _TF32.blocks -= 1
+            if not _TF32.blocks:
+                config.enable_tensor_float_32_execution(_TF32.before)
 
 
 def number_of_gpus() -> int:
@@ -116,7 +149,7 @@ def described(replicas: int, root: str | os.PathLike = "/") -> str:
         names = collections.Counter(name_of_gpu(gpu) for gpu in gpus)
         return ", ".join(f"{number} x {name}" for name, number in names.items())
     cores = number_of_cores()
-    best = next((name for flag, name in _INSTRUCTIONS.items() if flag in instructions(root)), None)
+    best = next((name for flag, name in _BEST.items() if flag in instructions(root)), None)
     text = f"CPU, {cores} core{'s' * (cores > 1)}{f' ({best})' if best else ''}"
     if replicas > 1:
         text += f", as {replicas} logical devices"

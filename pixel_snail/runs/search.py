@@ -6,16 +6,12 @@ A run may save and remove checkpoints meanwhile. What may not be read is never t
 import contextlib
 import math
 import os
-import re
-import stat
 import sys
 from pathlib import Path
 
-from pixel_snail.checkpoint import FILE_OF_CHECKPOINT, Checkpoint, UnreadableError
-from pixel_snail.errors import UserError, counted, first_line
-from pixel_snail.storage import files, paths
-
-_NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
+from pixel_snail.checkpoint import Checkpoint, UnreadableError
+from pixel_snail.errors import UserError, counted
+from pixel_snail.storage import files, paths, prefixes
 
 
 def find(path: str) -> Checkpoint:
@@ -32,24 +28,8 @@ def find(path: str) -> Checkpoint:
     Raises:
         UserError: there is none, or a folder or file can't be looked into.
     """
-    about = paths.status(path)
-    if about is not None and stat.S_ISDIR(about.st_mode):
-        return _newest_below(path)
-    if paths.status(f"{path}.index") is not None:
-        return Checkpoint(path)
-    prefix = path
-    if of_file := FILE_OF_CHECKPOINT.fullmatch(path):
-        prefix = of_file[1]
-    elif os.path.basename(path) == "checkpoint" and about is not None:
-        prefix = _noted_in(path)
-    if paths.status(f"{prefix}.index") is not None:
-        return Checkpoint(prefix)
-    give = "give a run's folder, or a checkpoint's path without .index"
-    if about is None:
-        raise UserError(f"no such folder or checkpoint: {prefix}; {give}")
-    if prefix == path:
-        raise UserError(f"{path} is there, but is no checkpoint: {give}")
-    raise UserError(f"the checkpoint of {path} lacks its file {prefix}.index: {give}")
+    prefix = prefixes.prefix_at(path)
+    return _newest_below(path) if prefix is None else Checkpoint(prefix)
 
 
 def newest_first(folder: str) -> list[str]:
@@ -74,9 +54,9 @@ def summary(opened: Checkpoint, path: str | None = None) -> str:
     if opened.has_steps:
         parts.append(f"{counted(opened.steps_taken(), 'step')} taken")
     line = f"{opened.prefix}: {', '.join(parts)}"
-    prefixes = [] if path is None else newest_first(path)  # none below a file
-    runs = set(map(_run_of, prefixes))
-    others = f"; the newest of {len(prefixes)} checkpoints of {len(runs)} runs below {path}"
+    found = [] if path is None else newest_first(path)  # none below a file
+    runs = set(map(_run_of, found))
+    others = f"; the newest of {len(found)} checkpoints of {len(runs)} runs below {path}"
     return line + others if len(runs) > 1 else line
 
 
@@ -102,14 +82,17 @@ def _newest_first(folder):
 
 
 def _prefixes(folder):
-    """The prefixes of all checkpoints below a folder, but for what is half written or half removed.
+    """The prefixes of all checkpoints below a folder, but for what is half written, half removed or an exported model.
 
     Raises:
         _VanishedError: a folder is not there any more.
         UserError: it can't be looked into.
     """
     found = []
-    for entry in paths.entries(folder):
+    entries = paths.entries(folder)
+    if any(entry.name == prefixes.EXPORTED for entry in entries):  # its variables look like a checkpoint
+        return found
+    for entry in entries:
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
         except OSError as error:
@@ -188,16 +171,3 @@ def _newest_below(folder):
 def _warn_of(passed_over):
     for error in passed_over:
         print(f"warning: {error}; passed over", file=sys.stderr, flush=True)
-
-
-def _noted_in(file):
-    """The prefix that a Saver's text file notes: relative to the file's folder, into which it may have been moved."""
-    try:
-        noted = _NEWEST.search(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't read {file}: {getattr(error, 'strerror', None) or first_line(error)}") from error
-    if not noted:
-        raise UserError(f"{file} does not say which checkpoint is the newest: give its prefix")
-    prefix = os.path.join(os.path.dirname(file), noted[1])
-    moved = os.path.join(os.path.dirname(file), os.path.basename(noted[1]))
-    return moved if paths.status(f"{prefix}.index") is None else prefix

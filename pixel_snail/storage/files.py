@@ -112,27 +112,31 @@ def is_leftover(path: Path) -> bool:
     return any(part.startswith((WRITING, REMOVED)) for part in path.parts)
 
 
-def check_writable(folder: str | Path) -> None:
-    """Raises UserError, before any work is done, if a folder can't be made or written to."""
+def check_writable(folder: str | Path, flag: str) -> None:
+    """Raises UserError, before any work is done, if the folder of a flag can't be made or written to."""
+    _check_writable(folder, f"--{flag}={folder}")
+
+
+def check_file_writable(path: str, flag: str) -> None:
+    """Raises UserError, before any work is done, if the file of a flag can't be written; its content stays."""
+    real = os.path.realpath(path)
+    if os.path.isdir(real):
+        raise UserError(f"can't write --{flag}={path}: it is a folder; add the name of a file")
+    if not is_stream(path):
+        _check_writable(os.path.dirname(real), f"--{flag}={path}")
+
+
+def _check_writable(folder, given):
     # Not pathlib's questions: they raise an error in a folder that may not be looked into.
     path = Path(folder).absolute()
     while not os.path.lexists(path):
         path = path.parent
     if not os.path.isdir(path):
-        raise UserError(f"can't write to {folder}: {path} is not a folder")
+        raise UserError(f"can't write {given}: {path} is not a folder; choose another place")
     try:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror or error} in {path}") from error
-
-
-def check_file_writable(path: str) -> None:
-    """Raises UserError, before any work is done, if a file can't be written; its content stays."""
-    real = os.path.realpath(path)
-    if os.path.isdir(real):
-        raise UserError(f"can't write {path}: it is a folder")
-    if not is_stream(path):
-        check_writable(os.path.dirname(real))
+        raise UserError(f"can't write {given}: {error.strerror or error} in {path}; choose another place") from error
 
 
 @contextlib.contextmanager

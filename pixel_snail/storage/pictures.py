@@ -23,6 +23,8 @@ from pixel_snail.storage import metadata
 
 MAX_PIXELS = 250_000_000
 """How many pixels a picture may have, unless a caller says: enough for the 200 megapixels of a phone."""
+OTHER_FORMATS = set(".avif .bmp .gif .heic .heif .ico .jp2 .jxl .pbm .pgm .ppm .tga .tif .tiff".split())
+"""Suffixes of pictures in formats that are not read."""
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -84,6 +86,8 @@ def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_P
             raise UserError(f"can't read {name}: {error.strerror}") from error
         elif not isinstance(error, PIL.UnidentifiedImageError):  # of such a file, Pillow only tells the path
             reason += f": {first_line(error)}"
+        elif Path(name).suffix.lower() in OTHER_FORMATS:
+            reason += ": convert it to PNG"
         raise _refused(name, reason) from error
 
 

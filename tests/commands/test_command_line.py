@@ -1,6 +1,10 @@
 """The command line is parsed as the original's; mistakes get one line."""
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +137,36 @@ def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):
         with pytest.raises(SystemExit) as exit_:
             eval_command.parse_flags([*KNOWN_DATA_SET, *argv])
         assert exit_.value.code == 2
+
+
+def test_a_path_that_is_not_there_is_told_before_tensorflow_is_imported(tmp_path):
+    (tmp_path / "params.ckpt.index").touch()
+    argv = {
+        "train -r gone": "no such folder or checkpoint: gone; give a run's folder, or a file of a checkpoint, such as",
+        "train -d folder -i gone": "there is no folder gone: --data_dir names the folder of the pictures",
+        "eval -r gone": "no such folder or checkpoint: gone; give",
+        "eval -r params.ckpt -d folder -i gone": "there is no folder gone: --data_dir names the folder of the pictures",
+        "eval -r params.ckpt --complete=gone.png -o out": "there is no file --complete=gone.png: give a picture or an",
+    }
+    program = (
+        "import sys, eval, train\n"
+        "for argv in sys.argv[1:]:\n"
+        "    command, *argv = argv.split()\n"
+        "    try: {'train': train, 'eval': eval}[command].main(argv)\n"
+        "    except SystemExit as exit_: assert exit_.code == 2\n"
+        "    assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *argv],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    for line, message in zip(done.stderr.splitlines(), argv.values(), strict=True):
+        assert line.startswith(f"error: {message}")
 
 
 COMMANDS = {

@@ -153,22 +153,25 @@ def test_eval_takes_all_new_pictures_and_tells_the_bits_of_each_by_its_name(tmp_
     given = ["--data_set=folder", "--image_size=8", "--model=h1", "-q1", "-n4", "-m2", f"--cache_dir={tmp_path}/cache"]
     (tmp_path / "run" / "flags.json").write_text(json.dumps(vars(train_command.parse_flags(given))))
     (tmp_path / "new" / "train").mkdir(parents=True)
-    images = rng.integers(0, 256, [5, 8, 8, 3], np.uint8)
-    for image, name in zip(images, ("a", "b", "é", "train/c", "train/d"), strict=True):
+    images = rng.integers(0, 256, [6, 8, 8, 3], np.uint8)
+    not_utf_8 = os.fsdecode(b"\xff")
+    for image, name in zip(images, ("a", "b", "é", "train/c", "train/d", not_utf_8), strict=True):
         PIL.Image.fromarray(image).save(tmp_path / "new" / f"{name}.png")
     argv = [f"-r{tmp_path}/run", "--data_set=folder", f"-i{tmp_path}/new", f"--json={tmp_path}/result.json", "-b5"]
     with pytest.raises(SystemExit) as exit_:
         eval_command.main([*argv, "--test_folder=."])
     assert exit_.value.code == 0
-    figures = json.loads((tmp_path / "result.json").read_text())
-    names, order = ["a.png", "b.png", "train/c.png", "train/d.png", "é.png"], [0, 1, 3, 4, 2]
+    text = (tmp_path / "result.json").read_text(encoding="utf-8")
+    assert '"é.png"' in text and r'"\udcff.png"' in text
+    figures = json.loads(text)
+    names, order = ["a.png", "b.png", "train/c.png", "train/d.png", "é.png", f"{not_utf_8}.png"], [0, 1, 3, 4, 2, 5]
     assert figures["names"] == names
     bits = pixel_snail.load(tmp_path / "run").bits_per_dim(images[order], verbose=0)
     np.testing.assert_allclose(figures["bits_per_dim_per_image"], bits, rtol=1e-5)
     assert dict(figures["worst_first"]) == dict(zip(names, figures["bits_per_dim_per_image"], strict=True))
     printed = capsys.readouterr().out
-    assert "bits/dim on 5 of 5 test images of folder" in printed
-    assert all(f"  {name} " in printed for name in names)
+    assert "bits/dim on 6 of 6 test images of folder" in printed
+    assert all(f"  {name} " in printed for name in names[:-1])
     assert (tmp_path / "cache").exists() and not list((tmp_path / "new").glob(".*"))
 
 

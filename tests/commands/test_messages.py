@@ -108,7 +108,7 @@ MISTAKES = [
     (TRAIN, f"{TINY} -c", "the data set tiny has no labels: drop --class_conditional"),
     (TRAIN, f"{TINY} -rwide", "is of another network: its --nr_filters is 8, not 4; give its values, or another"),
     (TRAIN, f"{TINY} -rclasses", "it was trained with --class_conditional; give its values"),
-    (TRAIN, f"{TINY} -b7", "a batch of 7 images"),
+    (TRAIN, f"{TINY} -b7", "--batch_size=7 is larger"),
     (TRAIN, f"{TINY} -b3 --grad_accum=2", "--batch_size=3 can't be cut into --grad_accum=2 equal parts"),
     (TRAIN, f"{TINY} --image_size=8", "--image_size is not for --data_set=tiny"),
     (TRAIN, f"{TINY} --nr_gpu=9", "--nr_gpu=9, but TensorFlow already runs with 4 logical CPU devices"),

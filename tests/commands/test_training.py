@@ -472,26 +472,41 @@ def test_a_leaking_model_says_so_and_refuses_to_sample(tiny, tmp_path, capfd, mo
     assert "it can't sample" in capfd.readouterr().err
 
 
+CHECKPOINT = golden_numbers.checkpoint("h6_shift")
+
+
 @pytest.mark.parametrize(
     "command, argv, message",
     [
         (
             train_command,
             ["-b12"],
-            "a batch of 12 images .* larger than the training set, which has 11: lower --batch_size\n",
+            "--batch_size=12 is larger than the training set, which has 11 images: lower it\n",
         ),
-        (train_command, ["-a12"], "a batch of 12 images .* has 11: lower --init_batch_size\n"),
-        (eval_command, ["-rx", "--json=/proc"], "can't write /proc: it is a folder"),
-        (eval_command, ["-rx", "--json=/proc/result.json"], "can't write to /proc: .* in /proc"),
-        (eval_command, ["-rx", "-o/proc/pictures"], "can't write to /proc/pictures: .* in /proc"),
+        (train_command, ["-a12"], "--init_batch_size=12 is larger than the training set, which has 11 images: lower"),
+        (eval_command, [f"-r{CHECKPOINT}", "--json=/proc"], "can't write --json=/proc: it is a folder; add the name"),
+        (
+            eval_command,
+            [f"-r{CHECKPOINT}", "--json=/proc/a.json"],
+            "can't write --json=/proc/a.json: .* in /proc; choose",
+        ),
+        (
+            eval_command,
+            [f"-r{CHECKPOINT}", "-o/proc/pictures"],
+            "can't write --save_dir=/proc/pictures: .* in /proc; choose",
+        ),
         (train_command, ["-c"], "tiny has no labels"),
         (
             train_command,
             ["--model=pxpp", "--data_set=odd"],
             "pxpp takes images whose sides are multiples of 4, not 7 x 7",
         ),
-        (train_command, ["-o/proc/version/runs"], "can't write to /proc/version/runs: /proc/version is not a folder"),
-        (train_command, ["-o/proc/runs"], "can't write to /proc/runs: .* in /proc"),
+        (
+            train_command,
+            ["-o/proc/version/runs"],
+            "can't write --save_dir=/proc/version/runs: /proc/version is not a folder; ",
+        ),
+        (train_command, ["-o/proc/runs"], "can't write --save_dir=/proc/runs: .* in /proc; choose another"),
         (train_command, ["-r/nowhere/params_tiny.ckpt"], "no such folder or checkpoint: /nowhere/params_tiny.ckpt"),
         (eval_command, ["-r/nowhere"], "no such folder or checkpoint: /nowhere"),
         (train_command, ["--nr_gpu=5"], "--nr_gpu=5, but TensorFlow already runs with 4"),

@@ -695,7 +695,7 @@ def test_a_new_picture_is_seen(tmp_path):
     "names, size, message",
     [
         ([], 32, "there are no PNG, JPEG or WebP pictures for the train split"),
-        (["only.png"], 32, "has only one picture, only.png: training and testing take one each$"),
+        (["only.png"], 32, "has only one picture, only.png, but training and testing need one each: add another$"),
         (["train/a.png", "test/readme.txt"], 32, "pictures for the test split"),
     ],
 )

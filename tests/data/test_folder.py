@@ -43,6 +43,12 @@ def load(data_dir, **options):
     return data.load("folder", data_dir, **options)
 
 
+def further_notes(data_set):
+    """The notes after the first, which says that the middle of each picture is taken."""
+    assert "the square in the middle is taken" in data_set.notes[0]
+    return data_set.notes[1:]
+
+
 # Bad pictures
 
 
@@ -84,7 +90,7 @@ def test_all_bad_pictures_are_told_at_once_or_left_out_also_from_the_finished_co
         for note, name in zip(error.value.__notes__, reasons, strict=True):
             assert note.startswith(f"{name}: {reasons[name]}")
         data_set = load(tmp_path, max_megapixels=1, skip_bad=True)
-        (note,) = data_set.notes
+        (note,) = further_notes(data_set)
         assert note.startswith("5 of 25 pictures are left out: train/10a.png (20 x 10 pixels, smaller than --image_siz")
         assert_same(contents(data_set), [squares["train"], squares["test"]])
         monkeypatch.setattr(pictures, "read_picture", lambda *_: pytest.fail("a picture was read again"))
@@ -143,7 +149,7 @@ def test_a_picture_that_vanishes_or_may_not_be_read_is_bad_but_a_failing_disk_is
     ):
         fails(error)
         data_set = load(tmp_path, skip_bad=True)
-        assert data_set.notes == (f"1 of 4 pictures is left out: train/b.png ({reason})",)
+        assert further_notes(data_set) == (f"1 of 4 pictures is left out: train/b.png ({reason})",)
         assert len(data_set.train) == 2
         shutil.rmtree(tmp_path / converted.FOLDER)
 
@@ -183,7 +189,7 @@ def test_of_many_bad_pictures_50_are_told_of_an_error_and_10_of_what_is_left_out
         load(tmp_path)
     assert len(error.value.__notes__) == 51
     assert error.value.__notes__[-1] == "... and 70 more"
-    (note,) = load(tmp_path, skip_bad=True).notes
+    (note,) = further_notes(load(tmp_path, skip_bad=True))
     assert note.count("smaller than --image_size=32") == 10
     assert note.endswith(", and 110 more")
 
@@ -220,7 +226,7 @@ def test_a_command_prints_the_bad_pictures_before_its_error(tmp_path):
 def test_the_test_folder_is_found_by_its_name_and_told(names, test_folder, training, test, notes, tmp_path):
     written = write_pictures(tmp_path, [f"{name}/{i}.png" for name in names for i in range(2)])
     data_set = load(tmp_path, test_folder=test_folder)
-    assert data_set.notes == notes
+    assert further_notes(data_set) == notes
     for split, name in ((data_set.train, training), (data_set.test, test)):
         expected = [written[f"{name}/{i}.png"][4:36, 2:34] for i in range(2)]
         np.testing.assert_array_equal(split.images[:], expected)
@@ -255,7 +261,7 @@ def test_folders_that_leave_the_test_set_open_are_refused(names, test_folder, me
 def test_a_training_folder_alone_is_split_and_that_is_told(tmp_path):
     write_pictures(tmp_path, [f"train/{i}.png" for i in range(10)])
     data_set = load(tmp_path)
-    assert data_set.notes == ("no test folder lies beside train/: a tenth of all pictures is the test set",)
+    assert further_notes(data_set) == ("no test folder lies beside train/: a tenth of all pictures is the test set",)
     assert (len(data_set.train), len(data_set.test)) == (9, 1)
 
 
@@ -297,10 +303,20 @@ def test_labels_skip_the_bad_pictures_and_need_no_conversion_of_their_own(tmp_pa
     monkeypatch.setattr(pictures, "read_picture", lambda *_: pytest.fail("converted again"))
     data_set = load(tmp_path, skip_bad=True, classes=True)
     assert (data_set.nr_labels, len(data_set.train), len(data_set.test)) == (4, 7, 8)
-    assert data_set.notes[1:] == ("the class empty has no training picture",)
+    assert further_notes(data_set)[1:] == ("the class empty has no training picture",)
     for split in (data_set.train, data_set.test):
         for image, label in zip(split.images[:], split.labels, strict=True):
             assert of_picture[image.tobytes()].split("/")[1] == "abc"[label]
+
+
+def test_classes_of_one_picture_each_leave_none_for_the_test_set(tmp_path):
+    write_pictures(tmp_path, ["ant/1.png", "bee/1.png"])
+    with pytest.raises(
+        UserError, match=r"each class in .* has only one picture, which is for training: add one to a cla"
+    ):
+        load(tmp_path, classes=True)
+    write_pictures(tmp_path, ["bee/2.png"])
+    assert [len(split) for split in (load(tmp_path, classes=True).train, load(tmp_path, classes=True).test)] == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -550,10 +566,18 @@ def test_folders_that_systems_leave_are_ignored_as_pictures_and_as_classes(name,
     write_pictures(tmp_path, [f"{place}/{name}/0.png/thumb.png" for place in ("train", "train/a", "test", "test/a")])
     write_pictures(tmp_path, [f"{name}/a.png"])
     data_set = load(tmp_path, classes=True)
-    assert (data_set.class_names, data_set.notes) == (("a",), ())
+    assert (data_set.class_names, further_notes(data_set)) == (("a",), ())
     assert (len(data_set.train), len(data_set.test)) == (3, 1)
     shutil.rmtree(tmp_path / "test")
     assert len(load(tmp_path).train) + len(load(tmp_path).test) == 3
+
+
+def test_the_first_note_says_which_part_of_a_picture_counts(tmp_path):
+    write_pictures(tmp_path, ["train/a.png", "test/a.png"])
+    square = "the square in the middle is taken, 16 x 16 pixels"
+    assert load(tmp_path, image_size=16).notes == (f"of each picture, {square}",)
+    scaled = load(tmp_path, image_size=16, downsample=True)
+    assert scaled.notes == (f"each picture is scaled down until its shorter side is 16; then {square}",)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jpe", "jfif", "JFIF", "apng"])
@@ -569,8 +593,12 @@ def test_every_suffix_of_the_formats_is_read(suffix, tmp_path):
     "others, note",
     [
         ([], ()),
-        (["train/a.bmp"], ("1 other file is ignored: 1 .bmp",)),
-        (["train/a", "test/B.TIF", "test/c.tif"], ("3 other files are ignored: 2 .tif, 1 without a suffix",)),
+        (["train/a.bmp"], ("1 other file is ignored: 1 .bmp; to use .bmp pictures, convert them to PNG",)),
+        (
+            ["train/a", "test/B.TIF", "test/c.tif"],
+            ("3 other files are ignored: 2 .tif, 1 without a suffix; to use .tif pictures, convert them to PNG",),
+        ),
+        (["train/a.txt"], ("1 other file is ignored: 1 .txt",)),
         (
             [
                 *(f"train/{i}.bmp" for i in range(3)),
@@ -579,7 +607,10 @@ def test_every_suffix_of_the_formats_is_read(suffix, tmp_path):
                 "test/b.x",
                 "test/c.y",
             ],
-            ("8 other files are ignored: 3 .bmp, 2 .gif, 1 without a suffix, 2 others",),
+            (
+                "8 other files are ignored: 3 .bmp, 2 .gif, 1 without a suffix, 2 others; to use .bmp and .gif "
+                "pictures, convert them to PNG",
+            ),
         ),
         (["other/a.bmp", "train/.DS_Store", "train/.x.bmp", "test/@eaDir/a.bmp"], ()),
     ],
@@ -589,7 +620,7 @@ def test_how_many_other_files_are_ignored_is_said_once(others, note, tmp_path):
     for name in others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert load(tmp_path).notes == note
+    assert further_notes(load(tmp_path)) == note
     if note:
         (tmp_path / "test" / "a.png").unlink()
         with pytest.raises(UserError, match=f"pictures for the test split in .* .{note[0]}.$"):
@@ -643,14 +674,14 @@ def test_an_evaluation_without_the_test_folder_of_its_name_says_how_to_take_all(
 
 def test_an_evaluation_of_a_tenth_says_how_to_take_all(tmp_path):
     write_pictures(tmp_path, [f"{i}.png" for i in range(12)])
-    assert load(tmp_path).notes == ()
+    assert further_notes(load(tmp_path)) == ()
     told = load(tmp_path, only_test=True)
     one = tmp_path / "one"
     one.mkdir()
     PIL.Image.new("RGB", (40, 40)).save(one / "a.png")
-    with pytest.raises(UserError, match=r"only one picture, a.png: .*; test_folder=\. takes it as the test set"):
+    with pytest.raises(UserError, match=r"only one picture, a.png, .*, or take all .* with test_folder=\.$"):
         load(one, only_test=True)
-    assert told.notes == ("a tenth of all pictures is the test set; test_folder=. takes all of them",)
+    assert further_notes(told) == ("a tenth of all pictures is the test set; test_folder=. takes all of them",)
     assert (len(told.train), len(told.test)) == (10, 2)
 
 

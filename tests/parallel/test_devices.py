@@ -1,5 +1,6 @@
 """What computes, as the log tells it; and the line for a user whose GPU is not used. GPUs and machines are made up."""
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -268,6 +269,32 @@ def test_on_gpus_float32_is_float32_and_unused_ones_are_left_to_others(gpus, mon
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     assert taken == [("GPU", seen[:2])]
+
+
+TF32 = tf.config.experimental.tensor_float_32_execution_enabled
+
+
+@pytest.fixture(params=[True, False], ids=["TF32", "float32"])
+def setting(request):
+    """TensorFlow's setting of TF32, as a user's program may have it."""
+    before = TF32()
+    tf.config.experimental.enable_tensor_float_32_execution(request.param)
+    yield request.param
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def test_tf32_is_off_until_the_last_of_several_blocks_ends_and_then_as_it_was(setting):
+    first, second = devices.without_tf32(), devices.without_tf32()  # of two threads: neither lies within the other
+    with contextlib.suppress(KeyError), devices.without_tf32():
+        assert not TF32()
+        raise KeyError
+    assert TF32() == setting
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not TF32()
+    second.__exit__(None, None, None)
+    assert TF32() == setting
 
 
 MEMINFO = "MemTotal: 64000000 kB\nMemAvailable: 48000000 kB\nSwapFree: {} kB\n"

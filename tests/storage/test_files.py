@@ -140,7 +140,7 @@ def test_a_file_is_written_into_a_pipe_as_a_stream(kind, tmp_path):
             file.seek(0)
             file.write(b"begi")
 
-    files.check_file_writable(str(path))
+    files.check_file_writable(str(path), "json")
     files.write(path, save)
     if kind != "named":
         os.close(sink)
@@ -163,14 +163,15 @@ def test_the_programs_own_output_is_written_on_and_never_replaced(name, tmp_path
     assert log.read_text() == "earlier\nbefore\nthe file\nafter\n"
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITES_TO_ITS_OUTPUT = """
 import sys
 from pathlib import Path
-from pixel_snail import files, streams
+from pixel_snail.commands import streams
+from pixel_snail.storage import files
 streams.prepare()
 print("before")
-files.check_file_writable(sys.argv[1])
+files.check_file_writable(sys.argv[1], "json")
 with streams.text_elsewhere(sys.argv[1]):
     print("on stderr")
     files.write(sys.argv[1], lambda path: Path(path).write_text("the file\\n"))
@@ -192,5 +193,5 @@ def test_a_pipe_with_a_picture_is_read_once_and_another_is_not_read_to_its_end()
 
 def test_a_folder_that_leads_nowhere_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"can't write to .*link/runs: .*link is not a folder"):
-        files.check_writable(tmp_path / "link" / "runs")
+    with pytest.raises(UserError, match=r"can't write --save_dir=.*link/runs: .*link is not a folder"):
+        files.check_writable(tmp_path / "link" / "runs", "save_dir")
