@@ -22,13 +22,13 @@ import numpy as np
 
 import data
 from benchmarks.measuring import network
-from pixel_snail import progress, steps
+from pixel_snail import steps
 from pixel_snail.backend import keras, tf
-from pixel_snail.batches import training_batches
-from pixel_snail.commands import command_line
+from pixel_snail.commands import command_line, progress
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.parallel import replicas
+from pixel_snail.parallel.batches import training_batches
 
 STEPS = 200
 POLYAK_DECAY = 0.98  # averages over about 50 of the 200 steps

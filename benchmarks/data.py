@@ -80,7 +80,7 @@ def start(folder):
 
 
 def read_an_epoch(folder):
-    from pixel_snail.batches import training_batches
+    from pixel_snail.parallel.batches import training_batches
 
     data_set, _ = load(folder)
     begin = time.perf_counter()
@@ -91,9 +91,9 @@ def read_an_epoch(folder):
 
 def input_and_step(folder):
     from pixel_snail import model, steps
-    from pixel_snail.batches import training_batches
     from pixel_snail.optimizer import PolyakAdam
     from pixel_snail.parallel import replicas
+    from pixel_snail.parallel.batches import training_batches
 
     strategy = replicas.strategy(1)
     data_set, _ = load(folder)

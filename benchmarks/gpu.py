@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measuring, process, sampling, training
-from pixel_snail import progress, settings
-from pixel_snail.commands import command_line
+from pixel_snail import settings
+from pixel_snail.commands import command_line, progress
 from pixel_snail.errors import first_line
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -203,10 +203,10 @@ def replicas_and_one(flags: argparse.Namespace, number: int) -> dict:
 
     from pixel_snail import steps
     from pixel_snail.backend import keras, tf
-    from pixel_snail.batches import training_batches
     from pixel_snail.dataset import Split
     from pixel_snail.optimizer import PolyakAdam, flatten
     from pixel_snail.parallel import replicas
+    from pixel_snail.parallel.batches import training_batches
     from pixel_snail.parallel.cluster import Cluster
 
     several = replicas.strategy(number)

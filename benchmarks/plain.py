@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import nn, progress, steps
+from pixel_snail import nn, steps
+from pixel_snail.commands import progress
 from pixel_snail.kernels import dropout
 from pixel_snail.likelihoods import logistic_mixture
 

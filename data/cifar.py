@@ -9,7 +9,7 @@ import absl.logging
 import numpy as np
 
 from data import listing, untrusted
-from pixel_snail import progress
+from pixel_snail.commands import progress
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, first_line
 from pixel_snail.storage import files

@@ -13,7 +13,7 @@ import data
 from pixel_snail.commands import command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import counted
-from pixel_snail.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_8_bits
 from pixel_snail.reports import plotting
 from pixel_snail.storage import files
 

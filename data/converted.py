@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixel_snail import progress
+from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, option
 from pixel_snail.storage import files

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pixel_snail import progress
+from pixel_snail.commands import progress
 from pixel_snail.errors import UserError
 from pixel_snail.storage.pictures import npy_header, readable
 

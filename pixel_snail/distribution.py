@@ -18,8 +18,8 @@ from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split, checked_images, checked_labels
 from pixel_snail.errors import UserError, counted, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_length, clock_of_a_call
-from pixel_snail.levels import from_8_bits, to_8_bits
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import from_8_bits, to_8_bits
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 from pixel_snail import checkpoint
 from pixel_snail.backend import tf
-from pixel_snail.batches import check_batch_size
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
 from pixel_snail.errors import Stopped, UserError, is_number, is_whole
 from pixel_snail.network import Network
+from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history
 from pixel_snail.runs.average import Age

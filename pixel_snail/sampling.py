@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
+from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.likelihoods import logistic_mixture

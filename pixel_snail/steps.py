@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pixel_snail import levels, progress
 from pixel_snail.backend import tf
-from pixel_snail.batches import test_batches
 from pixel_snail.blocks import AttentionBlock, residual_blocks
+from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
-from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods import levels, logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import memory, micro_batches, replicas
+from pixel_snail.parallel.batches import test_batches
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.weights import data_dependent_initialisation, layers_in, normalised_weights, using
 from pixel_snail.weights import for_maps as weights_for_maps

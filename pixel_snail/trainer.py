@@ -8,16 +8,17 @@ from functools import partial
 
 import numpy as np
 
-from pixel_snail import checkpoint, progress, steps
+from pixel_snail import checkpoint, steps
 from pixel_snail.backend import tf
-from pixel_snail.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import Stopped, UserError, option
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import devices, memory, replicas
+from pixel_snail.parallel.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History

@@ -10,7 +10,7 @@ import pixel_snail
 from benchmarks.counted_training import ONE_BLOCK
 from data.converted import MappedImages
 from pixel_snail.backend import keras, tf
-from pixel_snail.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_8_bits
 from pixel_snail.model import build_network
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")

@@ -37,7 +37,7 @@ PRIVATE = {
     "_flatten_layers": "pixel_snail/weights.py",
     "_omit_frequent_tracing_warning": "pixel_snail/sampling.py",
 }
-OF_PYTHON = {"_Unpickler", "_asdict", "_get_help_string", "_option_string_actions", "_replace"}
+OF_PYTHON = {"_Unpickler", "_asdict", "_get_help_string", "_make", "_option_string_actions", "_replace"}
 """Names with an underscore that Python's own library has, for named tuples, pickles and argparse."""
 
 

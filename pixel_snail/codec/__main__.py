@@ -262,7 +262,6 @@ def _name_of(path):
 
 
 def _load(opened, settings, image_shape, averaged):
-
     from pixel_snail import loading
 
     return loading.load(opened, **settings, image_shape=image_shape, averaged=averaged)

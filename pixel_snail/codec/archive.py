@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 import pixel_snail
-from pixel_snail import progress
 from pixel_snail.backend import tf
 from pixel_snail.codec import container, rounding
 from pixel_snail.codec.coder import ImageCoder
+from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
 from pixel_snail.model import leak_warning

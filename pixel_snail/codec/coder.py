@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from pixel_snail import levels, progress, sampling
+from pixel_snail import sampling
 from pixel_snail.backend import tf
 from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
+from pixel_snail.commands import progress
 from pixel_snail.errors import UserError
-from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods import levels, logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.weights import Weights
 

@@ -11,7 +11,7 @@ import PIL.Image
 from pixel_snail import distribution
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_8_bits
 from pixel_snail.reports import plotting
 from pixel_snail.storage import paths, pictures
 

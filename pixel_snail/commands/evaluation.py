@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import loading, progress
+from pixel_snail import loading
 from pixel_snail.codec import container
-from pixel_snail.commands import drawing, streams
+from pixel_snail.commands import drawing, progress, streams
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted

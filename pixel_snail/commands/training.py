@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pixel_snail import progress
 from pixel_snail.backend import keras
-from pixel_snail.batches import check_batch_size
-from pixel_snail.commands import signals
+from pixel_snail.commands import progress, signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 from pixel_snail.model import build_network, check_side, leak_warning
 from pixel_snail.parallel import devices, memory, replicas
+from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons
 from pixel_snail.runs import beginning

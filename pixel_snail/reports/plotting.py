@@ -11,7 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from pixel_snail.levels import to_8_bits
+from pixel_snail.likelihoods.levels import to_8_bits
 from pixel_snail.storage import files
 
 

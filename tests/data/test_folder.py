@@ -22,9 +22,9 @@ from test_data_sets import IMAGENET_TEST, IMAGENET_TRAIN, write_npz, write_pictu
 
 import data
 from data import cifar10_plotdata, converted, folder
-from pixel_snail.batches import training_batches
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
+from pixel_snail.parallel.batches import training_batches
 from pixel_snail.storage import pictures
 
 ROOT = Path(__file__).parents[2]

@@ -21,13 +21,13 @@ import golden_numbers
 import train as train_command
 from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import batches, checkpoint, sampling, steps
+from pixel_snail import checkpoint, sampling, steps
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.parallel import devices, multi_worker
+from pixel_snail.parallel import batches, devices, multi_worker
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import clock as clocks
 from pixel_snail.runs import history, search

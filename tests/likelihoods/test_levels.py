@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from pixel_snail import levels
+from pixel_snail.likelihoods import levels
 
 VALUES = np.arange(256, dtype=np.uint8)
 

@@ -8,8 +8,8 @@ from networks import add_spec
 
 import pixel_snail
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import progress
 from pixel_snail.backend import tf
+from pixel_snail.commands import progress
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from data import photos
-from pixel_snail.batches import test_batches as batches_of_test
-from pixel_snail.batches import training_batches
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
+from pixel_snail.parallel.batches import test_batches as batches_of_test
+from pixel_snail.parallel.batches import training_batches
 
 
 @pytest.fixture(scope="module")
