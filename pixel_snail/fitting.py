@@ -104,28 +104,27 @@ class Training:
         trainer = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster)
         trainer.load(opened, history.read(opened) or History())
         self._trainer, self.is_new = trainer, False
-        self._parameters = self._in_network()
-        self._assign(trainer.optimizer.averages())
+        self._wait()
 
     @contextlib.contextmanager
     def parameters_in_network(self) -> Iterator[None]:
         """Within it, the network has the parameters themselves."""
         self._assign(self._parameters)
+        self._parameters = []  # while it trains, a network has one copy of its parameters
         try:
             yield
         finally:
-            self._parameters = self._in_network()
-            self._assign(self._trainer.optimizer.averages())
+            self._wait()
 
     @contextlib.contextmanager
     def averages_in_network(self) -> Iterator[None]:
         """Within `parameters_in_network`: within it, the network has the averages after all."""
-        parameters = self._in_network()
-        self._assign(self._trainer.optimizer.averages())
+        self._wait()
         try:
             yield
         finally:
-            self._assign(parameters)
+            self._assign(self._parameters)
+            self._parameters = []
 
     def save(self, prefix: str) -> None:
         """Writes a checkpoint that describes itself, and from which the training can go on.
@@ -141,6 +140,11 @@ class Training:
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
         progress = trainer.history.tensors()
         checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
+
+    def _wait(self):
+        """Takes the parameters from the network, and gives it the averages."""
+        self._parameters = self._in_network()
+        self._assign(self._trainer.optimizer.averages())
 
     def _in_network(self):
         return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._network.weights]
