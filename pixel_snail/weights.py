@@ -197,8 +197,8 @@ class Layer(keras.layers.Layer):
 
     Its variables are in float32, whatever keras.json or a global dtype policy says.
 
-    A layer of your own creates its variables in `build`, returns them as `parameters`, and calls with the values that
-    `weights_now()` returns. The other methods are for layers that compute something from their variables first.
+    A layer of your own creates its variables in `build`, returns them as `parameters`, and computes with the values
+    that `weights_now()` returns. The other methods are for layers that compute something from their variables first.
 
     Args:
         name: under which its variables stand in a checkpoint; by default the class's.
