@@ -15,6 +15,7 @@ The original's checkpoints lack the last two kinds, and its Saver passes over th
 tensor, which is checked whenever the tensor is read.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -35,7 +36,7 @@ AVERAGE = "/ExponentialMovingAverage"
 OWN_PREFIX = "pixel_snail/"
 NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
-_PARAMETER = re.compile(r"model/((conv2d|deconv2d|dense)_\d+/[Vgb]|conditional_weights_\d+/hw)")
+_PARAMETER = re.compile(r"model/\w+_\d+/\w+")
 _NOT_OURS = "not written by this program or the original"
 
 
@@ -48,13 +49,13 @@ def variable_names(network: keras.Model) -> list[str]:
 
     The original numbers the layers of each kind over the whole network, in order of creation.
     """
-    names, counters = [], {}
+    names, number = {}, collections.Counter()  # a dictionary for its order
     for variable in network.weights:
         kind, leaf = variable.path.split("/")[-2:]
-        if leaf in ("V", "hw"):
-            counters[kind] = counters.get(kind, -1) + 1
-        names.append(f"model/{kind}_{counters[kind]}/{leaf}")
-    return names
+        if f"model/{kind}_{number[kind]}/{leaf}" in names:  # the next layer of this kind
+            number[kind] += 1
+        names[f"model/{kind}_{number[kind]}/{leaf}"] = None
+    return list(names)
 
 
 def save(

@@ -7,7 +7,8 @@ from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import Output, Resample, Stem, Streams, to_bfloat16
 from pixel_snail.kernels import dropout
 from pixel_snail.network import Network
-from pixel_snail.weights import Layer, traced_once
+from pixel_snail.tracing import traced_once
+from pixel_snail.weights import Layer
 
 
 @keras.saving.register_keras_serializable("pixel_snail")

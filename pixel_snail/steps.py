@@ -17,8 +17,7 @@ from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import memory, micro_batches, replicas
 from pixel_snail.parallel.batches import test_batches
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.weights import data_dependent_initialisation, layers_in, normalised_weights, using
-from pixel_snail.weights import for_maps as weights_for_maps
+from pixel_snail.weights import data_dependent_initialisation, for_maps, layers_in, normalised_weights, using
 
 
 def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -65,7 +64,7 @@ def train_step(
         images = batch["images"].shape[0]
         dropout_seed = tf.stack([seed, tf.cast(optimizer.iterations.value, tf.int32)])
         # The filters' transforms, shared by all micro-batches, take more memory than --recompute saves.
-        shared = _SharedWeights(network, variables, for_maps=not recompute, bfloat16=bfloat16)
+        shared = _SharedWeights(network, variables, with_transforms=not recompute, bfloat16=bfloat16)
 
         def loss_and_gradients(micro_batch, first_image):
             x, h = network_inputs(micro_batch, nr_labels)
@@ -107,15 +106,15 @@ class _SharedWeights:
 
     Args:
         variables: the network's.
-        for_maps, bfloat16: whether the weights are prepared by weights.for_maps, and for which type of maps.
+        with_transforms, bfloat16: whether weights.for_maps adds the filters' transforms, and for which type of maps.
     """
 
-    def __init__(self, network: Network, variables: Sequence[tf.Variable], for_maps: bool, bfloat16: bool):
+    def __init__(self, network: Network, variables: Sequence[tf.Variable], with_transforms: bool, bfloat16: bool):
         self._variables = variables
         with tf.GradientTape() as self._tape:
             self._weights = normalised_weights(network, variables)
             self._packed = pack(list(self._weights.values()))
-        self._prepared = weights_for_maps(self._weights, bfloat16) if for_maps else self._weights
+        self._prepared = for_maps(self._weights, bfloat16) if with_transforms else self._weights
 
     def zeros(self) -> list[tf.Tensor]:
         """What `with_gradients` returns, all zeros: where a sum begins."""
@@ -218,7 +217,7 @@ class Evaluator:
 
     def _normalised(self, parameters):
         def replica_weights(parameters):
-            weights = weights_for_maps(normalised_weights(self._network, parameters))
+            weights = for_maps(normalised_weights(self._network, parameters))
             self._layers, self._like = zip(*weights.items(), strict=True)
             return pack(self._like)
 

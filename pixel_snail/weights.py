@@ -1,4 +1,4 @@
-"""The weights that layers compute with: normalised once a step, initialised from data, and blocks traced once.
+"""The weights that layers compute with: normalised once a step, and initialised from data.
 
 A weight-normalised layer (Salimans & Kingma 2016) stores a direction V, a scale g and a bias b, and computes with
 W = g V / |V|. A network may be called in three ways:
@@ -11,9 +11,7 @@ W = g V / |V|. A network may be called in three ways:
 
 import contextlib
 import contextvars
-import functools
-import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from pixel_snail.backend import keras, tf
@@ -22,7 +20,6 @@ from pixel_snail.kernels import elementwise
 
 _initialising = contextvars.ContextVar("initialising", default=False)
 _given = contextvars.ContextVar("given", default=None)
-_traced_functions = contextvars.ContextVar("traced_functions")
 _asked = contextvars.ContextVar("asked", default=None)  # the layers that have asked for their weights
 
 
@@ -58,6 +55,13 @@ Weights = dict[keras.layers.Layer, tuple[tf.Tensor, ...]]
 """The weights of every layer that has variables of its own: one of the tuples above, or the variables as they are."""
 
 
+class Given(NamedTuple):
+    """The weights that `using` gives, and the functions that tracing.py has traced with them, by layer."""
+
+    weights: Weights
+    traced: dict
+
+
 @contextlib.contextmanager
 def data_dependent_initialisation() -> Iterator[None]:
     """Within it, a weight-normalised layer sets its g and b so that its outputs on this batch are normalised.
@@ -75,12 +79,16 @@ def data_dependent_initialisation() -> Iterator[None]:
 @contextlib.contextmanager
 def using(weights: Weights) -> Iterator[None]:
     """Within it, layers compute with these weights instead of their variables."""
-    tokens = _given.set(weights), _traced_functions.set({})
+    token = _given.set(Given(weights, {}))
     try:
         yield
     finally:
-        _given.reset(tokens[0])
-        _traced_functions.reset(tokens[1])
+        _given.reset(token)
+
+
+def given() -> Given | None:
+    """What `using` gives here; None outside."""
+    return _given.get()
 
 
 def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
@@ -189,8 +197,8 @@ class Layer(keras.layers.Layer):
 
     Its variables are in float32, whatever keras.json or a global dtype policy says.
 
-    A layer of your own creates its variables in `build`, returns them as `parameters`, and calls with the values that
-    `weights_now()` returns. The other methods are for layers that compute something from their variables first.
+    A layer of your own creates its variables in `build`, returns them as `parameters`, and computes with the values
+    that `weights_now()` returns. The other methods are for layers that compute something from their variables first.
 
     Args:
         name: under which its variables stand in a checkpoint; by default the class's.
@@ -227,9 +235,8 @@ class Layer(keras.layers.Layer):
         """The weights to compute with: those given by `using`, else from the layer's variables."""
         if (asked := _asked.get()) is not None:
             asked.add(self)
-        weights = _given.get()
-        if weights is not None:
-            return weights[self]
+        if (here := given()) is not None:
+            return here.weights[self]
         return self.weights_of_group([[variable.value for variable in self.parameters]])[0]
 
 
@@ -279,9 +286,8 @@ class WeightNormalised(Layer):
 
     def call(self, x):
         if _initialising.get():
-            return self._initialise(
-                self.linear(x, tf.math.l2_normalize(self.V, self.axes, elementwise.SMALLEST_SQUARE))
-            )
+            unit = tf.math.l2_normalize(self.V, self.axes, epsilon=elementwise.SMALLEST_SQUARE)
+            return self._initialise(self.linear(x, unit))
         return self.affine(x, *self.weights_now())
 
     def _initialise(self, t):
@@ -303,84 +309,3 @@ class WeightNormalised(Layer):
         # W is scaled rather than the outputs: a map has more elements than W.
         v, g, b = zip(*parameters, strict=True)
         return [Affine(*pair) for pair in zip(elementwise.normalised(v, g, self.axes), b, strict=True)]
-
-
-def traced_once(
-    layer: keras.layers.Layer, like: keras.layers.Layer, recompute: bool = False, cache=None, **settings
-) -> Callable:
-    """A layer's call, traced within `using` as one function of inputs and weights for all layers of equal structure.
-
-    A deep network repeats a few layers. Tracing each one anew is most of the time before the first step.
-
-    Args:
-        like: the first layer of equal structure; all are given tensors of the same shapes.
-        recompute: whether the gradient keeps only the layer's inputs and computes everything else again. Dropout's
-            masks are the same again: they follow from seeds.
-        cache: if given, the layer is called directly.
-        settings: arguments of the layer's call that need no gradient.
-
-    Returns:
-        A function of the layer's other arguments, by name. Arguments and results are tensors or None.
-    """
-
-    def call(**inputs):
-        weights = _given.get()
-        if weights is None or cache is not None:
-            return layer(**inputs, **settings, cache=cache)
-        functions = _traced_functions.get()
-        if like not in functions:
-            functions[like] = _traced(like, weights, recompute, settings, inputs)
-        function, is_there = functions[like]
-        values = [value for value in (*inputs.values(), *settings.values()) if value is not None]
-        outputs = iter(function(*values, *tf.nest.flatten(_of_layers_in(layer, weights)[1])))
-        return [next(outputs) if there else None for there in is_there]
-
-    return call
-
-
-def _of_layers_in(layer, weights):
-    """The layers inside a layer that have weights, and these weights."""
-    layers = [inner for inner in layers_in(layer) if inner in weights]
-    return layers, [weights[inner] for inner in layers]
-
-
-def _traced(layer, all_weights, recompute, settings, inputs):
-    """A function of the tensors among inputs and settings, and of the layer's weights, to the tensors among the
-    layer's results; and a list that, after the first call, says which results are tensors."""
-    names = [name for name, value in (inputs | settings).items() if value is not None]
-    layers, structure = _of_layers_in(layer, all_weights)
-    needs_gradient = [name not in settings for name in names] + [True] * len(tf.nest.flatten(structure))
-    is_there = []
-
-    def compute(*values):
-        values = [v if needs else tf.stop_gradient(v) for v, needs in zip(values, needs_gradient, strict=True)]
-        given = dict(zip(names, values[: len(names)], strict=True))
-        weights = tf.nest.pack_sequence_as(structure, values[len(names) :])
-        with using(dict(zip(layers, weights, strict=True))):
-            outputs = layer(**dict.fromkeys(inputs | settings) | given)
-        is_there[:] = [output is not None for output in outputs]
-        return [output for output in outputs if output is not None]
-
-    if not recompute:
-        return tf.function(compute, autograph=False), is_there
-    # Not inlined: TensorFlow would copy the function's operations into the caller's graph once for each layer.
-    apart = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
-    forward = apart(compute)
-
-    @apart
-    def backward(values, d_outputs):
-        differentiable = list(itertools.compress(values, needs_gradient))
-        with tf.GradientTape() as tape:
-            tape.watch(differentiable)
-            outputs = compute(*values)
-        return tape.gradient(outputs, differentiable, d_outputs, unconnected_gradients="zero")
-
-    @tf.custom_gradient
-    def recomputed(*values):
-        def gradient(*d_outputs):
-            gradients = iter(backward(values, d_outputs))
-            return [next(gradients) if needs else None for needs in needs_gradient]
-
-        return forward(*values), gradient
-
-    return recomputed, is_there

@@ -56,7 +56,7 @@ def test_a_network_of_ones_own_is_held_to_every_law_and_to_no_golden_number(tmp_
     assert set(re.findall(r"::test_(\w+)\[a2_own.* PASSED", done.stdout)) == {
         "no_prediction_depends_on_its_pixel_or_a_later_one",
         "predictions_given_the_pixels_so_far_are_those_of_the_whole_image",
-        "every_networks_checkpoint_gives_its_parameters_back_and_tells_its_settings",
+        "every_networks_checkpoint_gives_its_parameters_back_and_describes_its_settings",
         "every_network_of_blocks_is_recognised_by_its_variables",
         "keras_saves_and_loads_every_network_with_the_same_outputs",
         "the_benchmark_steps_and_evaluates_every_network_as_the_plain_one",
@@ -211,7 +211,7 @@ def test_background_is_the_coordinates_three_times_each():
 
 
 @pytest.mark.parametrize("name, kinds", [("h6_noup", 1), ("h6_noup_124mix_halfattn", 3)])
-def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itself(name, kinds, monkeypatch):
+def test_blocks_with_given_weights_are_traced_once_a_kind_and_compute_what_each_does_alone(name, kinds, monkeypatch):
     golden = golden_numbers.load(name)
     model = golden_numbers.initialised(name, golden)
     x = tf.constant(golden["x"][0])
@@ -223,12 +223,12 @@ def test_folded_blocks_are_traced_once_a_kind_and_compute_what_each_does_by_itse
     )
 
     @tf.function(autograph=False)
-    def with_folded_weights():
+    def with_given_weights():
         with using(normalised_weights(model, model.trainable_variables)):
             return model(x)
 
-    # Folding normalises the weights of many layers together, which takes sums in another order.
-    np.testing.assert_allclose(with_folded_weights(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    # The weights of many layers are normalised together, which takes sums in another order.
+    np.testing.assert_allclose(with_given_weights(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert len(traced) == kinds < len(model.blocks)
 
 

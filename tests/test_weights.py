@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.counted_training import ONE_BLOCK
-from pixel_snail import nn, steps
+from pixel_snail import checkpoint, nn, steps
 from pixel_snail.backend import keras
 from pixel_snail.cache import Cache
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.weights import Layer, check_parameters, normalised_weights, using
@@ -62,7 +63,7 @@ def build(content):
     return ONE_BLOCK(nr_resnet=1, nr_filters=4, nr_logistic_mix=2, content=content).build_for("h1", (4, 4, 3), None)
 
 
-def test_a_layer_of_ones_own_is_trained_averaged_and_given_other_weights(rng):
+def test_a_layer_of_ones_own_is_trained_saved_loaded_and_given_other_weights(rng, tmp_path):
     network = build(Scaled)
     (scale,) = (variable for variable in network.weights if variable.name == "scale")
     batch = {"images": tf.constant(rng.integers(0, 256, [4, 4, 4, 3], np.uint8))}
@@ -72,8 +73,13 @@ def test_a_layer_of_ones_own_is_trained_averaged_and_given_other_weights(rng):
     strategy = tf.distribute.get_strategy()
     steps.train_step(strategy, network, optimizer, seed=0)(batch)
     assert np.abs(scale.numpy() - 1).min() > 0
+    prefix = str(tmp_path / "0" / "params_x.ckpt")
+    checkpoint.save(prefix, network, optimizer, {})
+    other = build(Scaled)
+    checkpoint.load(Checkpoint(prefix), other)
     x, _ = steps.network_inputs(batch, None)
     outputs = network(x)
+    np.testing.assert_array_equal(other(x), outputs)
     values = [variable * 2 if variable is scale else variable for variable in network.weights]
     with using(normalised_weights(network, values)):
         doubled = network(x)

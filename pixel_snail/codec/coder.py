@@ -1,7 +1,7 @@
 """A batch of images as one stream, with the probabilities that a network predicts.
 
 The stream has the pixels in raster order; for each pixel first the R values of all images, then G, then B. Encoder and
-decoder must compute the same probabilities, bit by bit. So both run the same compiled function; a flag tells it where a
+decoder must compute the same probabilities, bit by bit. So both run the same compiled function; a flag says where a
 pixel's values come from.
 """
 
@@ -43,7 +43,8 @@ class ImageCoder:
 
     Args:
         network: the network.
-        batch: B, the number of images in a batch. Both sides must use the same: another one rounds differently.
+        batch: B, the number of images in a batch. Both sides must use the same number: with another, sums are rounded
+            differently.
         jit: see sampling.RowByRow.
 
     Raises:
@@ -98,8 +99,8 @@ class ImageCoder:
     ) -> np.ndarray:
         """The images of a stream, uint8 [B, H, W, 3]; pixels that are not coded are black.
 
-        If the stream is damaged, or a machine that computes otherwise has written it, some other images. Arguments and
-        errors as in `encode`.
+        If the stream is damaged, or was written on a machine that rounds differently, the result is other images.
+        Arguments and errors as in `encode`.
         """
         whole = stream + bytes(-len(stream) % 4)
         words = np.frombuffer(whole, "<u4").astype(np.uint32)

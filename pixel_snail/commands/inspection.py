@@ -31,11 +31,11 @@ def describe(opened: Checkpoint) -> dict[str, object]:
     Raises:
         UserError: the checkpoint can't be read, or another program wrote it.
     """
-    shapes, told = opened.parameters(), opened.description()
+    shapes, description = opened.parameters(), opened.description()
     has_steps = opened.has_steps
     return {
         "checkpoint": opened.prefix,
-        **(_network_of_shapes(shapes) if told is None else _network_of_description(told)),
+        **(_network_of_shapes(shapes) if description is None else _network_of_description(description)),
         "labels": opened.nr_labels() or "none",
         "steps taken": opened.steps_taken() if has_steps else "not recorded",
         "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
@@ -44,14 +44,14 @@ def describe(opened: Checkpoint) -> dict[str, object]:
     }
 
 
-def _network_of_description(told):
-    height, width, _ = told.image_shape
+def _network_of_description(description):
+    height, width, _ = description.image_shape
     return {
-        "model": told.model,
-        "nr_filters": told.nr_filters,
-        "nr_resnet": str(told.nr_resnet),
-        "nr_logistic_mix": told.nr_logistic_mix,
-        "resnet_nonlinearity": told.resnet_nonlinearity,
+        "model": description.model,
+        "nr_filters": description.nr_filters,
+        "nr_resnet": str(description.nr_resnet),
+        "nr_logistic_mix": description.nr_logistic_mix,
+        "resnet_nonlinearity": description.resnet_nonlinearity,
         "images": f"{height} x {width}",
     }
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def scaled(values):
-    """The values 0, ..., 255 as numbers in [-1, 1]: a float32 array or tensor to another one of its shape."""
+    """The values 0, ..., 255 as numbers in [-1, 1]: a float32 array or tensor, of any shape."""
     return (values - 127.5) / 127.5
 
 

@@ -83,7 +83,7 @@ def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf
 def next_channel(outputs: tf.Tensor | tuple, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The mixture of a pixel's next channel: logits, means and log-scales, [..., K] each.
 
-    The logits are those of the pixel. What the known channels tell about the component is not in them.
+    The logits are those of the pixel, whatever values the known channels have.
 
     Args:
         outputs: l [..., 10 K], or lr, (lr, lg) or (lr, lg, lb), [..., 3 K] each.

@@ -19,7 +19,7 @@ SETTINGS = {"nr_resnet": 2, "nr_filters": 4, "nr_logistic_mix": 3}
 
 
 @pytest.mark.parametrize("name", golden_numbers.NAMES)
-def test_an_originals_checkpoint_tells_its_network(name):
+def test_an_originals_checkpoint_describes_its_network(name):
     description = inspection.describe(Checkpoint(golden_numbers.checkpoint(name)))
     golden = golden_numbers.load(name)
     assert name in description["model"].split(" or ")
@@ -43,7 +43,7 @@ def test_few_networks_share_their_variables():
 
 
 @pytest.mark.parametrize("name", sorted(specs))
-def test_every_networks_checkpoint_gives_its_parameters_back_and_tells_its_settings(name, tmp_path, monkeypatch):
+def test_every_networks_checkpoint_gives_its_parameters_back_and_describes_its_settings(name, tmp_path, monkeypatch):
     monkeypatch.setitem(specs, name, shallow(name))
     network, other = (build_network(name, (8, 8, 3), **SETTINGS) for _ in range(2))
     assert network.leaks == leaks(name)
