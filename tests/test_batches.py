@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data import photos
-from pixel_snail.batches import test_batches as batches_of_test
 from pixel_snail.batches import check_batch_size, training_batches
+from pixel_snail.batches import test_batches as batches_of_test
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, options_named_as_flags
 
