@@ -18,8 +18,8 @@ def strategy(
     several workers, MultiWorkerMirroredStrategy. If TensorFlow can't use a GPU that the machine has, a line on stderr
     says why.
 
-    On GPUs, float32 is computed as float32: TensorFlow's default on newer GPUs, TF32, keeps 10 of 23 binary digits of
-    the factors of products. (--bfloat16 is the way to trade digits for time.)
+    On GPUs, TF32 is switched off for the rest of the process, which is a command's: see devices.without_tf32, which the
+    Python interface uses. (--bfloat16 is the way to trade digits for time.)
 
     Args:
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from data import photos
+<<<<<<< HEAD:tests/parallel/test_batches.py
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.batches import test_batches as batches_of_test
 from pixel_snail.parallel.batches import training_batches
+=======
+from pixel_snail.batches import check_batch_size, training_batches
+from pixel_snail.batches import test_batches as batches_of_test
+from pixel_snail.dataset import Split
+from pixel_snail.errors import UserError, options_named_as_flags
+>>>>>>> outside:tests/test_batches.py
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,13 @@ def test_images_may_be_memory_mapped(tmp_path):
 def test_a_batch_larger_than_the_data_set_is_refused():
     with pytest.raises(UserError, match=r"^batch_size=8 is larger than the training set, which has 7 images: lower it"):
         training_batches(numbered_split(7), 8, seed=0, epoch=0)
+
+
+def test_a_batch_of_several_replicas_larger_than_the_data_set_is_refused():
+    check_batch_size(numbered_split(8), 2, replicas=4)
+    message = r"^--batch_size=2 on each of 4 replicas is larger than the training set, which has 7 images: lower it"
+    with options_named_as_flags(), pytest.raises(UserError, match=message):
+        check_batch_size(numbered_split(7), 2, replicas=4)
 
 
 def test_missing_photographs_are_a_clear_error(monkeypatch):

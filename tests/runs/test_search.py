@@ -108,6 +108,14 @@ def test_no_older_checkpoint_takes_the_place_of_one_that_may_not_be_read(case, s
     assert named in str(error.value)
 
 
+def test_the_variables_of_an_exported_model_are_no_checkpoint(save_dir):
+    exported = save_dir / RUN / "exported"
+    write(exported / "variables" / "variables", {"Variable": np.float32(4)})
+    (exported / "saved_model.pb").touch()
+    assert search.find(str(save_dir)).prefix == str(save_dir / RUN / "0" / NAME)
+    assert search.newest_first(str(exported)) == []
+
+
 @pytest.mark.parametrize("ending", ["", ".index", ".data-00000-of-00001"])
 @pytest.mark.parametrize("case", OF_CHECKPOINT, ids=told)
 def test_a_checkpoint_that_may_not_be_read_is_not_said_to_be_absent(case, ending, save_dir):

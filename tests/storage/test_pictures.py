@@ -187,6 +187,14 @@ def test_what_has_no_faithful_rgb_is_refused_in_one_line(content, message):
     assert str(error.value) == f"a is {error.value.reason}"
 
 
+def test_a_picture_of_another_format_is_to_be_converted(tmp_path):
+    for name, advice in (("a.bmp", ": convert it to PNG"), ("a.TIFF", ": convert it to PNG"), ("a.txt", "")):
+        (tmp_path / name).write_bytes(b"BM of another format")
+        with pytest.raises(UserError) as error:
+            pictures.read_picture(tmp_path / name, name)
+        assert str(error.value) == f"{name} is not a PNG, JPEG or WebP picture that can be read{advice}"
+
+
 def test_a_failing_disk_is_not_taken_for_a_bad_picture():
     def fails(*arguments, **settings):
         raise OSError(5, "Input/output error")
