@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 
 from data import photos
-<<<<<<< HEAD:tests/parallel/test_batches.py
-from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError
-from pixel_snail.parallel.batches import test_batches as batches_of_test
-from pixel_snail.parallel.batches import training_batches
-=======
-from pixel_snail.batches import check_batch_size, training_batches
-from pixel_snail.batches import test_batches as batches_of_test
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, options_named_as_flags
->>>>>>> outside:tests/test_batches.py
+from pixel_snail.parallel.batches import check_batch_size, training_batches
+from pixel_snail.parallel.batches import test_batches as batches_of_test
 
 
 @pytest.fixture(scope="module")
