@@ -133,6 +133,10 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         flags = parser.parse_args(argv)
     if flags.raw and not flags.init_from:
         parser.error("--raw is for --init_from")
+    if flags.load_params and flags.init_from:
+        parser.error(
+            "--load_params goes on with a run, --init_from begins one with another run's parameters: drop one of them"
+        )
     return flags
 
 
@@ -142,9 +146,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     def train(flags):
         command_line.check_paths(flags)
         data.check_paths(flags)
-        from pixel_snail.commands import (
-            training,  # with TensorFlow, which takes seconds: mistakes in the flags are told before
-        )
+        # It imports TensorFlow, which takes seconds: mistakes in the flags are reported before.
+        from pixel_snail.commands import training
 
         training.train(flags, load_data=data.from_flags)
 
