@@ -41,7 +41,8 @@ def test_a_network_of_ones_own_is_held_to_every_law_and_to_no_golden_number(tmp_
         model.specs["a2_own"] = functools.partial(model.h12_noup_smallkey_spec, attn_rep=2)
     """
     (tmp_path / "own_network.py").write_text(textwrap.dedent(plugin))
-    files = [f"tests/test_{name}.py" for name in "model training inspection sampling distribution plain".split()]
+    names = "test_model commands/test_inspection test_sampling test_distribution test_plain".split()
+    files = [f"tests/{name}.py" for name in names]
     options = ["-p", "own_network", "-p", "no:cacheprovider", "-v", "-k", "a2_own or few_networks"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],

@@ -26,7 +26,7 @@ from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.commands import command_line
 from pixel_snail.optimizer import PolyakAdam
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*argv):
@@ -105,8 +105,9 @@ def test_the_sizes_are_told_beside_those_of_other_formats(place, tmp_path, capsy
 
 def test_info_needs_neither_the_network_nor_tensorflow(place):
     program = (
-        "import sys; from pixel_snail import codec, flags; sys.argv[1:] = ['info', sys.argv[1]]\n"
-        "try: flags.run(codec.parse_flags, codec.work)\n"
+        "import sys; from pixel_snail.codec import __main__ as codec; sys.argv[1:] = ['info', sys.argv[1]]\n"
+        "from pixel_snail.commands import command_line\n"
+        "try: command_line.run(codec.parse_flags, codec.work)\n"
         "finally: assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run(
@@ -131,7 +132,7 @@ def test_info_needs_neither_the_network_nor_tensorflow(place):
 )
 def test_help_and_mistakes_do_not_import_tensorflow(argv, code):
     program = (
-        "import sys; from pixel_snail import codec\n"
+        "import sys; from pixel_snail.codec import __main__ as codec\n"
         f"try: codec.parse_flags({argv})\n"
         "finally: assert 'tensorflow' not in sys.modules"
     )

@@ -163,11 +163,12 @@ def test_the_programs_own_output_is_written_on_and_never_replaced(name, tmp_path
     assert log.read_text() == "earlier\nbefore\nthe file\nafter\n"
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITES_TO_ITS_OUTPUT = """
 import sys
 from pathlib import Path
-from pixel_snail import files, streams
+from pixel_snail.commands import streams
+from pixel_snail.storage import files
 streams.prepare()
 print("before")
 files.check_file_writable(sys.argv[1])
