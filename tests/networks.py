@@ -7,14 +7,13 @@ import pytest
 import tensorflow as tf
 
 from pixel_snail import nn, settings
+from pixel_snail.backend import keras
 from pixel_snail.model import PixelSNAIL, leaking, specs
 from pixel_snail.network import Network
 from pixel_snail.weights import data_dependent_initialisation
 
-CAUSAL = sorted(specs.keys() - leaking)
-"""The networks that predict each pixel from those before it: the original's 14, and any that somebody has added."""
 
-
+@keras.saving.register_keras_serializable("tests")
 class OneStep(PixelSNAIL):
     """The network that tests call h0: a stem, one residual step and an output.
 
@@ -45,6 +44,28 @@ def shallow(name: str):
         return spec
     hier = row.get("hier", (1,))
     return functools.partial(spec, attn_rep=max(map(hier.index, hier)) + 1)
+
+
+def distinct(names) -> list[str]:
+    """The names without those whose shallow networks equal another's: networks that differ only in their depth."""
+    found = {}
+    for name in sorted(names):
+        spec = shallow(name)
+        arguments = tuple(sorted(getattr(spec, "keywords", {}).items(), key=lambda item: item[0]))
+        key = getattr(spec, "func", spec), *((k, _of_channels(v)) for k, v in arguments if k != "nr_filters")
+        found.setdefault(key, name)
+    return list(found.values())
+
+
+def _of_channels(value):
+    """What tells one function of F from another: its values; any other argument as it is."""
+    is_function = callable(value) and not isinstance(value, type)
+    return tuple(map(value, (4, 64, 256))) if is_function else value
+
+
+CAUSAL = distinct(specs.keys() - leaking)
+"""The networks that predict each pixel from those before it, one of each wiring: the original's, and any that somebody
+has added."""
 
 
 def add_spec(patch: pytest.MonkeyPatch, name: str, spec) -> None:

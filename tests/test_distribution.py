@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import OneStep, add_spec, shallow
+from networks import OneStep, add_spec, distinct, shallow
 
 import data
 import eval as eval_command
@@ -259,7 +259,7 @@ def random_network(name, rng, spec=specs.get):
     return network, [x] if labels is None else [x, tf.eye(3)]
 
 
-@pytest.mark.parametrize("name", sorted(specs))
+@pytest.mark.parametrize("name", distinct(specs))
 def test_keras_saves_and_loads_every_network_with_the_same_outputs(name, tmp_path, rng, monkeypatch):
     monkeypatch.setitem(specs, name, shallow(name))
     network, inputs = random_network(name, rng)
