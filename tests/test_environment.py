@@ -23,12 +23,13 @@ INHERITED = {
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "KERAS_HOME": "here",
     },
-    "unknown plots, a matplotlibrc, another Keras backend": {
+    "unknown plots, a matplotlibrc, another Keras backend, no folder for temporary files, no home": {
         "MPLBACKEND": "nothing",
         "MATPLOTLIBRC": "here/matplotlibrc",
         "KERAS_BACKEND": "jax",
+        "TMPDIR": "/nowhere",
+        "HOME": "/nowhere",
     },
-    "no folder for temporary files, no home": {"TMPDIR": "/nowhere", "HOME": "/nowhere"},
 }
 
 
