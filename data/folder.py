@@ -46,7 +46,7 @@ def load(
     Args:
         image_size: the side of the square.
         downsample: whether a picture is first shrunk until its shorter side is image_size.
-        skip_bad: whether pictures that can't be used are left out, and told in the data set's notes.
+        skip_bad: whether pictures that can't be used are left out, and named in the data set's notes.
         max_megapixels: a larger picture can't be used.
         test_folder: the name of the test folder; by default the only one in TEST_FOLDERS. With only_test, it may also
             be WHOLE.
@@ -224,15 +224,15 @@ def _names(data_dir, folders):
 
 
 def _ignored(others):
-    """In words, how many files are no pictures, by their suffixes; None if there are none."""
+    """A line with the numbers of files that are no pictures, by suffix; None if there are none."""
     kinds = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
-    told = [f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_MOST_KINDS]]
+    parts = [f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_MOST_KINDS]]
     if rest := sum(number for _, number in kinds[_MOST_KINDS:]):
-        told.append(f"{rest} others")
+        parts.append(f"{rest} others")
     number = others.total()
     if not number:
         return None
-    line = f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}"
+    line = f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(parts)}"
     pictures_among = sorted(others.keys() & pictures.OTHER_FORMATS)
     return f"{line}; to use {' and '.join(pictures_among)} pictures, convert them to PNG" if pictures_among else line
 

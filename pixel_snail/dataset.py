@@ -262,7 +262,7 @@ def _as_array(values, must_be):
 
 
 def _how_to_convert(images, image_shape):
-    """How images become what is needed, as the end of a message; "" where their values do not tell."""
+    """How to convert images to the form that is needed, as the end of a message; "" if they do not show it."""
     height, width, channels = image_shape
     shape = tuple(images.shape)
     number = shape[0] if shape else 0

@@ -575,6 +575,6 @@ def _to_draw_in_less():
 
 @functools.cache
 def _warn_of_an_idle_gpu():
-    """Warns once a process; replicas.strategy, which makes the strategies of the commands, tells it by itself."""
+    """Warns once a process. The commands get their strategies from replicas.strategy, which warns by itself."""
     if why := devices.why_no_gpu():
         warnings.warn(why, stacklevel=4)

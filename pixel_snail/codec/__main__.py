@@ -1,4 +1,4 @@
-"""Compresses pictures without loss with a network, restores them, and tells what a compressed file holds.
+"""Compresses pictures without loss with a network, restores them, and lists what a compressed file holds.
 
 python -m pixel_snail.codec compress --load_params=RUN PICTURE... -o OUT.snail
 python -m pixel_snail.codec decompress OUT.snail -o FOLDER
@@ -31,7 +31,7 @@ from pixel_snail.storage import files, paths, pictures, prefixes
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    """The flags in argv, by default the program's; a mistake prints one line on stderr and exits with code 2."""
     parser = command_line.Parser(prog="python -m pixel_snail.codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(
         dest="command",
@@ -78,7 +78,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # Flags that are not given come from the checkpoint; for decompress, all come from the file.
     command_line.add_network_flags(of_compress, defaults=False)
 
-    of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
+    of_info = commands.add_parser("info", help="list what a compressed file holds, without the network")
     of_info.add_argument("file", metavar="FILE", type=command_line.path, help="the compressed file")
     flags = parser.parse_args(argv)
     if flags.command == "compress" and (flags.batch_size or 1) > container.MOST_IN_A_GROUP:

@@ -128,8 +128,8 @@ def write(header: Header, groups: Sequence[Group]) -> bytes:
     """
     text = _json(header)
     table = b"".join(_GROUP.pack(len(group.stream), zlib.crc32(group.stream), group.pixels) for group in groups)
-    told = zlib.compress(text, 9)
-    packed = struct.pack("<I", len(told)) + told + table
+    compressed = zlib.compress(text, 9)
+    packed = struct.pack("<I", len(compressed)) + compressed + table
     start = _START.pack(SIGNATURE, len(packed), zlib.crc32(packed))
     return b"".join([start, packed, *(group.stream for group in groups)])
 
@@ -162,9 +162,9 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
         raise UserError("cut off in its header: get the whole file")
     if zlib.crc32(packed) != crc:
         raise UserError("damaged: the checksum of its header is wrong; get the file anew")
-    (told,) = struct.unpack_from("<I", packed)
-    header = _header(packed[4 : 4 + told])
-    table = packed[4 + told :]
+    (length,) = struct.unpack_from("<I", packed)
+    header = _header(packed[4 : 4 + length])
+    table = packed[4 + length :]
     number = -(-header.images // header.batch)
     if len(table) != number * _GROUP.size:
         images = counted(header.images, "image")

@@ -86,7 +86,7 @@ def images_to_complete(
         max_pixels: see pictures.read_picture.
 
     Raises:
-        UserError: it can't be read, its images are of another size, or it can't be told what its values mean.
+        UserError: it can't be read, its images are of another size, or the range of its values is ambiguous.
     """
     source = paths.readable_again(path)
     if not _is_array(source):
@@ -102,7 +102,7 @@ def images_to_complete(
         raise UserError(f"{path} has {images.dtype} values that are neither 8-bit nor in [-1, 1]")
     if images.min() >= 0:
         raise UserError(
-            f"{path} has values from {images.min():.3g} to {images.max():.3g}: it can't be told whether black is 0 or "
+            f"{path} has values from {images.min():.3g} to {images.max():.3g}: it is unclear whether black is 0 or "
             "-1; save 8-bit values, such as np.uint8(np.round(255 * images)) if black is 0"
         )
     return images.astype(np.float32), ""

@@ -72,9 +72,9 @@ def _evaluate(flags, load_data, cluster):
         check_side(flags.model, flags.image_size)  # before pictures are converted to it
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
-    told = replicas.described(strategy, cluster)
+    devices_in_words = replicas.described(strategy, cluster)
     if cluster.is_chief:
-        print(told, flush=True)
+        print(devices_in_words, flush=True)
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
@@ -105,14 +105,14 @@ def _evaluate(flags, load_data, cluster):
 
 def _images_and_classes(flags, opened, data_set):
     """The shape of the images; of a conditional network, the number of classes, and their names if it has any."""
-    prefix, nr_labels, told = opened.prefix, opened.nr_labels(), opened.description()
+    prefix, nr_labels, recorded = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
         raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")
-    names = told.class_names if told else None
+    names = recorded.class_names if recorded else None
     if data_set is None:
         side = flags.image_size or _IMAGE_SIZE
-        return told.image_shape if told and not flags.image_size else (side, side, 3), nr_labels, names
+        return recorded.image_shape if recorded and not flags.image_size else (side, side, 3), nr_labels, names
     if nr_labels and data_set.nr_labels != nr_labels:
         theirs = counted(nr_labels, "class", "classes")
         ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
@@ -166,7 +166,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
 
 
 def _compress(path, model, test, origin):
-    """Writes the test images into a compressed file and reads it again; returns what the result tells of it.
+    """Writes the test images into a compressed file and reads it again; returns the entries of the JSON about it.
 
     Args:
         origin: the checkpoint, as in container.Header.

@@ -69,7 +69,7 @@ def own_output(path: str | Path) -> int | None:
     try:
         about = os.stat(path)
         for number, names in _NAMES.items():
-            # All programs share the terminal and /dev/null: only the names tell that the output is meant.
+            # All programs share the terminal and /dev/null: only their names identify this process's output.
             is_shared = stat.S_ISCHR(about.st_mode)
             if os.path.abspath(path) in names or (not is_shared and os.path.samestat(about, os.fstat(number))):
                 return number

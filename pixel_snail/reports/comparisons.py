@@ -107,7 +107,7 @@ def why_not_comparable(
 
     Args:
         causal: whether the network is causal; otherwise its figure is not a likelihood.
-        class_conditional: whether the network was told the labels.
+        class_conditional: whether the network was given the labels.
         data_set, images, unverified: as in why_not_published.
     """
     if reason := why_not_published(data_set, images, unverified):
@@ -116,7 +116,7 @@ def why_not_comparable(
         return "the network predicts pixels from themselves"
     if data_set not in paper_test_sets:
         return "no published figure is of these images"
-    return "the network is told the images' labels, the paper's is not" if class_conditional else None
+    return "the network is given the images' labels, the paper's is not" if class_conditional else None
 
 
 def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:

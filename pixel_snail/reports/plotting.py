@@ -135,7 +135,7 @@ def save_learning_curve(
     Args:
         steps: the training bits/dim of each step, in a list for each epoch.
         test: the test bits/dim after each epoch; of the last epoch, it may not be there yet.
-        unaveraged: the test bits/dim without averaging, by the numbers of the epochs of which it is known.
+        unaveraged: the test bits/dim without averaging, by the numbers of the epochs that have it.
     """
     from matplotlib.figure import Figure
 

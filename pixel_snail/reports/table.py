@@ -39,7 +39,7 @@ def result(
         averaged: whether the parameters are the Polyak averages.
         age: that of the averages; None, if they are not used.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
-        class_conditional: whether the network was told the labels.
+        class_conditional: whether the network was given the labels.
         names: the names of the images, if they have any.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)

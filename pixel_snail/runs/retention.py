@@ -56,7 +56,7 @@ class Checkpoints:
             with contextlib.suppress(UserError):  # a checkpoint that can't be read does not count, and stays
                 histories[prefix] = history.read(Checkpoint(prefix))
         # The original's checkpoints have no history.
-        tested = {prefix: told.test[-1] for prefix, told in histories.items() if told and told.test and told.is_tested}
+        tested = {prefix: past.test[-1] for prefix, past in histories.items() if past and past.test and past.is_tested}
         best = min(tested, key=tested.get, default=None)
         for prefix in list(histories)[self._keep :] if self._keep else []:
             if prefix != best:

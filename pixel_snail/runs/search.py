@@ -1,6 +1,6 @@
 """The search for checkpoints below a path: a folder stands for the newest undamaged checkpoint in it.
 
-A run may save and remove checkpoints meanwhile. What may not be read is never taken for absent.
+A run may save and remove checkpoints meanwhile. A file or folder that this user may not read is never taken for absent.
 """
 
 import contextlib
@@ -44,13 +44,13 @@ def newest_first(folder: str) -> list[str]:
 
 
 def summary(opened: Checkpoint, path: str | None = None) -> str:
-    """A checkpoint in one line: its network, if it tells, and its steps.
+    """A checkpoint in one line: its network and its steps, if the checkpoint records them.
 
     Args:
-        path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
+        path: the path that was given to `find`. If it is a folder with several runs, the line has their number.
     """
-    told = opened.description()
-    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
+    recorded = opened.description()
+    parts = [f"{recorded.model}, {counted(recorded.nr_filters, 'filter')}"] if recorded else []
     if opened.has_steps:
         parts.append(f"{counted(opened.steps_taken(), 'step')} taken")
     line = f"{opened.prefix}: {', '.join(parts)}"
@@ -65,7 +65,7 @@ class _VanishedError(Exception):
 
 
 def _newest_first(folder):
-    """The prefixes of newest_first, each with what `_status` told of it."""
+    """The prefixes of newest_first, each with its `_status`."""
     of_prefix = None
     while of_prefix is None:
         with contextlib.suppress(_VanishedError):
@@ -109,7 +109,7 @@ def _prefixes(folder):
 
 
 def _status(prefix):
-    """What the file system tells of a listed checkpoint; raises _VanishedError if it is not there any more."""
+    """The file status of a listed checkpoint's index; raises _VanishedError if the file is not there any more."""
     about = paths.status(f"{prefix}.index")
     if about is not None:
         return about
@@ -120,7 +120,7 @@ def _status(prefix):
 
 
 def _is_same(prefix, about):
-    """Whether a checkpoint is still the one that _status told of."""
+    """Whether a checkpoint is still the one whose _status is `about`."""
     try:
         now = _status(prefix)
     except _VanishedError:

@@ -79,7 +79,7 @@ def is_stream(path: str | Path) -> bool:
     """Whether what is written to a path goes to a pipe, to a device, or where the program's own output goes.
 
     Raises:
-        UserError: that can't be told.
+        UserError: the path can't be examined.
     """
     about = paths.status(path)
     if about is None or stat.S_ISDIR(about.st_mode):

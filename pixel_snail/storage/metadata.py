@@ -136,7 +136,7 @@ def _jpeg(content):
             break
         inside = content[segment.end() : end]
         is_metadata = _APP0 <= marker <= _APP15 or marker == _COMMENT
-        # JFIF's and Adobe's segments tell the decoder what the channels are; shorter ones tell it nothing.
+        # From JFIF's and Adobe's segments, the decoder learns what the channels are; it ignores shorter segments.
         says_channels = (marker == _APP0 and inside.startswith(b"JFIF\0") and len(inside) >= 14) or (
             marker == _APP14 and inside.startswith(b"Adobe") and len(inside) >= 12
         )

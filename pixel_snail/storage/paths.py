@@ -35,7 +35,7 @@ def status(path: str | Path) -> os.stat_result | None:
     """What lies at a path, links followed; None if nothing does, or if links lead to each other.
 
     Raises:
-        UserError: that can't be told: for example, this user may not look into a folder on the way.
+        UserError: it can't be examined: for example, this user may not look into a folder on the way.
     """
     try:
         return os.stat(path)

@@ -84,7 +84,7 @@ def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_P
             reason += ": no permission"
         elif isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"can't read {name}: {error.strerror}") from error
-        elif not isinstance(error, PIL.UnidentifiedImageError):  # of such a file, Pillow only tells the path
+        elif not isinstance(error, PIL.UnidentifiedImageError):  # for such a file, Pillow only names the path
             reason += f": {first_line(error)}"
         elif Path(name).suffix.lower() in OTHER_FORMATS:
             reason += ": convert it to PNG"
