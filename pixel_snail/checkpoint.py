@@ -127,7 +127,7 @@ def save_beside_others(prefix: str, *state: object) -> None:
 
 
 class UnreadableError(UserError):
-    """A checkpoint exists but can't be read (permissions, a failing disk): an older one must not replace it silently."""
+    """A checkpoint exists but can't be read (no permission, a failing disk): no other one is taken in its place."""
 
 
 def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
@@ -336,7 +336,7 @@ class Checkpoint:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"the checkpoint {self.prefix} has an impossible description of its network: this program did not write it"
+                f"the checkpoint {self.prefix} was {_NOT_OURS}: its description of the network is not possible"
             ) from error
         return Description(**values)
 

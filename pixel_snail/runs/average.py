@@ -42,7 +42,7 @@ class Age:
         old = [
             f"{name} a weight of {weight:.1%}"
             for name, weight in (
-                ("the loaded checkpoint's average still has", self.of_loaded),
+                ("the loaded parameters still have", self.of_loaded),
                 ("the initial parameters still have", self.of_initial),
             )
             if weight is not None and weight > YOUNG

@@ -23,7 +23,7 @@ class History:
         test_unaveraged: the test bits/dim of the parameters themselves, by the numbers of the tests that measured it.
         refused: how many updates the optimizer refused.
         seconds: the time trained in all starts, each counted from the end of its first step, if the learning rate
-            depends on it (--lr_to_zero with --max_minutes); otherwise 0.
+            depends on it (--lr_to_zero with --max_minutes); otherwise it is not updated.
         lr_factor: the factor of the learning rate in the last step.
         age: that of the Polyak average.
         plan: the epochs over which Distribution.fit lowers the learning rate to 0: the first one, and the one after
