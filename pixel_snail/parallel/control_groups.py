@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def cpu_quotas(root: Path) -> Iterator[float]:
-    """How many cores' time each limit of this process's groups allows, as Docker's --cpus and Kubernetes set it.
+    """The CPU time, in cores, that each limit of this process's groups allows, such as a limit by Docker's --cpus.
 
     Args:
         root: the folder that has proc and sys.
@@ -31,7 +31,7 @@ def memory_left(root: Path) -> Iterator[int]:
 
 
 def named_numbers(path: Path) -> dict[str, int]:
-    """The numbers in a file of lines such as `MemFree: 123 kB` or `file 123`, by their names; none without the file."""
+    """The numbers, by name, in a file of lines such as `MemFree: 123 kB` or `file 123`; none if there is no file."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:

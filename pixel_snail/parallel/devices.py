@@ -1,4 +1,4 @@
-"""What this machine computes with: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
+"""The devices of this machine: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
 
 import collections
 import contextlib
@@ -23,10 +23,10 @@ INSTRUCTIONS = """
 """Instruction sets that decide how sums are rounded and how fast they are, by Linux's names."""
 
 _BEST = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}
-"""Those that decide the speed of matrix products, the fastest first: Linux's names and ours."""
+"""The instruction sets that decide the speed of matrix products, the fastest first: Linux's names and ours."""
 
 _BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
-"""Those that compute with bfloat16."""
+"""The instruction sets that compute with bfloat16."""
 
 _CUDA = "nvidia-cudnn-cu12"
 """A package that tensorflow[and-cuda] installs and tensorflow does not."""
