@@ -197,7 +197,7 @@ class Distribution:
     def _nats(self, split, parameters, batch_size, **settings):
         self._check_scope()
         weights = self._evaluator.prepared(parameters)
-        with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
+        with memory.shortage_reported(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
             batches = steps.nats_in_batches(
                 self._evaluator, weights, split, batch_size, cluster=self._cluster, **settings
             )
@@ -256,7 +256,7 @@ class Distribution:
         return to_8_bits(drawn)
 
     @devices.without_tf32()
-    @memory.shortage_told(lambda: _to_draw_in_less())
+    @memory.shortage_reported(lambda: _to_draw_in_less())
     def draw(
         self,
         number: int,
@@ -295,7 +295,7 @@ class Distribution:
         weights = normalised_weights(self.network, self._parameters())
         return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
 
-    @memory.shortage_told(lambda: _to_draw_in_less())
+    @memory.shortage_reported(lambda: _to_draw_in_less())
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
         """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls.
 
@@ -308,7 +308,7 @@ class Distribution:
         with self._lock:  # threads that draw share the drawer, which is compiled once
             return self._drawer(batch_on_gpu)
 
-    @memory.shortage_told(lambda: _fewer_at_once())
+    @memory.shortage_reported(lambda: _fewer_at_once())
     def compress(
         self,
         images: Images,
@@ -340,7 +340,7 @@ class Distribution:
         labels = checked_labels(labels, len(images), self.nr_labels)
         return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
-    @memory.shortage_told(memory.MORE_MEMORY)
+    @memory.shortage_reported(memory.MORE_MEMORY)
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, uint8 [N, H, W, 3].
 
@@ -368,7 +368,7 @@ class Distribution:
         return np.concatenate(images)
 
     @devices.without_tf32()
-    @memory.shortage_told("give fewer images")
+    @memory.shortage_reported("give fewer images")
     def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
         """Does the data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
 

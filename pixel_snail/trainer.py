@@ -123,9 +123,9 @@ class Trainer:
         settings = self.settings
         least = partial(steps.least_memory, self.strategy, self.network, settings.batch_size)
         smaller = f"lower {option('nr_filters')}, {option('nr_resnet')} or {option('batch_size')}"
-        with memory.shortage_told(smaller):
+        with memory.shortage_reported(smaller):
             memory.check(least(settings.batch_size, recompute=True), "a training step needs")
-        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
+        with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             needed = least(settings.grad_accum, bfloat16=settings.bfloat16, recompute=settings.recompute)
             memory.check(needed, "a training step needs")
 
@@ -136,7 +136,7 @@ class Trainer:
 
     def initialise(self, images: Split) -> None:
         """Begins a training with the data-dependent initialisation, on a batch of the training images."""
-        with memory.shortage_told(f"lower {option('init_batch_size')}"):
+        with memory.shortage_reported(f"lower {option('init_batch_size')}"):
             (batch,) = training_batches(images, self.settings.init_batch_size, self.settings.seed, epoch=0).take(1)
             steps.initialise(self.network, batch, self.settings.seed)
         # Workers on other processors may have rounded differently.
@@ -198,7 +198,7 @@ class Trainer:
         self._verbose = verbose
         self._last_figures = time.monotonic()
         self.history.end_tested_epoch(len(images), self.global_batch)
-        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
+        with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             while self._epoch():
                 pass
 

@@ -113,7 +113,7 @@ def _compress(flags):
     from pixel_snail.reports import comparisons
     from pixel_snail.runs import average, search
 
-    with memory.shortage_told("lower --batch_size, or compress fewer pictures at a time"):
+    with memory.shortage_reported("lower --batch_size, or compress fewer pictures at a time"):
         opened = search.find(flags.load_params)
         prefix = os.path.abspath(opened.prefix)
         image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
@@ -170,7 +170,7 @@ def decompress(flags: argparse.Namespace) -> None:
         os.environ |= PORTABLE
     from pixel_snail.parallel import memory
 
-    with memory.shortage_told(memory.MORE_MEMORY):
+    with memory.shortage_reported(memory.MORE_MEMORY):
         _restore(flags, header, groups, prefix, is_averaged)
 
 

@@ -42,7 +42,7 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
         UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
     """
     cluster = cluster_from_environment()
-    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
+    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_reported(memory.MORE_MEMORY):
         _evaluate(flags, load_data, cluster)
 
 

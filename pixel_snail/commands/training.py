@@ -41,7 +41,7 @@ def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], D
             suffice; a worker was lost; or, reported at the end, a file could not be written.
     """
     cluster = cluster_from_environment()
-    with cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
+    with cluster.together(), memory.shortage_reported(memory.MORE_MEMORY):
         _train(flags, load_data, cluster)
 
 

@@ -27,7 +27,7 @@ _TYPES = {"float": 4, "double": 8, "half": 2}
 
 
 class Shortage(UserError):
-    """Memory does not suffice. `shortage_told` adds what to do."""
+    """Memory does not suffice. `shortage_reported` adds what to do."""
 
 
 class OutOfMemory(UserError):
@@ -65,7 +65,7 @@ def check(needed: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
+def shortage_reported(advice: str | Callable[[], str]) -> Iterator[None]:
     """Within it, running out of memory raises OutOfMemory, as does a Shortage. It also decorates functions.
 
     Linux may kill a process that runs out of memory: then no error is raised.
