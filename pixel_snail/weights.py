@@ -218,7 +218,7 @@ class Layer(keras.layers.Layer):
         return ()
 
     def weights_group(self) -> Hashable:
-        """The key of the layer's group: layers with equal keys have weights of one kind and shape, computed together."""
+        """The key of the layer's group: layers with equal keys have weights of one kind and shape."""
         return self
 
     def weights_of_group(self, parameters: list[list[tf.Tensor]]) -> Sequence[tuple]:
