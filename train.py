@@ -133,6 +133,10 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         flags = parser.parse_args(argv)
     if flags.raw and not flags.init_from:
         parser.error("--raw is for --init_from")
+    if flags.load_params and flags.init_from:
+        parser.error(
+            "--load_params goes on with a run, --init_from begins one with another run's parameters: drop one of them"
+        )
     return flags
 
 

@@ -5,6 +5,7 @@
     model = pixel_snail.load("data/save/demo")    # a folder with runs, or a checkpoint
     model.bits_per_dim(images)                    # uint8 [N, H, W, 3] -> float64 [N]
     model.sample(16)                              # uint8 [16, H, W, 3]
+    model.fit(images, epochs=3)                   # trains the network, here by fine-tuning
     model.network                                 # the keras.Model
 
 `specs` has the specifications of the 17 networks by name, `build` makes an untrained one. Mistakes raise UserError, a

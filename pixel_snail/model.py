@@ -27,11 +27,11 @@ from pixel_snail.blocks import (
 )
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels import dropout
+from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.network import Network, check_image_size
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
 from pixel_snail.settings import MODELS
-from pixel_snail.tracing import traced_once
 
 
 @keras.saving.register_keras_serializable("pixel_snail")

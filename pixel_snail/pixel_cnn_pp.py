@@ -6,8 +6,8 @@ from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import Output, Resample, Stem, Streams, to_bfloat16
 from pixel_snail.kernels import dropout
+from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.network import Network
-from pixel_snail.tracing import traced_once
 from pixel_snail.weights import Layer
 
 

@@ -160,7 +160,13 @@ def add_network_flags(parser: Parser, defaults: bool = True) -> None:
 
 def add_run_flags(parser: Parser) -> None:
     """Adds the other flags that train.py and eval.py share: of the replicas, batches and seed."""
-    parser.add_argument("-b", "--batch_size", type=positive_int, default=8, help="images of each replica in each step")
+    parser.add_argument(
+        "-b",
+        "--batch_size",
+        type=positive_int,
+        default=settings.TrainingSettings.batch_size,
+        help="images of each replica in each step",
+    )
     parser.add_argument(
         "-g", "--nr_gpu", type=positive_int, help="replicas; without it, all GPUs, or one logical CPU device"
     )
@@ -168,7 +174,11 @@ def add_run_flags(parser: Parser) -> None:
         "--sample_batch", type=positive_int, default=32, help="images drawn at a time on a GPU; on a CPU, 8"
     )
     parser.add_argument(
-        "-s", "--seed", type=seed, default=42, help="of initial parameters, order of the images, dropout and samples"
+        "-s",
+        "--seed",
+        type=seed,
+        default=settings.TrainingSettings.seed,
+        help="of initial parameters, order of the images, dropout and samples",
     )
 
 
@@ -184,7 +194,7 @@ def add_step_flags(parser: Parser) -> None:
     add(
         "--grad_accum",
         type=positive_int,
-        default=1,
+        default=settings.TrainingSettings.grad_accum,
         help="divide each replica's batch into this many parts: less memory",
     )
 
@@ -233,10 +243,11 @@ def path(text: str) -> str:
 def check_paths(flags: argparse.Namespace) -> None:
     """Raises UserError, in the first moment of train.py or eval.py, if what is to be read is not there.
 
-    With --resume, --load_params is read only if there is no run to go on with.
+    With --resume, a checkpoint is read only if there is no run to go on with.
     """
-    if flags.load_params and not getattr(flags, "resume", False):
-        prefixes.prefix_at(flags.load_params)
+    for given in (flags.load_params, getattr(flags, "init_from", None)):
+        if given and not getattr(flags, "resume", False):
+            prefixes.prefix_at(given)
     complete = getattr(flags, "complete", None)
     if complete and paths.status(complete) is None:
         raise UserError(f"there is no file --complete={complete}: give a picture or an .npy file of images")

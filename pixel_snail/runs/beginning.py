@@ -93,13 +93,8 @@ def of_flags(flags: argparse.Namespace) -> Beginning:
     """How the run with these flags of train.py begins.
 
     Raises:
-        UserError: a checkpoint, or a run that may be the one to resume, can't be read; or --load_params and --init_from
-            are both given.
+        UserError: a checkpoint, or a run that may be the one to resume, can't be read.
     """
-    if flags.load_params and flags.init_from:
-        raise UserError(
-            "--load_params goes on with a run, --init_from begins one with another run's parameters: drop one of them"
-        )
     beginning = Beginning()
     if flags.resume:
         beginning.folder, beginning.opened, why_new = earlier_runs.newest_run(flags)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import golden_numbers
 from pixel_snail.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRINTS_MUCH = """
 import sys
 from pathlib import Path
-from pixel_snail import streams
+from pixel_snail.commands import streams
 streams.prepare()
 for i in range(20_000):
     print(i, flush=True)
@@ -67,7 +67,7 @@ def test_a_full_disk_is_still_an_error():
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
 @pytest.mark.parametrize("name", [b"caf\xc3\xa9", b"\xff", b"\xe6\xbc\xa2", b"a\nb", b"\xf0\x9f\x90\x8c"])
 def test_a_name_that_cant_be_encoded_is_printed_with_escapes(encoding, name):
-    program = f"import os; from pixel_snail import streams; streams.prepare(); print(os.fsdecode({name!r}))"
+    program = f"import os; from pixel_snail.commands import streams; streams.prepare(); print(os.fsdecode({name!r}))"
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -458,9 +458,9 @@ def test_a_disk_that_fills_up_gives_one_line_and_no_half_made_set(tmp_path):
         import resource
         from pathlib import Path
         import data
-        from pixel_snail import flags
+        from pixel_snail.commands import command_line
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-        flags.run(lambda _: None, lambda _: data.load("imagenet", Path({str(tmp_path)!r})))
+        command_line.run(lambda _: None, lambda _: data.load("imagenet", Path({str(tmp_path)!r})))
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

@@ -114,7 +114,7 @@ def test_the_least_number_of_parameters_is_a_lower_bound_and_no_idle_one(name):
 
 def measured_peaks():
     """The peaks in GB that docs/performance.md tells, with flags as train_step takes them, by (F, flags)."""
-    text = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
     rows = re.findall(r"^\| (\d+) \| 32x32 \| `([^|]*)` \| [\d.]+ s \| ([\d.]+) GB", text, re.M)
     assert len(rows) >= 3
     return [(int(filters), flags, float(peak)) for filters, flags, peak in rows if int(filters) <= 64]
