@@ -88,4 +88,4 @@ def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
 
     size = getattr(flags, "image_size", 32)
     settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
-    return model.build(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
+    return model.build_network(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
