@@ -150,7 +150,7 @@ def _split_folders(data_dir, test_folder, only_test):
             f"--test_folder={test_folder} leaves no pictures to train on: name a folder beside train, or leave the "
             "flag out; eval.py takes it"
         )
-    # Only what may be one of the two is asked whether it is a folder.
+    # Only for these names is the system asked whether they are folders.
     names = sorted(os.listdir(data_dir))
     train, test = (
         [name for name in names if name.lower() in known and listing.is_folder(data_dir / name)]

@@ -37,7 +37,7 @@ def _set(variables):
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Holds back what is written to stderr, by C++ code too, and shows it only if the block raises."""
+    """Holds back all output to stderr, also that of C++ code, and shows it only if the block raises."""
     if sys.stderr is not None:
         sys.stderr.flush()
     try:

@@ -255,7 +255,7 @@ def _as_array(values, must_be):
         return values
     try:
         return np.asarray(values)
-    except Exception as error:  # of unequal images, and what tensors of other libraries raise
+    except Exception as error:  # unequal images, or any error of another library's tensors
         shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
         other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
         why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"

@@ -124,7 +124,7 @@ class Network(keras.Model):
         """Makes the network of a specification; its variables are not created yet."""
         return cls(**settings)
 
-    # What Keras needs to save and load a network
+    # Methods that Keras calls to save and load a network
 
     def get_config(self) -> dict:
         return dataclasses.asdict(self.description)

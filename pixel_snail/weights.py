@@ -56,7 +56,7 @@ Weights = dict[keras.layers.Layer, tuple[tf.Tensor, ...]]
 
 
 class Given(NamedTuple):
-    """The weights that `using` gives, and the functions that tracing.py has traced with them, by layer."""
+    """The weights of a `using`, and the functions that kernels/tracing.py has traced with them, by layer."""
 
     weights: Weights
     traced: dict

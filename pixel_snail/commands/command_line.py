@@ -241,7 +241,7 @@ def path(text: str) -> str:
 
 
 def check_paths(flags: argparse.Namespace) -> None:
-    """Raises UserError, in the first moment of train.py or eval.py, if what is to be read is not there.
+    """Raises UserError, before TensorFlow is imported, if a file that the flags name is not there.
 
     With --resume, a checkpoint is read only if there is no run to go on with.
     """
@@ -262,7 +262,7 @@ def run(
 
     Args:
         parse_flags: a command's function of argv. It exits with 2 for a mistake.
-        work: what the command does with its flags.
+        work: a function that does the command's work, given its flags.
         argv: the arguments, by default the program's.
     """
     streams.prepare()

@@ -1,4 +1,4 @@
-"""What eval.py draws: samples, by class if the network is conditional, and completions of images."""
+"""The pictures that eval.py draws: samples, by class if the network is conditional, and completions of images."""
 
 import argparse
 import unicodedata
@@ -25,7 +25,7 @@ def what_to_draw(
     nr_labels: int | None,
     class_names: Sequence[str] | None,
 ) -> Callable[[Distribution], str] | None:
-    """A function of the distribution that draws what the flags ask for and returns, in words, what it drew and where.
+    """A function of the distribution that draws the images of the flags, writes them, and returns a line about them.
 
     Args:
         flags: eval.py's.
@@ -33,7 +33,7 @@ def what_to_draw(
         nr_labels, class_names: see Distribution.
 
     Returns:
-        None, if the flags ask for nothing.
+        None if the flags ask for no images.
 
     Raises:
         UserError: the flags contradict each other or the network, or the images to complete can't be read.
@@ -75,7 +75,7 @@ def what_to_draw(
 def images_to_complete(
     path: str, image_shape: tuple[int, int, int], resize: bool = False, max_pixels: int = pictures.MAX_PIXELS
 ) -> tuple[np.ndarray, str]:
-    """The images in a file, [N, H, W, 3] in [-1, 1], and what was done to the picture, in words; "" for nothing.
+    """The images in a file, [N, H, W, 3] in [-1, 1], and how the picture was changed, in words; "" if it was not.
 
     Args:
         path: a PNG, JPEG or WebP picture, or an .npy array [N, H, W, 3] or [H, W, 3], of 8-bit values or, as samples
@@ -144,7 +144,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels):
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The labels of --classes, which are given by their numbers or names; None if it is not given.
+    """The labels of the classes in --classes, which may be numbers or names; None without --classes.
 
     Args:
         nr_labels: L; None: the network is not conditional.

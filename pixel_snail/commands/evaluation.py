@@ -1,4 +1,4 @@
-"""What eval.py does: bits/dim of a checkpoint over a whole test set, and images drawn from it."""
+"""The work of eval.py: computes a checkpoint's bits/dim over a whole test set, compresses the set, draws images."""
 
 import argparse
 import json
@@ -33,13 +33,15 @@ _IMAGE_SIZE = 32
 
 
 def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
-    """Does what eval.py's flags say.
+    """Evaluates and draws as the flags say.
 
     Args:
+        flags: of eval.py.
         load_data: loads the data set that the flags name.
 
     Raises:
-        UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
+        UserError: a file is missing, broken, of another network, or can't be written; memory does not suffice; or a
+            worker was lost.
     """
     cluster = cluster_from_environment()
     with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_reported(memory.MORE_MEMORY):

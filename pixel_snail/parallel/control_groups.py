@@ -1,4 +1,4 @@
-"""Linux's control groups, by which containers and schedulers limit what a process may use of a machine."""
+"""Linux's control groups, by which containers and schedulers limit a process's CPU time and memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

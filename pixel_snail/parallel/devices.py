@@ -81,8 +81,8 @@ def number_of_cores(root: str | os.PathLike = "/") -> int:
 def available_memory(root: str | os.PathLike = "/") -> int | None:
     """The bytes of memory that this process can still get, including swap space; None if the system reports none.
 
-    The smallest of three numbers: what Linux calls available, what the limits of the process's control groups leave (a
-    container's, for example), and what RLIMIT_AS leaves (ulimit -v).
+    The smallest of three numbers: the memory that Linux calls available, and the memory that the limits of the
+    process's control groups (a container's, for example) and RLIMIT_AS (ulimit -v) leave.
 
     Args:
         root: the folder that has proc and sys.

@@ -1,4 +1,4 @@
-"""What a result is compared with: the figures of the paper and of other papers, and lossless image files."""
+"""Figures to compare a result with: those of the paper and of other papers, and of lossless image files."""
 
 import dataclasses
 import io

@@ -28,7 +28,7 @@ def result(
     unverified: str | None,
     names: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """The content of eval.py's JSON, without `files_bits_per_dim` and what --compress adds.
+    """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
@@ -116,6 +116,6 @@ def _plus_or_minus(figures):
 
 
 def _young(figures):
-    """Why the averages are young, and what to do, as a list of one text; none if they are not."""
+    """A list of one sentence: why the average is young, and what to do; empty if it is not young."""
     young = Age(figures["weight_of_initial_parameters"], figures["weight_of_loaded_average"]).why_young()
     return [f"{young}; --raw evaluates the parameters themselves"] if young else []

@@ -27,7 +27,7 @@ _ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "
 
 
 class Found(NamedTuple):
-    """What --resume found: the run's folder and its newest checkpoint, or else why a new run begins."""
+    """The result of --resume's search: a run's folder and newest checkpoint, or else why a new run begins."""
 
     folder: Path | None
     opened: Checkpoint | None
@@ -85,10 +85,10 @@ def _runs(flags):
 
 
 def _read_flags(path, then):
-    """What a flags.json holds; None, if there is none: its run ended before it was written.
+    """The flags in a flags.json; None if there is no such file, because the run ended before it was written.
 
     Args:
-        then: what to do if it can't be read.
+        then: the consequence of an unreadable file and the advice, for the message.
 
     Raises:
         UserError: it can't be read, or does not hold a run's flags.

@@ -61,7 +61,7 @@ def summary(opened: Checkpoint, path: str | None = None) -> str:
 
 
 class _VanishedError(Exception):
-    """Another process has removed what was listed a moment ago."""
+    """Another process has removed a folder or checkpoint that was just listed."""
 
 
 def _newest_first(folder):
@@ -82,7 +82,7 @@ def _newest_first(folder):
 
 
 def _prefixes(folder):
-    """The prefixes of all checkpoints below a folder, but for what is half written, half removed or an exported model.
+    """The prefixes of all checkpoints below a folder, without half-written and half-removed ones and exported models.
 
     Raises:
         _VanishedError: a folder is not there any more.

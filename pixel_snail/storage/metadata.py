@@ -129,7 +129,7 @@ def _jpeg(content):
     kept, exif, xmp = io.BytesIO(), b"", b""
     kept.write(content[:2])
     place = 2
-    # Up to the first scan, and up to whatever is no whole segment: what follows is left to Pillow.
+    # Up to the first scan or the first incomplete segment: Pillow reads the rest.
     while segment := _SEGMENT.match(content, place):
         marker, end = segment[1][0], segment.end() + max(int.from_bytes(segment[2]) - 2, 0)
         if end > len(content):
