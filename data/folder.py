@@ -191,8 +191,8 @@ def _what_counts(size, downsample):
 def _notes_on_folders(folders, only_test):
     if "test" in folders:
         test = folders["test"].name
-        is_told = "train" not in folders or test.lower() == "test"
-        return [] if is_told else [f"{test}/ is the test set"]
+        is_obvious = "train" not in folders or test.lower() == "test"
+        return [] if is_obvious else [f"{test}/ is the test set"]
     train = [f"no test folder lies beside {folder.name}/: " for folder in folders.values()]
     if only_test:
         whole = f"{option('test_folder')}={WHOLE} takes all of them"

@@ -138,7 +138,7 @@ class Cluster:
             if other != first:
                 raise UserError(
                     f"{self.name(index)} has read another checkpoint than {self.name(0)}: copy the chief's to each "
-                    "machine, or give all workers the same --load_params"
+                    "machine, or give all workers a path of the same checkpoint"
                 )
 
     def chief_first(self, function: Callable, *arguments: Any) -> Any:
@@ -220,7 +220,7 @@ def cluster_from_environment() -> Cluster:
     chief = jobs.get("chief", [])
     addresses = (*chief, *jobs.get("worker", []))
     if len(chief) > 1:
-        raise UserError(f"TF_CONFIG's cluster has {len(chief)} chiefs: one is the most")
+        raise UserError(f"TF_CONFIG's cluster has {len(chief)} chiefs: only one is possible")
     if len(set(addresses)) < max(1, len(addresses)):
         raise UserError(f"TF_CONFIG's cluster has no workers, or one of them twice: {json.dumps(jobs)}")
     task = _entry(config, "task", dict)
