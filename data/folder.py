@@ -86,7 +86,7 @@ def load(
         for name, of_split in names.items()
     }
     kind = "downsampled" if downsample else "cropped"
-    # Other divisions of the same pictures have conversions of their own: they would take each other's place.
+    # Each division of the same pictures has a conversion of its own. Otherwise one would replace the other.
     divided = "_whole" if folders.get("test") == data_dir else "_by_class" if classes and "test" not in folders else ""
     cache = converted.cache_folder(data_dir, cache_dir, f"{kind}_{image_size}x{image_size}{divided}")
     with options_named_as_flags():  # the reasons stay in the record, whoever reads it later
@@ -201,7 +201,7 @@ def _notes_on_folders(folders, only_test):
 
 
 def _nfc(name):
-    """A name in the one of Unicode's forms by which names are compared: systems store "é" in different ones."""
+    """A name in Unicode's form NFC, in which names are compared: systems store "é" in different forms."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -101,7 +101,7 @@ _PROCESS = os.getpid()
 
 
 def check_process() -> None:
-    """Raises UserError in a process that was forked from the one that imported TensorFlow: it would hang there."""
+    """Raises UserError in a forked process, if its parent imported TensorFlow: TensorFlow would hang."""
     if os.getpid() != _PROCESS:
         raise UserError(
             "TensorFlow can't compute in a forked process: start processes with multiprocessing.get_context('spawn')"

@@ -279,7 +279,7 @@ class ImageCache(Cache):
     def around(self) -> tf.Tensor:
         """The image at rows y - 1 and y and columns x - 1 to x + 1, with its channel of ones, [B, 2, 3, 4].
 
-        This pixel, [:, 1, 1], and the one on its right are not drawn yet: zeros.
+        This pixel, [:, 1, 1], and the next pixel on its right are zeros, because they are not drawn yet.
         """
         above = tf.slice(self.pixels_above[:, 1], [0, self.x, 0], [-1, 3, -1])
         here = tf.pad(self.loop["pixel"][:, None], [[0, 0], [0, 2], [0, 0]])

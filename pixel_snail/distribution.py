@@ -30,8 +30,8 @@ from pixel_snail.storage import paths
 from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor
-"""uint8 [N, H, W, 3], RGB. Tensors of other libraries, lists of images and data sets of h5py are taken too; the latter
-are read a batch at a time."""
+"""uint8 [N, H, W, 3], RGB. Tensors of other libraries, lists of images and data sets of h5py are taken too. h5py's
+data sets are read a batch at a time."""
 
 Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 """Integers [N] from 0 to nr_labels - 1."""

@@ -476,7 +476,7 @@ def _from_right(row):
 
 
 def _matmul(x, w):
-    """x [..., C] times w [C, F] as one matrix product over all pixels; TensorFlow's batched product goes by images."""
+    """x [..., C] times w [C, F] as one matrix product over all pixels; TensorFlow would take one for each image."""
     return _of_pixels(lambda pixels: tf.matmul(pixels, w), x)
 
 

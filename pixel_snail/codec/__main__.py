@@ -66,7 +66,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = of_decompress.add_argument
     add("file", metavar="FILE", type=command_line.path, help="the compressed file")
     add("-o", "--output", required=True, metavar="FOLDER", type=command_line.path, help="the folder for the pictures")
-    hint = f"{place}; without it, the one that the file names"
+    hint = f"{place}; without it, the checkpoint that the file names"
     add("-r", "--load_params", metavar="PREFIX", type=command_line.path, help=hint)
     add(
         "--raw",

@@ -123,7 +123,7 @@ def _images_and_classes(flags, opened, data_set):
             "it on the data set of its training"
         )
     for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
-        # Earlier versions kept a name in the one of Unicode's forms in which the system stores it.
+        # Earlier versions recorded a name in the Unicode form in which the system stores it.
         if unicodedata.normalize("NFC", theirs) != unicodedata.normalize("NFC", ours):
             raise UserError(
                 f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "

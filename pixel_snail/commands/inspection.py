@@ -77,7 +77,7 @@ def _matches(shapes, name, nr_resnet, filters):
     if name == "pxpp":
         return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
     row = bound_arguments(name)
-    if "attn_rep" not in row:  # a specification of somebody's own, of another kind
+    if "attn_rep" not in row:  # a specification that a user has added, of another network
         return False
     number_of_blocks, up = row["attn_rep"], row.get("up", False)
     plain_content = row.get("content") is blocks.PlainPointwise

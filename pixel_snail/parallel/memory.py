@@ -99,7 +99,7 @@ def advised(advice: str) -> Iterator[None]:
 def is_shortage(error: Exception) -> bool:
     """Whether an exception says that this process has run out of memory."""
     text = str(error)
-    # An operation of several workers ends on all of them with the error of the one where it failed.
+    # If an operation of several workers fails on one of them, it ends with that error on all workers.
     elsewhere = "Collective ops is aborted" in text
     return isinstance(error, MemoryError) or (bool(_SHORTAGE.search(text)) and not elsewhere)
 

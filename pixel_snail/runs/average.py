@@ -68,7 +68,7 @@ def read(opened: Checkpoint) -> Age:
         return from_tensors(opened.progress(), opened.prefix)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not say how old its averages are, so it is broken: choose another"
+            f"the checkpoint {opened.prefix} has no valid record of its average's age, so it is broken: choose another"
         ) from error
 
 

@@ -134,7 +134,7 @@ def read(opened: Checkpoint) -> History | None:
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not record how far its run is: it was not written by this program"
+            f"the checkpoint {opened.prefix} has no valid record of its run's progress: this program did not write it"
         ) from error
     if seconds < 0:
         raise UserError(

@@ -23,7 +23,7 @@ class Checkpoints:
         newest: the prefix of the checkpoint that the run started from, if any.
 
     Attributes:
-        newest: the prefix of the newest checkpoint: the last one written, or the one that the run started from.
+        newest: the prefix of the newest checkpoint: the last that was written; before that, `newest` above.
     """
 
     def __init__(self, folder: RunFolder, data_set: str, keep: int, minutes: float, newest: str | None):

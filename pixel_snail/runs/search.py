@@ -1,4 +1,4 @@
-"""The search for checkpoints below a path: a folder stands for the newest undamaged checkpoint in it.
+"""The search for checkpoints below a path. A folder means the newest undamaged checkpoint in it.
 
 A run may save and remove checkpoints meanwhile. A file or folder that this user may not read is never taken for absent.
 """
@@ -15,14 +15,14 @@ from pixel_snail.storage import files, paths, prefixes
 
 
 def find(path: str) -> Checkpoint:
-    """Opens the checkpoint that a path stands for.
+    """Opens the checkpoint that a path names.
 
     Args:
         path: one of
             - the prefix itself;
             - a file of the checkpoint: `PREFIX.index`, `PREFIX.data-00000-of-00001`, or the original's `PREFIX.meta`;
             - a text file called `checkpoint`, in which TensorFlow's Saver writes the prefix of its newest checkpoint;
-            - a folder, which stands for the newest undamaged checkpoint below it. Newer, damaged ones are named on
+            - a folder, which means the newest undamaged checkpoint below it. Newer, damaged ones are named on
               stderr.
 
     Raises:

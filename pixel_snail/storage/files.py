@@ -92,7 +92,7 @@ def is_stream(path: str | Path) -> bool:
 
 
 def remove_folder(folder: str | Path) -> None:
-    """Removes a folder. It is renamed first, so that its name never stands for a partly removed folder.
+    """Removes a folder. It is renamed first, so that no partly removed folder has its name.
 
     Raises:
         OSError: no permission.

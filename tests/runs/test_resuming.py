@@ -622,7 +622,7 @@ def test_no_two_processes_train_in_one_folder(tmp_path):
 
 
 def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
-    untold = "does not record how far its run is"
+    untold = "has no valid record of its run.s progress"
     for name, value, message in (
         ("epoch", np.int64(-1), untold),
         ("test_bpd", np.zeros(7), untold),
