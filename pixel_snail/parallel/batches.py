@@ -56,7 +56,7 @@ def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence
 
 
 def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", replicas: int = 1) -> None:
-    """Raises UserError if a training batch is larger than the split.
+    """Raises UserError if a training batch has more images than the split.
 
     Args:
         batch_size: the images of each replica.

@@ -197,7 +197,7 @@ class Cluster:
 
 
 def cluster_from_environment() -> Cluster:
-    """The cluster that TF_CONFIG describes; without it, or if it names one worker, a cluster of this process alone.
+    """The cluster that TF_CONFIG describes. Without TF_CONFIG, or if it names one worker: this process alone.
 
     Raises:
         UserError: TF_CONFIG is invalid.
