@@ -1,6 +1,6 @@
-# make demo: trains, evaluates and samples on photographs. make test: the tests. make soak: runs that are killed many
-# times. make lint: the linter. All install what they need into .venv first; with GPU=1, as in `make GPU=1 demo`, also
-# CUDA's libraries for NVIDIA GPUs.
+# make demo: trains, evaluates and samples on photographs. make quick: the tests to run after every change. make test:
+# all tests. make soak: runs that are killed many times. make lint: the linter. All install what they need into .venv
+# first; with GPU=1, as in `make GPU=1 demo`, also CUDA's libraries for NVIDIA GPUs.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,15 +37,21 @@ for an hour (replace A_FOLDER_OF_PICTURES); the third shows the learning curve i
 endef
 export DEMO_END
 
-.PHONY: demo test soak lint
+.PHONY: demo quick test soak lint
 
 demo: .venv/installed $(CUDA)
 	$(BIN)/python train.py --data_set=photos --save_dir=$(DEMO) $(DEMO_NETWORK) $(DEMO_TRAINING)
 	$(BIN)/python eval.py --load_params=$(DEMO) $(DEMO_RESULTS)
 	@echo "$$DEMO_END"
 
+# With worksteal, a worker runs the tests of a file one after another, and what they share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
+quick: .venv/installed-dev $(CUDA)
+	$(PYTEST) @tests/quick.txt
+
 test: .venv/installed-dev $(CUDA)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
+	$(PYTEST)
 
 soak: .venv/installed-dev $(CUDA)
 	$(BIN)/python -m pytest -m soak

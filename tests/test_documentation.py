@@ -1,4 +1,4 @@
-"""Every command and Python block of README.md and docs/ runs on a small scale, and every link has a target.
+"""Every command and Python block of the pages runs on a small scale, and every link has a target.
 
 The blocks of a page run in order, in a folder with small stand-ins for the files that the pages mention: a demo's run,
 pictures, the authors' checkpoints, data sets. Training gets further flags that make it short. A command on several
@@ -17,14 +17,13 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-from networks import add_spec
+from networks import OneStep, add_spec
 
 import data
 import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
-from benchmarks.counted_training import ONE_BLOCK
 from data import cifar10_plotdata
 from pixel_snail import checkpoint, nn
 from pixel_snail.codec import __main__ as codec
@@ -35,9 +34,9 @@ from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import cluster
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-TINY = "--model=h1 -q1 -n4 -m2 -z elu -p0.5 -a2 -b2 --max_minutes=1e-6 --sample_interval=0".split()
+TINY = "--model=h0 -q1 -n4 -m2 -z elu -p0.5 -a2 -b2 --max_minutes=1e-6 --sample_interval=0".split()
 RELEASED = "--model=h6_shift -q1 -n4 -m2 -z elu".split()
 
 
@@ -46,13 +45,13 @@ def blocks(page):
 
 
 def write_demo(folder):
-    """Writes a run's folder as `make demo` does, of a tiny network with one block."""
-    model = pixel_snail.build("h1", image_shape=(32, 32, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=5)
+    """Writes a run's folder as `make demo` does, of a tiny network."""
+    model = pixel_snail.build("h0", image_shape=(32, 32, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=5)
     model.initialise(data.load("photos", None).train.images[::700])
     optimizer = PolyakAdam()
     optimizer.build(model.network.trainable_variables)
     checkpoint.save(str(folder / "0" / "params_photos.ckpt"), model.network, optimizer, {})
-    flags = vars(train_command.parse_flags(["--data_set=photos", "--model=h1", "-q1", "-n4", "-m5"]))
+    flags = vars(train_command.parse_flags(["--data_set=photos", "--model=h0", "-q1", "-n4", "-m5"]))
     (folder / "flags.json").write_text(json.dumps(flags))
 
 
@@ -63,7 +62,7 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        add_spec(patch, "h1", ONE_BLOCK)
+        add_spec(patch, "h0", OneStep)
 
         def tiny(size=32):
             images = rng.integers(0, 256, [16, size, size, 3], np.uint8)
@@ -134,7 +133,8 @@ def run_python(words, line):
     if words[:2] == ["-m", "pip"]:
         assert words[2:] in (["install", "-e", "."], ["install", "-e", ".[gpu]"]), line
     elif words[:2] == ["-m", "pytest"]:
-        assert all((ROOT / path).exists() for path in words[2:]), line
+        for path, _, test in (word.partition("::") for word in words[2:] if not word.startswith("-")):
+            assert f"def {test.partition('[')[0]}" in (ROOT / path).read_text(), line
     elif words[:2] == ["-m", "pixel_snail.commands.inspection"]:
         inspection.show(*words[2:])
     elif words[:2] == ["-m", "pixel_snail.codec"]:
@@ -200,7 +200,8 @@ def test_links_lead_somewhere(page):
 def test_the_readme_is_short_and_links_every_page():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
-    for page in PAGES[1:]:
+    assert "(CONTRIBUTING.md)" in text and "(../CONTRIBUTING.md)" in (ROOT / "docs" / "README.md").read_text()
+    for page in PAGES[2:]:
         if page.name != "README.md":
             assert f"(docs/{page.name})" in text
             assert f"({page.name})" in (ROOT / "docs" / "README.md").read_text()

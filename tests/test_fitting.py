@@ -7,13 +7,12 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import add_spec
+from networks import OneStep, add_spec
 
 import data
 import pixel_snail
 import train as train_command
 from benchmarks import reliability
-from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
@@ -32,19 +31,19 @@ pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
 
 @pytest.fixture(autouse=True)
 def one_block(monkeypatch):
-    add_spec(monkeypatch, "h1", ONE_BLOCK)
+    add_spec(monkeypatch, "h0", OneStep)
     monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(Split(IMAGES), Split(HELD_OUT)))
     labels = Split(IMAGES, LABELS), Split(HELD_OUT, LABELS[:3])
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda _: DataSet(*labels))
 
 
 def build(nr_labels=None, seed=42):
-    return pixel_snail.build("h1", image_shape=(8, 8, 3), nr_labels=nr_labels, seed=seed, **NETWORK)
+    return pixel_snail.build("h0", image_shape=(8, 8, 3), nr_labels=nr_labels, seed=seed, **NETWORK)
 
 
 def train(folder, *argv):
     """Runs train.py with the settings above; returns the tensors of its last checkpoint."""
-    flags = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-e0.9", "--polyak_decay=0.5"]
+    flags = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-e0.9", "--polyak_decay=0.5"]
     with pytest.raises(SystemExit) as exit_:
         train_command.main([*flags, "--sample_interval=0", f"-o{folder}", *argv])
     assert exit_.value.code == 0

@@ -4,10 +4,9 @@ import h5py
 import numpy as np
 import PIL.Image
 import pytest
-from networks import add_spec
+from networks import OneStep, add_spec
 
 import pixel_snail
-from benchmarks.counted_training import ONE_BLOCK
 from data.converted import MappedImages
 from pixel_snail.backend import keras, tf
 from pixel_snail.likelihoods.levels import from_8_bits
@@ -23,10 +22,10 @@ LABELS = np.arange(5) % 3
 @pytest.fixture(scope="module")
 def model():
     with pytest.MonkeyPatch.context() as patch:
-        add_spec(patch, "h1", ONE_BLOCK)
+        add_spec(patch, "h0", OneStep)
         keras.utils.set_random_seed(0)
         settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
-        model = pixel_snail.build("h1", image_shape=SHAPE, nr_labels=3, **settings)
+        model = pixel_snail.build("h0", image_shape=SHAPE, nr_labels=3, **settings)
         model.initialise(IMAGES, LABELS)
         yield model
 
@@ -128,10 +127,10 @@ UNEQUAL = [IMAGES[0], IMAGES[1], IMAGES[2, :3]]
         (lambda model: model.sample(1, [0], temperature=None), "temperature=None is not a number"),
         (lambda model: model.sample(1, [0], temperature=[1]), r"temperature=\[1\] is not a number"),
         (lambda model: model.sample(1, [0], temperature=True), "temperature=True is not a number"),
-        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=2), r"dropout_p=2 is not a number in \[0"),
-        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=1), r"dropout_p=1 is not a number in \[0"),
-        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p="0"), "dropout_p='0' is not a number"),
-        (lambda model: pixel_snail.build("h1", image_shape=SHAPE, dropout_p=np.nan), "dropout_p=nan is not a number"),
+        (lambda model: pixel_snail.build("h0", image_shape=SHAPE, dropout_p=2), r"dropout_p=2 is not a number in \[0"),
+        (lambda model: pixel_snail.build("h0", image_shape=SHAPE, dropout_p=1), r"dropout_p=1 is not a number in \[0"),
+        (lambda model: pixel_snail.build("h0", image_shape=SHAPE, dropout_p="0"), "dropout_p='0' is not a number"),
+        (lambda model: pixel_snail.build("h0", image_shape=SHAPE, dropout_p=np.nan), "dropout_p=nan is not a number"),
         (lambda model: pixel_snail.Distribution(keras.Sequential()), "network must be the .* not Sequential"),
         (lambda model: pixel_snail.Distribution("data/save"), "network must be the .* not str"),
     ],
@@ -202,7 +201,7 @@ def test_a_call_within_another_strategys_scope_is_told(model, mirrored):
 def test_a_model_of_a_strategy_works_within_its_scope(model, mirrored):
     strategy = mirrored(2)
     with strategy.scope():
-        network = build_network("h1", SHAPE, 3, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+        network = build_network("h0", SHAPE, 3, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
         same = pixel_snail.Distribution(network, strategy)
         same.network.set_weights(model.network.get_weights())
         bits = same.bits_per_dim(IMAGES, LABELS, batch_size=1, verbose=0)

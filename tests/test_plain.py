@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import build_shallow
+from networks import build_shallow, distinct
 
 from benchmarks import training
 from pixel_snail import nn
@@ -44,7 +44,7 @@ def measured_in_turns(name, rng, number_of_steps, **settings):
     return results
 
 
-@pytest.mark.parametrize("name", sorted(specs))
+@pytest.mark.parametrize("name", distinct(specs))
 def test_the_benchmark_steps_and_evaluates_every_network_as_the_plain_one(name, rng, without_graphs):
     (loss, losses, moved), (plain_loss, plain_losses, plain_moved) = measured_in_turns(name, rng, number_of_steps=1)
     np.testing.assert_allclose([plain_loss, *plain_losses], [loss, *losses], rtol=1e-5)

@@ -15,10 +15,9 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-from networks import add_spec
+from networks import OneStep, add_spec
 
 import pixel_snail
-from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint
 from pixel_snail.codec import __main__ as codec
 from pixel_snail.codec import archive, container
@@ -37,7 +36,7 @@ def run(*argv):
 
 def write_checkpoint(folder, seed):
     keras.utils.set_random_seed(seed)
-    model = pixel_snail.build("h1", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    model = pixel_snail.build("h0", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
     model.initialise(np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8))
     optimizer = PolyakAdam()
     optimizer.build(model.network.trainable_variables)
@@ -63,7 +62,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
-        add_spec(patch, "h1", ONE_BLOCK)
+        add_spec(patch, "h0", OneStep)
         # Each command would compile the loop over pixels anew.
         patch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
         write_checkpoint(place / "run", 0)

@@ -9,14 +9,13 @@ import threading
 import numpy as np
 import PIL.Image
 import pytest
-from networks import add_spec
+from networks import OneStep, add_spec
 
 import data
 import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
-from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, distribution
 from pixel_snail.commands import drawing
 from pixel_snail.dataset import DataSet, Split
@@ -145,12 +144,12 @@ def test_the_result_names_the_images_with_the_most_bits_first(number, named):
 
 
 def test_eval_takes_all_new_pictures_and_tells_the_bits_of_each_by_its_name(tmp_path, capsys, monkeypatch, rng):
-    add_spec(monkeypatch, "h1", ONE_BLOCK)
-    model = pixel_snail.build("h1", image_shape=(8, 8, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    add_spec(monkeypatch, "h0", OneStep)
+    model = pixel_snail.build("h0", image_shape=(8, 8, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
     optimizer = PolyakAdam()
     optimizer.build(model.network.trainable_variables)
     checkpoint.save(str(tmp_path / "run" / "0" / "params_folder.ckpt"), model.network, optimizer, {})
-    given = ["--data_set=folder", "--image_size=8", "--model=h1", "-q1", "-n4", "-m2", f"--cache_dir={tmp_path}/cache"]
+    given = ["--data_set=folder", "--image_size=8", "--model=h0", "-q1", "-n4", "-m2", f"--cache_dir={tmp_path}/cache"]
     (tmp_path / "run" / "flags.json").write_text(json.dumps(vars(train_command.parse_flags(given))))
     (tmp_path / "new" / "train").mkdir(parents=True)
     images = rng.integers(0, 256, [6, 8, 8, 3], np.uint8)
@@ -216,8 +215,8 @@ def test_an_evaluation_goes_on_although_its_checkpoint_is_removed_and_its_json_m
     tmp_path, monkeypatch, capfd
 ):
     """The run removes its checkpoint while the data set is loaded."""
-    add_spec(monkeypatch, "h1", ONE_BLOCK)
-    model = pixel_snail.build("h1", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    add_spec(monkeypatch, "h0", OneStep)
+    model = pixel_snail.build("h0", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
     images = np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8)
     model.initialise(images)
     optimizer = PolyakAdam()

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from networks import add_spec, build_shallow, shallow
+from networks import OneStep, add_spec, build_shallow, shallow
 
 import data
 import eval as eval_command
@@ -159,11 +159,12 @@ def tiny_data_set(labels=False):
     return DataSet(train=split(11), test=split(5), source="random numbers", unverified=None)
 
 
-TINY_NETWORK = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
+TINY_NETWORK = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
 
 
 @pytest.fixture
-def tiny(monkeypatch, one_block):
+def tiny(monkeypatch):
+    add_spec(monkeypatch, "h0", OneStep)
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
     monkeypatch.setitem(
         comparisons.paper_test_sets, "tiny", comparisons.PaperTestSet(5, 11, 9.0, (("Another, 2016", 7.5),))
@@ -213,7 +214,7 @@ def test_a_run_leaves_its_folder_and_eval_reads_it(tiny, tmp_path, capsys):
     argv = [f"-r{folder}", "-b2", f"--json={result_file}", "--nr_samples=3", f"-o{samples}"]
     assert run(eval_command, argv) == 0
     result = json.loads(result_file.read_text())
-    assert (result["data_set"], result["model"], result["images"]) == ("tiny", "h1", 5)
+    assert (result["data_set"], result["model"], result["images"]) == ("tiny", "h0", 5)
     assert result["averaged"] is True
     assert result["causal"] is True
     bits = np.array(result["bits_per_dim_per_image"])

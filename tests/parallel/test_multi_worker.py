@@ -1,6 +1,7 @@
 """Several workers, here processes on one machine: they compute what one device computes, and errors are reported."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from worker import run_forked
 
 import train as train_command
 from pixel_snail.checkpoint import Checkpoint
@@ -21,27 +23,37 @@ from pixel_snail.errors import UserError
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history, search
 
-COMMAND = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-import numpy as np
-from pixel_snail.backend import tf
-import data, eval, train
-from benchmarks import counted_training
-from pixel_snail.parallel import cluster
-from pixel_snail.dataset import DataSet, Split
-
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # saves more time than it costs here
-cluster.Cluster.WAIT_SECONDS = int(os.environ.get("WAIT_SECONDS", 60))
-counted_training.add_one_block()
-images = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3], np.uint8)
-data.data_sets["tiny"] = lambda data_dir: DataSet(Split(images[:19]), Split(images[19:]))
-{"train": train, "eval": eval}[sys.argv.pop(1)].main()
-"""
-NETWORK = ["--model=h1", "-q1", "-n4", "-m2", "--data_set=tiny"]
+WORKER = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+PATHS = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).resolve().parents[:3]))}
+NETWORK = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny"]
 TRAINING = [*NETWORK, "-a4", "-p0", "-x2", "-t1", "--polyak_decay=0.5"]
 SECONDS = 200
 """A time limit that no process reaches, including its start and compilation."""
+
+
+class Forked:
+    """A process forked from one that has imported TensorFlow: it starts at once. As subprocess.Popen otherwise."""
+
+    def __init__(self, *arguments):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["worker"])
+        self._process = context.Process(target=run_forked, args=arguments)
+        with pytest.MonkeyPatch.context() as patch:  # the server finds the module only so, and its absence is silent
+            patch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+            self._process.start()
+        self.kill = self._process.kill
+
+    def poll(self):
+        return self._process.exitcode
+
+    def wait(self, seconds=None):
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            raise TimeoutError
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
 
 
 @pytest.fixture
@@ -49,7 +61,7 @@ def start(tmp_path):
     """start(command, flags of worker 0, flags of worker 1, ...) starts the workers and returns their processes."""
     processes = []
 
-    def start(command, *flags_of_each):
+    def start(command, *flags_of_each, fork=True):
         sockets = [socket.socket() for _ in flags_of_each]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
@@ -59,15 +71,21 @@ def start(tmp_path):
         started = []
         for index, flags in enumerate(flags_of_each):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, command, *flags],
-                cwd=Path(__file__).parents[2],
-                env=os.environ | {"TF_CONFIG": json.dumps(config)},
-                stdout=(tmp_path / f"out{len(processes)}").open("w"),
-                stderr=(tmp_path / f"err{len(processes)}").open("w"),
-                start_new_session=True,
-            )
-            process.out, process.err = tmp_path / f"out{len(processes)}", tmp_path / f"err{len(processes)}"
+            environment = os.environ | PATHS | {"TF_CONFIG": json.dumps(config)}
+            out, err = (tmp_path / f"{name}{len(processes)}" for name in ("out", "err"))
+            if fork:
+                process = Forked(command, flags, environment, str(out), str(err))
+            else:
+                process = subprocess.Popen(
+                    [*WORKER, command, *flags],
+                    env=environment,
+                    stdout=out.open("w"),
+                    stderr=err.open("w"),
+                    start_new_session=True,
+                )
+            process.out, process.err = out, err
+            for path in (out, err):
+                path.touch()
             processes.append(process)
             started.append(process)
         return started
@@ -114,10 +132,8 @@ def logged(folder):
 def one_device(tmp_path_factory):
     """The folder of a finished run on one device, in batches of four images."""
     folder = tmp_path_factory.mktemp("one")
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    argv = ["train", *TRAINING, "-b4", "--sample_interval=0", f"-o{folder}"]
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", COMMAND, *argv], cwd=root, env=environment, check=True, timeout=SECONDS)
+    flags = [*TRAINING, "-b4", "--sample_interval=0", f"-o{folder}"]
+    assert Forked("train", flags, {"TF_CONFIG": ""}, os.devnull, str(folder / "err")).wait(SECONDS) == 0
     return folder
 
 
@@ -126,7 +142,9 @@ def test_two_workers_take_the_steps_of_one_device_and_only_the_chief_writes(
     one_device, start, tmp_path, replicas, extra
 ):
     flags = [*TRAINING, *extra, f"-b{2 // replicas}", f"--nr_gpu={replicas}"]
-    workers = start("train", *([*flags, f"-o{tmp_path / name}"] for name in ("chief", "other")))
+    # The first two are programs of their own, to their end.
+    flags_of_each = ([*flags, f"-o{tmp_path / name}"] for name in ("chief", "other"))
+    workers = start("train", *flags_of_each, fork=replicas == 2)
     assert codes(workers) == [0, 0], [told(worker) for worker in workers]
     assert workers[1].out.read_text() == ""
     assert told(workers[1]) == []
@@ -241,7 +259,7 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_step_and_the_same_comma
 
 
 def test_a_worker_that_does_not_start_is_named(start, tmp_path, monkeypatch):
-    monkeypatch.setenv("WAIT_SECONDS", "8")
+    monkeypatch.setenv("WAIT_SECONDS", "3")
     flags = [*TRAINING, f"-o{tmp_path}/runs"]
     chief, worker = start("train", flags, flags)
     worker.kill()
