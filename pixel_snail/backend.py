@@ -1,4 +1,4 @@
-"""Imports TensorFlow and Keras the way this package needs them: quietly, and Keras on TensorFlow.
+"""Imports TensorFlow and Keras as this package needs them: without their messages, and Keras on TensorFlow.
 
 Every module takes `tf` and `keras` from here. Modules that need neither, such as those of the command line, start
 without the seconds that the import takes.
