@@ -196,7 +196,7 @@ class Fit(Watcher):
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within it, Ctrl-C ends the training after the current step, and a second Ctrl-C at once.
+        """Within it, Ctrl-C ends the training after the current step or test, and a second Ctrl-C at once.
 
         Before the first step is done, Ctrl-C ends the training at once. Outside the main thread, where Python handles
         no signals, and if the program has set its own handler of SIGINT, Ctrl-C does what it did before.
