@@ -149,8 +149,8 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
     Args:
         folder: the cache folder.
-        sources: of the splits `train` and `test`, or of one of them; None if they no longer exist: then the cache of
-            both is used as it is.
+        sources: the sources of the splits `train` and `test`, or of one of them; None if they no longer exist, so that
+            the cache of both is used unchecked.
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,

@@ -418,8 +418,8 @@ class Distribution:
         `load(..., optimizer=True)`, the next call goes on with the optimizer, the average and the count of epochs. With
         equal images and settings, the parameters equal train.py's bit by bit, also if several calls train them.
 
-        Ctrl-C raises KeyboardInterrupt once the current step or test is done. After that, and after an error, the model keeps
-        what it has learned, and `fit` may be called again.
+        Ctrl-C raises KeyboardInterrupt once the current step or test is done. After that, and after an error, the model
+        keeps what it has learned, and `fit` may be called again.
 
         Args:
             images: uint8 [N, H, W, 3]; only a batch at a time is read.

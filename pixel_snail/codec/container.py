@@ -230,7 +230,7 @@ def _checked(fields):
 
 
 def _is_file_name(name):
-    """Whether a name can only name a file in the folder that it is put into."""
+    """Whether a name is a plain file name, which can't lead out of its folder."""
     if type(name) is not str or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
         return False
     return len(os.fsencode(name)) <= 255

@@ -261,7 +261,7 @@ def run(
     """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C.
 
     Args:
-        parse_flags: a command's function of argv. It exits with 2 for a mistake.
+        parse_flags: a function that parses argv. For a wrong flag, it exits with 2.
         work: a function that does the command's work, given its flags.
         argv: the arguments, by default the program's.
     """

@@ -28,7 +28,7 @@ def what_to_draw(
     """A function of the distribution that draws the images of the flags, writes them, and returns a line about them.
 
     Args:
-        flags: eval.py's.
+        flags: of eval.py.
         image_shape: (H, W, 3).
         nr_labels, class_names: see Distribution.
 
@@ -82,7 +82,7 @@ def images_to_complete(
             are saved, in [-1, 1].
         image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images. Another larger
             picture is cropped to its middle.
-        resize: whether a picture is one image in any case: it is resized until it just covers H x W, then cropped.
+        resize: whether a picture is always one image: it is resized until it just covers H x W, then cropped.
         max_pixels: see pictures.read_picture.
 
     Raises:
@@ -172,7 +172,7 @@ def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | Non
 
     Args:
         classes: the classes to draw; by default all.
-        number: the least number of samples; it is rounded up so that all classes have as many.
+        number: the least number of samples; it is rounded up so that all classes have equally many.
         nr_labels: L; None: the network is not conditional.
     """
     if nr_labels is None:

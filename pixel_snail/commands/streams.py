@@ -98,7 +98,7 @@ def text_elsewhere(path: str | None) -> Iterator[None]:
     """Within it, if a file is written to stdout, the program's text goes to stderr: stdout gets only the file.
 
     Args:
-        path: the file's; None: there is none.
+        path: of the file; None: no file is written.
     """
     if path is None or own_output(path) != 1:
         yield

@@ -90,8 +90,8 @@ def why_not_published(data_set: str, images: int, unverified: str | None) -> str
     """Why test images may not be the published ones, in one clause; None if they are, or if none are published.
 
     Args:
-        data_set: its --data_set name.
-        images: how many test images there are.
+        data_set: the name that --data_set takes.
+        images: the number of test images.
         unverified: see dataset.DataSet.
     """
     published = paper_test_sets.get(data_set)

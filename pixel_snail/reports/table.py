@@ -33,11 +33,11 @@ def result(
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
         image_shape: (H, W, 3).
-        data_set: its --data_set name.
+        data_set: the name that --data_set takes.
         source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
         averaged: whether the parameters are the Polyak averages.
-        age: that of the averages; None, if they are not used.
+        age: the age of the averages; None, if they are not used.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was given the labels.
         names: the names of the images, if they have any.
