@@ -150,7 +150,7 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
     Args:
         folder: the cache folder.
         sources: the sources of the splits `train` and `test`, or of one of them; None if they no longer exist, so that
-            the cache of both is used unchecked.
+            the cache of both is used without a comparison with its source.
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
