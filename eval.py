@@ -16,9 +16,9 @@ from pixel_snail.commands import command_line
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    """The flags in argv, by default the program's; a mistake prints one line on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__, prog="eval.py")
-    # The checkpoint and its run tell the flags that are not given.
+    # Flags that are not given are read from the checkpoint and its run.
     command_line.add_data_flags(parser, data.data_sets, defaults=False)
     command_line.add_model_flags(parser, defaults=False)
     command_line.add_run_flags(parser)
@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         command_line.check_paths(flags)
         if not flags.skip_test:
             data.check_paths(flags)
-        from pixel_snail.commands import evaluation  # with TensorFlow, which takes seconds: mistakes are told before
+        # Imports TensorFlow, which takes seconds: wrong flags are reported before.
+        from pixel_snail.commands import evaluation
 
         evaluation.evaluate(flags, load_data=functools.partial(data.from_flags, only_test=True))
 

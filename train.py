@@ -17,7 +17,7 @@ from pixel_snail.settings import TrainingSettings
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    """The flags in argv, by default the program's; a mistake prints one line on stderr and exits with code 2."""
     parser = command_line.Parser(description=__doc__, prog="train.py")
     command_line.add_data_flags(parser, data.data_sets)
     command_line.add_model_flags(parser)
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     def train(flags):
         command_line.check_paths(flags)
         data.check_paths(flags)
-        # It imports TensorFlow, which takes seconds: mistakes in the flags are reported before.
+        # Imports TensorFlow, which takes seconds: wrong flags are reported before.
         from pixel_snail.commands import training
 
         training.train(flags, load_data=data.from_flags)

@@ -8,7 +8,7 @@ the parameters; and `averaged`, with the Polyak averages. `..._higher` is the re
 over float32: its mean over the seeds and the standard error.
 
 At the default, nearly constant learning rate, two runs that differ by rounding are soon one or two percent apart. The
-mean over a few seeds then can't tell bfloat16 from chance. At a lower or quickly falling rate, runs stay closer.
+mean over a few seeds then can't distinguish bfloat16 from chance. At a lower or quickly falling rate, runs stay closer.
 
     python -m benchmarks.bfloat16 --nr_filters=32 --nr_resnet=1 --learning_rate=2e-4
 """
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=command_line.positive_int, default=4)
     flags = parser.parse_args()
     if flags.seeds < 2:
-        parser.error("--seeds: one run tells nothing of chance")
+        parser.error("--seeds: one run does not show the effect of chance")
     learned = learn(flags)
     result = {"steps": STEPS, "learning_rate": flags.learning_rate, "lr_decay": flags.lr_decay}
     for name in ("training", "test", "averaged"):

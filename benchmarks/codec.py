@@ -5,7 +5,7 @@ runs that alternate); their ratios to drawing; the speeds in kB of pixels a seco
 
     python -m benchmarks.codec                                   # F 32, 64, 256; batches of 8, 32
     python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
-    python -m benchmarks.codec --load_params=data/save/demo      # bits: what a file of the test set consists of
+    python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
 probabilities before they are rounded; after; the streams; the whole file. Beside them: the same images as PNG, WebP and
@@ -17,7 +17,14 @@ import argparse
 import json
 import statistics
 
-from benchmarks.measuring import check_network, flags_of_networks, in_a_process, measure_each, mistakes_told, network
+from benchmarks.measuring import (
+    check_network,
+    flags_of_networks,
+    in_a_process,
+    measure_each,
+    mistakes_reported,
+    network,
+)
 from benchmarks.process import peak_gb, timed
 from pixel_snail.commands import command_line
 
@@ -31,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data_set", default="photos")
     flags = parser.parse_args()
     if flags.load_params:
-        with mistakes_told(parser):
+        with mistakes_reported(parser):
             print(json.dumps(in_a_process(composition, flags)), flush=True)
         return
     check_network(parser, flags)

@@ -23,7 +23,7 @@ TEST_EVERY = 30
 
 
 class Network(Protocol):
-    """What a program makes. Images are uint8 [B, H, W, 3]."""
+    """A network as a program of the contest makes it. Images are uint8 [B, H, W, 3]."""
 
     def parameters(self) -> tuple[int, int]:
         """The number of trainable parameters, and the number of those that are not kept at zero by a mask."""
@@ -44,7 +44,7 @@ class Network(Protocol):
         """The network's outputs, [B, H, W, any number]."""
 
     def compile_drawing(self, number: int) -> None:
-        """Does what has to be done once before `number` images can be drawn at once."""
+        """Compiles the drawing of `number` images at once."""
 
     def draw(self, number: int) -> None:
         """Draws `number` images."""
@@ -97,7 +97,7 @@ class Contestant:
 def serve(make: Callable[[dict], Network]) -> None:
     """Makes a network from the settings on the command line, and answers requests until there are no more."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # the output of libraries is no reply
     settings = json.loads(sys.argv[1])
     functions = _functions(make(settings), settings)
     for line in sys.stdin:

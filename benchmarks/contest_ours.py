@@ -12,7 +12,7 @@ from pixel_snail.weights import normalised_weights
 
 
 class OurNetwork:
-    """The network that `pixel_snail.model.build` makes from the settings.
+    """The network that `pixel_snail.model.build_network` makes from the settings.
 
     "to_draw" is for drawing only: the cores are then not prepared for micro-batches.
     """

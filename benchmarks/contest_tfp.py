@@ -64,7 +64,7 @@ class PixelCNN:
         self._holds_averages = not self._holds_averages
 
     def parameters(self) -> tuple[int, int]:
-        # After each step, a kernel's constraint sets to zero what would see the pixel itself or later pixels.
+        # After each step, a kernel's constraint sets weights to zero that would see the pixel itself or later ones.
         used = sum(
             np.sum(variable.constraint(np.ones(variable.shape))) if variable.constraint else np.prod(variable.shape)
             for variable in self.variables

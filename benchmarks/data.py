@@ -98,7 +98,7 @@ def input_and_step(folder):
     strategy = replicas.strategy(1)
     data_set, _ = load(folder)
     batches = list(training_batches(data_set.train, BATCH_SIZE, seed=0, epoch=0).take(12))
-    network = model.build("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
+    network = model.build_network("h12_noup_smallkey", (32, 32, 3), nr_resnet=4, nr_filters=32, nr_logistic_mix=10)
     steps.initialise(network, batches[0], seed=0)
     optimizer = PolyakAdam()
     optimizer.build(network.trainable_variables)

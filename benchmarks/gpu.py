@@ -1,4 +1,4 @@
-"""Whether this machine's GPUs compute what they should, and how fast: one command for whoever has GPUs.
+"""Checks the results and measures the speed of this machine's GPUs, in one command.
 
 - golden numbers: all 17 networks against the original's results, as in the tests, in float32; for three of them also
   with every function compiled that XLA compiles for large maps. The largest errors allowed are ten times those that the
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def devices_and_versions(nr_gpu: int | None) -> dict:
-    """The devices, and the versions of what computes on them."""
+    """The devices, and the versions of the packages that compute on them."""
     from pixel_snail.backend import keras, tf
     from pixel_snail.parallel import devices, replicas
 

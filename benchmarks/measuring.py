@@ -51,7 +51,7 @@ def flags_of_networks(parser: command_line.Parser) -> None:
 
 
 @contextlib.contextmanager
-def mistakes_told(parser: command_line.Parser) -> Iterator[None]:
+def mistakes_reported(parser: command_line.Parser) -> Iterator[None]:
     """Within it, a UserError ends the program with one line on stderr and code 2."""
     try:
         yield
@@ -60,8 +60,8 @@ def mistakes_told(parser: command_line.Parser) -> Iterator[None]:
 
 
 def check_network(parser: command_line.Parser, flags: argparse.Namespace) -> None:
-    """Ends the program, as `mistakes_told` does, if no network can be built from the flags."""
-    with mistakes_told(parser):
+    """Ends the program, as `mistakes_reported` does, if no network can be built from the flags."""
+    with mistakes_reported(parser):
         in_a_process(_build, flags)
 
 
@@ -88,4 +88,4 @@ def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
 
     size = getattr(flags, "image_size", 32)
     settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
-    return model.build(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
+    return model.build_network(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)

@@ -136,7 +136,7 @@ class _Process:
 
 
 def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, plain: bool) -> tuple[Callable, Callable]:
-    """What is measured: a function that takes a step on images, uint8 [B, H, W, 3], and one that evaluates them."""
+    """The functions to measure: one takes a step on images, uint8 [B, H, W, 3], the other evaluates them."""
     from benchmarks import plain as plain_network
     from pixel_snail import steps
     from pixel_snail.optimizer import PolyakAdam

@@ -53,8 +53,9 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
     Args:
         name: as --data_set takes it.
         data_dir: the folder of the data set's files.
-        classes: whether pictures of one's own get labels, from their folders. Other data sets have their labels anyway.
-        only_test: whether the test split is enough, for pictures of one's own. Other data sets have both splits anyway.
+        classes: whether the pictures of `folder` get labels, from their folders. Other loaders return the labels that
+            the data set has.
+        only_test: whether the test split is enough. Loaders other than that of `folder` load both splits anyway.
         options: image_size, downsample, skip_bad, max_megapixels, test_folder or cache_dir; see the loaders of the
             data sets in _OPTIONS. Others take no option that differs from its default.
 

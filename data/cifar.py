@@ -93,7 +93,7 @@ def _batch(path):
 
 
 def _from_tfds(data_dir):
-    listing.check_readable(data_dir / "cifar10")  # TFDS takes what can't be read for absent
+    listing.check_readable(data_dir / "cifar10")  # TFDS takes unreadable files for absent
     progress.say("loading CIFAR-10 with TensorFlow Datasets ...")
     import tensorflow_datasets as tfds  # imported here because the import takes seconds
 

@@ -30,7 +30,7 @@ from pixel_snail.storage import files
 FOLDER = ".pixel_snail"
 _CHUNK_BYTES = 16 << 20
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What the system says if there is no such file. All else, such as no permission, is no reason to convert anew."""
+"""The errors if there is no such file. Other errors, such as a lack of permission, are no reason to convert anew."""
 _READER = 2
 """Raised when pictures can be read that were bad before: then bad ones of earlier versions are tried again."""
 
@@ -43,7 +43,7 @@ class Bad(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Images, uint8 [n, H, W, 3]; their labels, integers [n], or None; and the bad images that came among them."""
+    """Images, uint8 [n, H, W, 3]; their labels, integers [n], or None; and the bad images between them."""
 
     images: np.ndarray
     labels: np.ndarray | None = None
@@ -59,7 +59,8 @@ class Source:
             `source` names the source for the user.
         image_shape: (H, W, 3).
         total: the number of images, for the progress bar; None if it is not known beforehand.
-        chunks: chunks(start) yields the images from number `start` on, always in the same order. Bad ones count.
+        chunks: a function: chunks(start) yields the images from number `start` on, always in the same order. Bad images
+            count.
     """
 
     identity: Mapping[str, object]
@@ -148,8 +149,8 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
     Args:
         folder: the cache folder.
-        sources: of the splits `train` and `test`, or of one of them; None if they no longer exist: then the cache of
-            both is used as it is.
+        sources: the sources of the splits `train` and `test`, or of one of them; None if they no longer exist, so that
+            the cache of both is used without a comparison with its source.
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
@@ -285,7 +286,7 @@ def _convert(folder, name, source):
 
 
 def _written(journal, parts, source):
-    """What an interrupted conversion of this source has written: rows, whether they have labels, and bad images."""
+    """The progress of an interrupted conversion of this source: rows, whether they have labels, and bad images."""
     try:
         written = json.loads(journal.read_text())
         rows, labelled, bad = written["images"], written["labels"], written["bad"]

@@ -46,7 +46,7 @@ def load(
     Args:
         image_size: the side of the square.
         downsample: whether a picture is first shrunk until its shorter side is image_size.
-        skip_bad: whether pictures that can't be used are left out, and told in the data set's notes.
+        skip_bad: whether pictures that can't be used are left out, and named in the data set's notes.
         max_megapixels: a larger picture can't be used.
         test_folder: the name of the test folder; by default the only one in TEST_FOLDERS. With only_test, it may also
             be WHOLE.
@@ -86,7 +86,7 @@ def load(
         for name, of_split in names.items()
     }
     kind = "downsampled" if downsample else "cropped"
-    # Other divisions of the same pictures have conversions of their own: they would take each other's place.
+    # Each division of the same pictures has a conversion of its own. Otherwise one would replace the other.
     divided = "_whole" if folders.get("test") == data_dir else "_by_class" if classes and "test" not in folders else ""
     cache = converted.cache_folder(data_dir, cache_dir, f"{kind}_{image_size}x{image_size}{divided}")
     with options_named_as_flags():  # the reasons stay in the record, whoever reads it later
@@ -150,7 +150,7 @@ def _split_folders(data_dir, test_folder, only_test):
             f"--test_folder={test_folder} leaves no pictures to train on: name a folder beside train, or leave the "
             "flag out; eval.py takes it"
         )
-    # Only what may be one of the two is asked whether it is a folder.
+    # Only for these names is the system asked whether they are folders.
     names = sorted(os.listdir(data_dir))
     train, test = (
         [name for name in names if name.lower() in known and listing.is_folder(data_dir / name)]
@@ -191,8 +191,8 @@ def _what_counts(size, downsample):
 def _notes_on_folders(folders, only_test):
     if "test" in folders:
         test = folders["test"].name
-        is_told = "train" not in folders or test.lower() == "test"
-        return [] if is_told else [f"{test}/ is the test set"]
+        is_obvious = "train" not in folders or test.lower() == "test"
+        return [] if is_obvious else [f"{test}/ is the test set"]
     train = [f"no test folder lies beside {folder.name}/: " for folder in folders.values()]
     if only_test:
         whole = f"{option('test_folder')}={WHOLE} takes all of them"
@@ -201,7 +201,7 @@ def _notes_on_folders(folders, only_test):
 
 
 def _nfc(name):
-    """A name in the one of Unicode's forms by which names are compared: systems store "é" in different ones."""
+    """A name in Unicode's form NFC, in which names are compared: systems store "é" in different forms."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -224,15 +224,15 @@ def _names(data_dir, folders):
 
 
 def _ignored(others):
-    """In words, how many files are no pictures, by their suffixes; None if there are none."""
+    """A line with the numbers of files that are no pictures, by suffix; None if there are none."""
     kinds = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
-    told = [f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_MOST_KINDS]]
+    parts = [f"{number} {suffix or 'without a suffix'}" for suffix, number in kinds[:_MOST_KINDS]]
     if rest := sum(number for _, number in kinds[_MOST_KINDS:]):
-        told.append(f"{rest} others")
+        parts.append(f"{rest} others")
     number = others.total()
     if not number:
         return None
-    line = f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(told)}"
+    line = f"{number} other file{' is' if number == 1 else 's are'} ignored: {', '.join(parts)}"
     pictures_among = sorted(others.keys() & pictures.OTHER_FORMATS)
     return f"{line}; to use {' and '.join(pictures_among)} pictures, convert them to PNG" if pictures_among else line
 

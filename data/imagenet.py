@@ -155,7 +155,7 @@ def _tfds(root, size):
     prepared = root / "downsampled_imagenet" / f"{size}x{size}"
     if not listing.is_folder(prepared):
         return None
-    listing.check_readable(prepared)  # TFDS takes what can't be read for absent
+    listing.check_readable(prepared)  # TFDS takes unreadable files for absent
     import tensorflow_datasets as tfds  # imported here because the import takes seconds
 
     with _errors_of_tfds(root):

@@ -1,7 +1,7 @@
-"""Folders and files looked for so that what can't be read is never taken for absent.
+"""Lists folders and files so that an unreadable one is never taken for absent.
 
-Path.is_dir, Path.is_file, Path.glob and os.walk pass over what may not be looked at, each version of Python over other
-things. Here, what is neither there nor surely absent is an error that names it.
+Path.is_dir, Path.is_file, Path.glob and os.walk silently pass over files and folders that may not be examined; which
+ones, depends on the version of Python. Here, these are errors that name the path.
 """
 
 import os
@@ -21,7 +21,7 @@ _OF_SYSTEMS = {
     "lost+found",
     "system volume information",
 }
-"""Folders that systems leave, in small letters: thumbnails, forks of macOS, bins, what a repair found."""
+"""Folders that systems make, in small letters: thumbnails, forks of macOS, bins, files found by a repair."""
 
 
 def is_folder(path: str | Path) -> bool:
@@ -37,17 +37,17 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is that of a hidden file or folder, or of a folder that a system has left."""
+    """Whether a name is that of a hidden file or folder, or of a folder that a system makes."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def inside(folder: Path) -> list[Path]:
-    """What a folder holds, in the order of the names; nothing, if there is no such folder."""
+    """The entries of a folder, ordered by name; none if there is no such folder."""
     return [folder / name for name in sorted(os.listdir(folder))] if is_folder(folder) else []
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder; what is hidden is left out, and so are broken links, pipes and devices.
+    """Yields the files below a folder, without hidden ones, broken links, pipes and devices.
 
     A folder to which several links lead is read once.
     """

@@ -8,12 +8,12 @@
     model.fit(images, epochs=3)                   # trains the network, here by fine-tuning
     model.network                                 # the keras.Model
 
-`specs` has the specifications of the 17 networks by name, `build` makes an untrained one. Mistakes raise UserError, a
-ValueError whose message says what to do.
+`specs` has the specifications of the 17 networks by name; `build` makes an untrained network. Mistakes raise UserError,
+a ValueError whose message says what to do.
 
-TensorFlow is imported when one of these names is first used: commands report a mistake in their flags without the
-seconds that the import takes. Keras learns the classes of the networks, which their .keras files name, as soon as both
-packages are imported, in whichever order.
+TensorFlow is imported only when one of these names is first used, which takes seconds: commands report wrong flags
+before. The classes of the networks are registered with Keras, for its .keras files, as soon as both packages are
+imported, in any order.
 """
 
 import importlib
@@ -44,7 +44,7 @@ def __dir__() -> list[str]:
 
 
 class _KerasFinder:
-    """Has the program's own `import keras` run Keras on TensorFlow, and import the networks after it."""
+    """Makes a later `import keras` run Keras on TensorFlow, and then import the networks, which registers them."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "keras":

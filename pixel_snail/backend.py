@@ -1,4 +1,4 @@
-"""Imports TensorFlow and Keras the way this package needs them: quietly, and Keras on TensorFlow.
+"""Imports TensorFlow and Keras as this package needs them: without their messages, and Keras on TensorFlow.
 
 Every module takes `tf` and `keras` from here. Modules that need neither, such as those of the command line, start
 without the seconds that the import takes.
@@ -37,7 +37,7 @@ def _set(variables):
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Holds back what is written to stderr, by C++ code too, and shows it only if the block raises."""
+    """Holds back all output to stderr, also that of C++ code, and shows it only if the block raises."""
     if sys.stderr is not None:
         sys.stderr.flush()
     try:
@@ -101,7 +101,7 @@ _PROCESS = os.getpid()
 
 
 def check_process() -> None:
-    """Raises UserError in a process that was forked from the one that imported TensorFlow: it would hang there."""
+    """Raises UserError in a forked process, if its parent imported TensorFlow: TensorFlow would hang."""
     if os.getpid() != _PROCESS:
         raise UserError(
             "TensorFlow can't compute in a forked process: start processes with multiprocessing.get_context('spawn')"

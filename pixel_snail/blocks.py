@@ -1,4 +1,4 @@
-"""The building blocks of the networks: stems, streams, blocks with attention, output layers (paper, figure 2).
+"""The parts of networks: stems, streams, blocks with attention, output layers (paper, figure 2).
 
 Two streams of maps run through a network. `ul` at a pixel sees the pixels above and to the left of it. `u`, which not
 every network has, sees the rows above only.
@@ -248,5 +248,5 @@ def background(x: tf.Tensor) -> tf.Tensor:
 
 
 def with_ones_channel(x: tf.Tensor) -> tf.Tensor:
-    """x with a fourth channel of ones, so that layers can tell the image from the zeros around it."""
+    """x with a fourth channel of ones, so that layers can distinguish the image from the zeros around it."""
     return tf.concat([x, tf.ones_like(x[..., :1])], -1)

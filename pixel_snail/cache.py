@@ -1,11 +1,11 @@
-"""The cache for drawing images pixel by pixel, so that each pixel's features are computed once.
+"""The cache for drawing images pixel by pixel: it keeps features, so that each pixel's features are computed once.
 
 An image is drawn row by row, and the network is called in two ways:
 
 - The pass over a row computes the stream u, [B, 1, W, C], which sees the rows above only. The stream ul is None.
 - Then each of W steps computes the stream ul of one pixel, [B, C]. A causal convolution adds the contributions of the
-  pixels above and to the left, which are in the cache, to that of the pixel itself. Attention reads the keys and values
-  of the pixels before. The pixel's own key and value are added once the pixel has been drawn.
+  pixels above and to the left, which are in the cache, to the contribution of the pixel itself. Attention reads the
+  keys and values of the pixels before. After the pixel is drawn, its own key and value are added to them.
 
 Variables keep the state between rows. The state between the steps of a row is `loop`, a nest of tensors that
 tf.while_loop carries from step to step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
@@ -25,11 +25,11 @@ from pixel_snail.weights import described, layers_in
 
 @runtime_checkable
 class CausalConvolution(Protocol):
-    """What a cache asks of a causal convolution of the stream ul, such as nn.down_right_shifted_conv2d.
+    """The methods of a causal convolution of the stream ul that a cache needs; nn.down_right_shifted_conv2d has them.
 
-    Its output at a pixel is the sum of three contributions: of its inputs in the row above, of its input at the pixel
-    on the left, and of its input at the pixel itself. It has a `call(x, cache=None)` that, with a cache, returns
-    `cache.look_back(self, x)`.
+    The output at a pixel must be the sum of three contributions: of the inputs in the row above, of the input at the
+    pixel on the left, and of the input at the pixel itself. The layer's `call(x, cache=None)` must return
+    `cache.look_back(self, x)` if there is a cache.
     """
 
     input_channels: int
@@ -39,9 +39,9 @@ class CausalConvolution(Protocol):
         """The contribution [W, B, F] of a row of inputs [W, B, C] to the outputs of the row below it, bias included."""
 
     def left_and_here(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The contributions of a pixel's input [B, C] to the output on its right, and to its own, [B, F] each.
+        """The contributions of a pixel's input [B, C] to the output on its right and to its own output, [B, F] each.
 
-        The second is None if an output does not see its own pixel.
+        The second contribution is None if an output does not depend on the input at its own pixel.
         """
 
 
@@ -54,11 +54,11 @@ class Cache:
         filters: F.
 
     Raises:
-        UserError: a convolution lacks what CausalConvolution asks for.
+        UserError: a convolution lacks a method of CausalConvolution.
 
     Attributes:
         inner: the cache of the next smaller size; None at the smallest.
-        in_row: whether the network is called for the pass over a row; otherwise, for a step.
+        in_row: True during the pass over a row, False during a step.
         y, row_phase: the row, and its phase (see `begin_row`).
         x, column_phase: the column of a step, and its phase.
     """
@@ -108,8 +108,7 @@ class Cache:
 
         Args:
             y: the row in maps of this size.
-            phase: y modulo a power of two, known when the graph is traced. It decides which smaller maps have a row
-                here.
+            phase: y modulo a power of two, a Python number. It decides which smaller maps have a new row here.
         """
         self.in_row, self.y, self.row_phase = True, y, phase
         self.row_values = {}
@@ -182,7 +181,7 @@ class Cache:
         return self.pixel_values[conv] if here is None else self.pixel_values[conv] + here
 
     def store_inner(self, ul: tf.Tensor | None, u: tf.Tensor | None) -> None:
-        """Stores the outputs of the next smaller size. They serve two rows, or 2 x 2 pixels, of this size.
+        """Stores the outputs of the next smaller size, which are used for two rows, or 2 x 2 pixels, of this size.
 
         Args:
             ul: in a step, [B, F].
@@ -195,7 +194,7 @@ class Cache:
             self.loop["inner_ul"] = self.loop["inner_ul"].write(self.inner.x, ul)
 
     def inner_outputs(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """(ul, u) as `store_inner` stored them for here: (None, u) in the pass over a row, (ul, None) in a step."""
+        """The stored outputs of the next smaller size: (None, u) in the pass over a row, (ul, None) in a step."""
         if self.in_row:
             return None, tf.identity(self.inner_u)
         # ul was computed in this step or the one before if the smaller map has a row here, else in the row above.
@@ -212,7 +211,7 @@ class Cache:
         return loop
 
     def end_row(self, loop: dict) -> None:
-        """Stores what the next row needs, from the `loop` that the last step returned."""
+        """Stores the state for the next row. `loop` is that of the last step."""
         if self.convs:
             self.inputs_above.assign(loop["inputs"].stack())
         if self.inner is not None and self._inner_has_row:
@@ -244,9 +243,9 @@ class ImageCache(Cache):
         return [*super().variables, self.pixels_above, *of_memories]
 
     def advance(self, y: tf.Tensor) -> None:
-        """Stores the keys and values of the row above; call it before `begin_row`.
+        """Stores the keys and values of the row above. Must be called before `begin_row`.
 
-        It is a call of its own, outside the compiled function that draws a row, so that it writes in place.
+        The call is outside of the compiled function that draws a row, so that TensorFlow writes in place.
         """
         for memory in self.memories.values():
             memory.advance(y)
@@ -280,7 +279,7 @@ class ImageCache(Cache):
     def around(self) -> tf.Tensor:
         """The image at rows y - 1 and y and columns x - 1 to x + 1, with its channel of ones, [B, 2, 3, 4].
 
-        This pixel, [:, 1, 1], and the one on its right are not drawn yet: zeros.
+        This pixel, [:, 1, 1], and the next pixel on its right are zeros, because they are not drawn yet.
         """
         above = tf.slice(self.pixels_above[:, 1], [0, self.x, 0], [-1, 3, -1])
         here = tf.pad(self.loop["pixel"][:, None], [[0, 0], [0, 2], [0, 0]])
@@ -300,10 +299,10 @@ class ImageCache(Cache):
         self.waiting = {}
 
     def remember_later(self, block: keras.layers.Layer, make: Callable[[tf.Tensor], tf.Tensor]) -> None:
-        """Has this pixel's key and value added to the block's memory once the pixel is drawn.
+        """Adds this pixel's key and value to the block's memory once the pixel is drawn.
 
         Args:
-            make: computes them, [B, D + M], from the pixel [B, 3].
+            make: a function that computes the key and value, [B, D + M], from the pixel [B, 3].
         """
         self.waiting[block] = make
 
@@ -332,11 +331,11 @@ class ImageCache(Cache):
 
 
 class _Memory:
-    """The keys and values of an attention block, so far.
+    """The keys and values of the pixels drawn so far, in an attention block.
 
-    They are pooled over cells of size x size pixels. Coarse attention (hier > 1) takes their mean, and computes one
-    result a cell. Otherwise (downsample) their maximum is taken, over 2 x 2 pixels at most: with larger cells, SAME
-    would pad before the first cell.
+    They are pooled over cells of size x size pixels. Coarse attention (hier > 1) pools by the mean, and computes one
+    result for each cell. Otherwise (downsample), they are pooled by the maximum, over 2 x 2 pixels at most: with larger
+    cells, the padding SAME would put zeros before the first cell.
 
     Attributes:
         past: the cells of all rows of cells, [B, N, D + M]; queries see the complete rows.

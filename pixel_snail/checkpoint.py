@@ -94,7 +94,7 @@ def save(
 
 
 def save_beside_others(prefix: str, *state: object) -> None:
-    """As `save`, in a folder that may have other files too, which stay.
+    """Like `save`, but the folder may have other files, which stay.
 
     A checkpoint is two files, which only a folder of its own can replace at once. So a checkpoint of the same name is
     replaced only if the folder has nothing else.
@@ -127,7 +127,7 @@ def save_beside_others(prefix: str, *state: object) -> None:
 
 
 class UnreadableError(UserError):
-    """A checkpoint is there, but this user may not read it, or the disk fails: another one must not take its place."""
+    """A checkpoint exists but can't be read (no permission, a failing disk): no other one is taken in its place."""
 
 
 def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = None, averaged: bool = False) -> None:
@@ -165,19 +165,20 @@ def load(opened: "Checkpoint", network: Network, optimizer: PolyakAdam | None = 
 
 
 def load_parameters(opened: "Checkpoint", network: Network, averaged: bool) -> tuple[list[str], list[str]]:
-    """Reads into a network what fits of a checkpoint of another data set, size of image or number of classes.
+    """Reads a checkpoint's parameters into a network that may differ in the size of images and in the classes.
 
-    The layers of labels are taken if the classes are as many and, where both have names, have the same names.
+    The weights of the labels are read only if the classes are the same: equally many and, where the checkpoint and the
+    network both have names of classes, with the same names.
 
     Args:
-        averaged: whether the Polyak averages are taken, or the parameters themselves.
+        averaged: whether to read the Polyak averages of the parameters, or the parameters themselves.
 
     Returns:
-        The names of the parameters that were taken, and of those that stay as they are.
+        The names of the parameters that were read, and of those that keep their values.
 
     Raises:
-        Mismatch: the network is another, apart from its labels; or the checkpoint lacks the averages.
-        UserError: it can't be read.
+        Mismatch: the networks differ in more than that, or the checkpoint lacks the averages.
+        UserError: the checkpoint can't be read.
     """
     shapes = _shapes(network)
     recorded, ours = opened.description(), network.description
@@ -303,10 +304,10 @@ class Checkpoint:
             self.read([name])
 
     def description(self) -> Description | None:
-        """Which network the checkpoint is of, if it says so: the original's do not.
+        """The network that the checkpoint records; None for a checkpoint of the original, which records none.
 
         Raises:
-            UserError: what it says makes no sense.
+            UserError: the recorded values are not possible.
         """
         # Earlier versions kept no names of classes.
         names = NETWORK + "class_names"
@@ -335,13 +336,13 @@ class Checkpoint:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"the checkpoint {self.prefix} does not tell which network it is of: it was not written by this program"
+                f"the checkpoint {self.prefix} was {_NOT_OURS}: its description of the network is not possible"
             ) from error
         return Description(**values)
 
     @property
     def has_steps(self) -> bool:
-        """Whether the checkpoint says how many steps its parameters have taken."""
+        """Whether the checkpoint records how many steps its parameters have taken."""
         return _STEPS in self.shapes or "Variable" in self.shapes
 
     @property
@@ -353,7 +354,7 @@ class Checkpoint:
         """How many optimisation steps the parameters have taken.
 
         Raises:
-            UserError: it does not say, or another program wrote it.
+            UserError: the checkpoint does not record it, or another program wrote it.
         """
         name = _STEPS if _STEPS in self.shapes else "Variable"
         (value,) = self.read([name])
@@ -372,15 +373,15 @@ class Checkpoint:
         return {name[len(OWN_PREFIX) :]: value for name, value in zip(names, self.read(names), strict=True)}
 
     def nr_labels(self) -> int | None:
-        """L of a network conditional on labels; None of another."""
+        """The number of classes of a class-conditional network; None for any other network."""
         labels = self.shapes.get("model/conditional_weights_0/hw")
         return labels[0] if labels else None
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the network's parameters; other tensors, which a program may have added, are passed over.
+        """The shapes of the network's parameters, by name. Tensors that another program may have added are left out.
 
         Raises:
-            UserError: there are none.
+            UserError: there are no parameters.
         """
         parameters = {name: shape for name, shape in self.shapes.items() if _PARAMETER.fullmatch(name)}
         if not parameters:
@@ -395,15 +396,16 @@ class Checkpoint:
         Args:
             expected: the shapes of the network's parameters.
             network: which network it is.
-            apart_from_labels: whether the networks may differ in their classes, whose layers `expected` may lack.
+            apart_from_labels: whether the networks may differ in their classes, so that `expected` may lack the weights
+                of the labels.
         """
-        found, told = self.parameters(), self.description()
+        found, recorded = self.parameters(), self.description()
         passed_over = ["image_shape", "dropout_p", "class_names"]
         if apart_from_labels:
             found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
             passed_over.append("nr_labels")
-        if told is not None:
-            has, asked = dataclasses.asdict(told), dataclasses.asdict(network)
+        if recorded is not None:
+            has, asked = dataclasses.asdict(recorded), dataclasses.asdict(network)
             differing = [
                 _difference(name, has[name], asked[name])
                 for name in has
@@ -460,7 +462,7 @@ def _is_file_of(name, file):
 
 
 def _difference(field, has, asked):
-    """How a checkpoint's network differs in a field of Description from the network that was asked for, in words."""
+    """In words, how a checkpoint's network differs from the requested one in a field of Description."""
     if field != "nr_labels":
         return f"its {option(field)} is {has}, not {asked}"
     if has and asked:

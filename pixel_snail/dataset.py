@@ -12,10 +12,10 @@ from pixel_snail.errors import UserError, counted, first_line
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images, and what belongs to each of them. A DataSet checks them.
+    """Images, with their labels and names. A DataSet checks them.
 
     Args:
-        images: uint8 [N, H, W, 3], RGB: an array, or what has `shape`, `dtype` and `len` and can be indexed like one.
+        images: uint8 [N, H, W, 3], RGB: an array, or an object with `shape`, `dtype` and `len`, indexed like an array.
         labels: integers [N], if the data set has any.
         names: the names of the images, if they have any.
     """
@@ -34,16 +34,16 @@ class DataSet:
 
     Args:
         train: None if the data set is only for testing.
-        source: what the images were read from, in words.
+        source: the origin of the images, in words.
         unverified: why the test images may not be the published ones; None if they were verified, or if the data set
             has no published test images.
         class_names: the names of the classes, in the order of their labels; None if there are no labels or no names.
-        notes: what a user should know of how the images were read: sentences, such as which pictures were left out.
+        notes: sentences for the user about the reading of the images, such as which pictures were left out.
 
     Raises:
-        UserError: images, labels or names are not of the form that Split describes; there are none; the test images
-            have another shape; or a label is not that of a class. The classes are those of class_names; without names,
-            they count up to the largest label of the training images.
+        UserError: images, labels or names do not have the form that Split describes; there are no images; the shapes
+            of training and test images differ; or a label is not that of a class. The classes are those of class_names;
+            without names, they count up to the largest label of the training images.
     """
 
     train: Split | None
@@ -193,17 +193,18 @@ def _check_labels(name, split):
 
 
 def checked_images(images: object, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Images for a network: as an array, or as they are if they are indexed like one, uint8 [N, H, W, 3].
+    """Checks images for a network, and returns them as an array or as an object that is indexed like one.
 
-    What is indexed like an array, such as h5py's data sets and memory-mapped files, is not read: it may be larger than
-    memory.
+    Objects that are indexed like an array, such as data sets of h5py and memory-mapped files, are not read: they may be
+    larger than memory.
 
     Args:
-        images: an array, a tensor of any library, a list of images, or what is indexed like an array.
+        images: uint8 [N, H, W, 3]: an array, a tensor of any library, a list of images, or an object that is indexed
+            like an array.
         image_shape: (H, W, 3).
 
     Raises:
-        UserError: they are of another form; the message says how to convert them, where their values show it.
+        UserError: they have another form; the message says how to convert them, if their shape or values show it.
     """
     expected = f"uint8 [N, {', '.join(map(str, image_shape))}]"
     if isinstance(images, (str, os.PathLike)):
@@ -216,7 +217,7 @@ def checked_images(images: object, image_shape: tuple[int, int, int]) -> np.ndar
 
 
 def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.ndarray | None:
-    """The labels of so many images for a network: integers [N]; None, if it is not conditional.
+    """Checks the labels of images for a network, and returns them, integers [N]; None if it is not conditional.
 
     Args:
         labels: an array, a tensor or a sequence.
@@ -224,7 +225,7 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
         nr_labels: L; None: the network is not conditional.
 
     Raises:
-        UserError: they are of another form, are missing, or are not wanted.
+        UserError: the labels have another form, are missing, or are given although the network is not conditional.
     """
     if nr_labels is None:
         if labels is not None:
@@ -248,13 +249,13 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
 def _as_array(values, must_be):
     """Values as an array, or as they are if they are indexed like one; `must_be` begins the message of the UserError.
 
-    What is indexed like an array, such as h5py's data sets, may be larger than memory.
+    Objects that are indexed like an array, such as data sets of h5py, may be larger than memory.
     """
     if isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "__getitem__"):
         return values
     try:
         return np.asarray(values)
-    except Exception as error:  # of unequal images, and what tensors of other libraries raise
+    except Exception as error:  # unequal images, or any error of another library's tensors
         shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
         other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
         why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"
@@ -262,7 +263,7 @@ def _as_array(values, must_be):
 
 
 def _how_to_convert(images, image_shape):
-    """How images become what is needed, as the end of a message; "" where their values do not tell."""
+    """How to convert images to the form that is needed, as the end of a message; "" if they do not show it."""
     height, width, channels = image_shape
     shape = tuple(images.shape)
     number = shape[0] if shape else 0

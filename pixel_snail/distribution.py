@@ -1,4 +1,4 @@
-"""A trained network as a probability distribution over images: the Python interface, which the commands use too."""
+"""A network as a probability distribution over images: the Python interface, which the commands use too."""
 
 import functools
 import math
@@ -30,8 +30,8 @@ from pixel_snail.storage import paths
 from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor
-"""uint8 [N, H, W, 3], RGB: also tensors of other libraries, lists of images, and what is indexed like an array and read
-only where it is indexed, such as h5py's data sets."""
+"""uint8 [N, H, W, 3], RGB. Tensors of other libraries, lists of images and data sets of h5py are taken too. h5py's
+data sets are read a batch at a time."""
 
 Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 """Integers [N] from 0 to nr_labels - 1."""
@@ -40,10 +40,10 @@ Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 class Distribution:
     """A distribution over images, as `load` and `build` return it.
 
-    Images go in and come out as uint8 [N, H, W, 3], RGB, in numpy arrays or tensors; any number of them, which are
-    computed in batches. Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it.
-    A network that is conditional on classes needs `labels`, integers [N] from 0 to nr_labels - 1. Any number of threads
-    may call the methods: all get what one after another would get.
+    Methods take any number of images, uint8 [N, H, W, 3], RGB, as arrays or tensors, and compute them in batches.
+    Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it. A class-conditional
+    network needs `labels`, integers [N] from 0 to nr_labels - 1. Several threads may call the methods at the same time
+    and get the results of calls one after another; while one runs `fit` or `initialise`, the others must wait.
 
         model = pixel_snail.load("data/save/demo")
         model.bits_per_dim(images)                       # float64 [N]
@@ -59,7 +59,7 @@ class Distribution:
         cluster: the workers, if there are several; each must call the same methods.
         parameters: a function that returns the parameters to predict with, in the order of network.weights, such as
             PolyakAdam.averages; by default, the network's own.
-        is_new: whether `fit` is to initialise the network from data.
+        is_new: whether the first call of `fit` is to do the data-dependent initialisation.
 
     Attributes:
         network: the keras.Model: float32 [B, H, W, 3] in [-1, 1] -> the parameters of each pixel's mixture.
@@ -68,7 +68,7 @@ class Distribution:
         nr_labels: the number of classes; None: the network is not conditional.
         class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
-        history: what the last call of `fit` measured; None before it.
+        history: the figures of the last call of `fit`; None before the first call.
 
     Raises:
         UserError: `network` is another Keras model, or has not been built.
@@ -112,7 +112,7 @@ class Distribution:
         self._archiver = functools.cache(functools.partial(Archiver, network))
 
     def __reduce__(self):
-        """Pickles the network, as Keras does; a copy computes on its own machine, and its `fit` begins a training."""
+        """Pickles the network, as Keras does. The state of a training is left out: `fit` of a copy begins anew."""
         if self._cluster.size > 1 or self._strategy is not tf.distribute.get_strategy():
             raise UserError("a Distribution with a strategy or a cluster can't be pickled or copied: load it again")
         return _unpickled, (pickle.dumps(self.network), self._training.is_new)
@@ -131,7 +131,7 @@ class Distribution:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the images or labels are not of that form, or a likelihood is not finite.
+            UserError: the images or labels do not have that form, or a likelihood is not finite.
         """
         return -self._nats_per_channel(images, labels, batch_size, verbose).sum(1)
 
@@ -197,7 +197,7 @@ class Distribution:
     def _nats(self, split, parameters, batch_size, **settings):
         self._check_scope()
         weights = self._evaluator.prepared(parameters)
-        with memory.shortage_told(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
+        with memory.shortage_reported(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
             batches = steps.nats_in_batches(
                 self._evaluator, weights, split, batch_size, cluster=self._cluster, **settings
             )
@@ -221,7 +221,7 @@ class Distribution:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the network leaks, the labels are not of that form, or memory does not suffice.
+            UserError: the network leaks, the labels do not have that form, or memory does not suffice.
         """
         return to_8_bits(self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose))
 
@@ -245,7 +245,7 @@ class Distribution:
             labels, seed, temperature, verbose: as in sample.
 
         Raises:
-            UserError: as in sample, or the images are not of that form, or no row is left to draw.
+            UserError: as in sample; or the images do not have that form, or no row is left to draw.
         """
         images = checked_images(images, self.image_shape)
         keep_rows = rows_to_keep(keep_rows, self.image_shape)
@@ -256,7 +256,7 @@ class Distribution:
         return to_8_bits(drawn)
 
     @devices.without_tf32()
-    @memory.shortage_told(lambda: _to_draw_in_less())
+    @memory.shortage_reported(lambda: _to_draw_in_less())
     def draw(
         self,
         number: int,
@@ -295,7 +295,7 @@ class Distribution:
         weights = normalised_weights(self.network, self._parameters())
         return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
 
-    @memory.shortage_told(lambda: _to_draw_in_less())
+    @memory.shortage_reported(lambda: _to_draw_in_less())
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
         """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls.
 
@@ -308,7 +308,7 @@ class Distribution:
         with self._lock:  # threads that draw share the drawer, which is compiled once
             return self._drawer(batch_on_gpu)
 
-    @memory.shortage_told(lambda: _fewer_at_once())
+    @memory.shortage_reported(lambda: _fewer_at_once())
     def compress(
         self,
         images: Images,
@@ -325,21 +325,22 @@ class Distribution:
             labels: integers [N], of a conditional network. They are in the result.
             batch_size: images that are coded at once, and share a part of the result; by default 8, or 32 if there are
                 more than 16 images.
-            verify: whether to decode everything that is encoded, which takes as long again.
+            verify: whether to decode everything once it is encoded, which doubles the time.
             verbose: 0: no progress bar.
 
         Returns:
-            What `decompress` takes. It also has the size and the checksums of each batch, and what computed them.
+            The file, for `decompress`: the codes of all images, the size and the checksums of each batch, and a
+            description of this machine.
 
         Raises:
-            UserError: the network leaks, the images or labels are not of that form, memory does not suffice, or
-                decoding did not give the images.
+            UserError: the network leaks, the images or labels do not have that form, memory does not suffice, or
+                decoding did not restore the images.
         """
         images = checked_images(images, self.image_shape)
         labels = checked_labels(labels, len(images), self.nr_labels)
         return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
-    @memory.shortage_told(memory.MORE_MEMORY)
+    @memory.shortage_reported(memory.MORE_MEMORY)
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, uint8 [N, H, W, 3].
 
@@ -350,8 +351,8 @@ class Distribution:
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the data are not bytes or are damaged, or are of another network or checkpoint, or sums are
-                rounded differently on this machine than where the data were written.
+            UserError: the data are not bytes, are damaged, or were written with another network or checkpoint; or this
+                machine rounds sums differently from the machine that wrote them.
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be the bytes that compress returned, not {type(data).__name__}: read the file")
@@ -367,14 +368,14 @@ class Distribution:
         return np.concatenate(images)
 
     @devices.without_tf32()
-    @memory.shortage_told("give fewer images")
+    @memory.shortage_reported("give fewer images")
     def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
-        """The data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
+        """Does the data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
 
         Args:
             images: a batch of training images, uint8 [N, H, W, 3].
             labels: as in log_prob.
-            seed: of dropout, which is active.
+            seed: of dropout, which is active as in training.
         """
         images = np.asarray(checked_images(images, self.image_shape)[:])
         batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
@@ -405,42 +406,42 @@ class Distribution:
         strategy: tf.distribute.Strategy | None = None,
         verbose: int = 1,
     ) -> FitHistory:
-        """Trains the network as train.py does; from then on it predicts with the Polyak averages of its parameters.
+        """Trains the network as train.py does. Afterwards it predicts with the Polyak averages of its parameters.
 
             model = pixel_snail.build("pxpp", image_shape=(32, 32, 3), nr_filters=32, nr_resnet=1)
             history = model.fit(images, validation=others, epochs=20, lr_to_zero=True)
             history.test[-1]                             # bits/dim of the validation images
             model.save("runs/mine/params.ckpt")
 
-        A network that `build` made is first initialised from data. One that was loaded is fine-tuned: the optimizer and
-        the average begin anew, with the loaded parameters. A further call goes on with the optimizer, the average and
-        the count of epochs of the call before, as does a call after `load(..., optimizer=True)`. With equal images and
-        settings, the parameters are train.py's bit by bit, in however many calls.
+        For a network that `build` made, the first call begins with the data-dependent initialisation. A loaded network
+        is fine-tuned: the optimizer and the average begin anew, with the loaded parameters. After a call, or after
+        `load(..., optimizer=True)`, the next call goes on with the optimizer, the average and the count of epochs. With
+        equal images and settings, the parameters equal train.py's bit by bit, also if several calls train them.
 
-        Ctrl-C raises KeyboardInterrupt once the current step is done. After that, and after an error, the model has
-        what it had learned, and `fit` may be called again.
+        Ctrl-C raises KeyboardInterrupt once the current step or test is done. After that, and after an error, the model
+        keeps what it has learned, and `fit` may be called again.
 
         Args:
             images: uint8 [N, H, W, 3]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
             validation: images that are tested after each epoch; (images, labels) for a conditional network.
             epochs: how many epochs to train. The rest of an interrupted epoch counts as one.
-            minutes: how long to train, from the end of the first step.
-            lr_to_zero: whether the learning rate falls to 0 by the end of this call. A call that ends after the same
-                epoch as an interrupted one would have goes on with that one's rates.
+            minutes: how long to train, from the end of the first step; with `epochs`, whichever ends first.
+            lr_to_zero: whether the learning rate falls to 0 by the end of this call. If the previous call was
+                interrupted, and this call ends with the same epoch as that one would have, its schedule continues.
             batch_size, init_batch_size, learning_rate, lr_decay, polyak_decay, grad_accum, bfloat16, recompute,
                 skip_nonfinite, seed: as train.py's flags of these names.
-            on_epoch: called with the history so far after each epoch; the model predicts with the averages meanwhile.
-                If it raises StopIteration, the training ends.
-            strategy: the replicas to train on; by default those that the model has. With others, `network` becomes a
-                copy on them.
+            on_epoch: a function that is called with the history so far after each epoch, while the model predicts with
+                the averages. If it raises StopIteration, the training ends.
+            strategy: the replicas to train on; by default, the model's. For another strategy, the attribute `network`
+                is replaced by a copy on its replicas.
             verbose: 0: no progress bars and lines.
 
         Returns:
-            What was measured, which `history` keeps until the next call.
+            The figures of this call; the attribute `history` keeps them until the next call.
 
         Raises:
-            UserError: an argument is not possible; a loss or gradient is not finite (the message names the images); or
+            UserError: an argument is not allowed; a loss or gradient is not finite (the message names the images); or
                 memory does not suffice.
         """
         self._check_scope()
@@ -490,15 +491,16 @@ class Distribution:
         self._training.move(copy, strategy)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a checkpoint in the original's format, which describes itself; load, eval.py and the codec read it.
+        """Writes a checkpoint in the original's format, which also records the network: load and the commands read it.
 
-        After `fit`, it has all that `load(path, optimizer=True)` needs to go on bit by bit.
+        After `fit`, `load(path, optimizer=True)` restores the training from it bit by bit.
 
         Args:
             path: the checkpoint's prefix, such as "runs/mine/params.ckpt"; the folder is made if it is not there.
 
         Raises:
-            UserError: the path is a folder or Keras's, can't be written, or is a checkpoint's beside other files.
+            UserError: the path is a folder, ends with .keras or .index, or can't be written; or it is an existing
+                checkpoint beside other files.
         """
         path = paths.expanded(os.fspath(path))
         if path.endswith((".keras", ".index")):
@@ -512,7 +514,7 @@ class Distribution:
             raise UserError(f"can't write {path}: {error.strerror or error}") from error
 
     def resume(self, opened: Checkpoint) -> None:
-        """Loads all of a training from an opened checkpoint, so that `fit` goes on where it stopped.
+        """Restores a training from an opened checkpoint, so that `fit` goes on where the training stopped.
 
         Raises:
             UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
@@ -521,7 +523,7 @@ class Distribution:
 
     @property
     def archiver(self) -> Archiver:
-        """What writes and reads files of images. It raises UserError if the network leaks."""
+        """The Archiver, which writes and reads files of images. Raises UserError if the network leaks."""
         with self._lock:
             return self._archiver()
 
@@ -551,7 +553,7 @@ def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> in
     """How many upper rows of an image a completion keeps: by default half of them.
 
     Raises:
-        UserError: the images have no more rows than that.
+        UserError: keep_rows is not a whole number, or the images have no more rows than that.
     """
     height = image_shape[0]
     keep_rows = height // 2 if keep_rows is None else keep_rows
@@ -575,6 +577,6 @@ def _to_draw_in_less():
 
 @functools.cache
 def _warn_of_an_idle_gpu():
-    """Warns once a process; replicas.strategy, which makes the strategies of the commands, tells it by itself."""
+    """Warns once a process. The commands get their strategies from replicas.strategy, which warns by itself."""
     if why := devices.why_no_gpu():
         warnings.warn(why, stacklevel=4)

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told in one line."""
+"""Mistakes of the user, reported in one line."""
 
 import contextlib
 import contextvars
@@ -12,8 +12,8 @@ _named_as_flags = contextvars.ContextVar("named_as_flags", default=False)
 class UserError(ValueError):
     """A mistake that the user can mend; the message says what was wrong and what to do.
 
-    The commands print it on stderr, without a traceback, and exit with code 2. Parts of it may come out of files:
-    characters that would break the line or steer the terminal are escaped.
+    The commands print the message on stderr, without a traceback, and exit with code 2. A message may quote files:
+    characters that would break the line or control the terminal are escaped.
     """
 
     def __init__(self, message: str):
@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 def printable(text: str) -> str:
-    """A text with the characters escaped that would break its line or steer the terminal."""
+    """The text, with characters escaped that would break the line or control the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -40,11 +40,11 @@ def options_named_as_flags() -> Iterator[None]:
 
 
 def option(name: str, in_python: str | None = None) -> str:
-    """How messages call an option: `--name` on a command line, and the argument's name in Python.
+    """An option's name in a message: `--name` on a command line, the argument's name in Python.
 
     Args:
-        name: the flag's.
-        in_python: the argument's name, if it is another.
+        name: the flag's name.
+        in_python: the argument's name, if it differs from the flag's.
     """
     return f"--{name}" if _named_as_flags.get() else in_python or name
 
@@ -53,7 +53,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number of things in words: "1 image", "2,000 images".
 
     Args:
-        plural: the noun's; by default with an s.
+        plural: of the noun; by default, the noun and an s.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
@@ -69,13 +69,13 @@ def is_number(value: object) -> bool:
 
 
 _DECORATION = re.compile(r"\{\{\w+ [^}]*\}\} ?| *\[Op:\w*\].*|\.tempstate\d+|/job:\w+/replica:\d+/task:\d+/device:")
-"""What TensorFlow adds to messages: nodes, operations, temporary names; a device's machine."""
+"""Parts that TensorFlow adds to messages: nodes, operations, temporary names, and the machine of a device."""
 
 _ORIGIN = re.compile(r'Graph execution error:|Detected at node |File ".*", line \d+|<stack traces|\d+ root error')
-"""Lines of TensorFlow before the message."""
+"""Lines that TensorFlow prints before the reason."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's error message that gives the reason; the error's type, if there is none."""
+    """The line of another library's error message that gives the reason; the error's type, if no line does."""
     lines = [line.strip() for line in _DECORATION.sub("", str(getattr(error, "message", error))).splitlines()]
     return next((line for line in lines if line and not _ORIGIN.match(line)), type(error).__name__)

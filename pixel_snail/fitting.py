@@ -1,4 +1,4 @@
-"""Training from Python: what Distribution.fit and Distribution.save keep between their calls."""
+"""Training from Python: the state of Distribution.fit and Distribution.save between their calls."""
 
 import contextlib
 import dataclasses
@@ -28,15 +28,16 @@ from pixel_snail.trainer import Trainer, Watcher
 
 @dataclasses.dataclass
 class FitHistory:
-    """What a call of `fit` measured, so far.
+    """The figures of a call of `fit`, so far.
 
     Attributes:
-        steps: the bits/dim of each step's batch before the step; NaN, if its update was refused and passed over.
+        steps: the bits/dim of each step's batch before the step; NaN if the update was refused and passed over.
         learning_rates: the learning rate of each step.
-        train: of each epoch, the mean bits/dim of its steps.
-        test: of each epoch, the bits/dim of the validation images with the averaged parameters; empty without them.
-        test_unaveraged: the same with the parameters themselves; NaN where the average was not young.
-        seconds: of each epoch, its seconds, with those of its test.
+        train: for each epoch, the mean bits/dim of its steps.
+        test: for each epoch, the bits/dim of the validation images with the averaged parameters; empty if there are no
+            validation images.
+        test_unaveraged: the same with the parameters themselves; NaN if the average was not young.
+        seconds: for each epoch, how long it took, including its test.
     """
 
     steps: list[float] = dataclasses.field(default_factory=list)
@@ -50,23 +51,25 @@ class FitHistory:
 class Training:
     """The training of a Distribution's network, from one call of `fit` to the next.
 
-    Between calls, the network's variables have the Polyak averages, so that everything that uses the network predicts
-    with them, Keras's own methods included. The parameters themselves wait here.
+    After a call, the network's variables hold the Polyak averages, so that everything that uses the network predicts
+    with them, including Keras's own methods. The parameters themselves are kept here.
 
     Args:
         network, strategy, cluster: see Trainer.
-        is_new: whether the network is to be initialised from data first.
-        age: that of an average that starts with the network's parameters.
+        is_new: whether the network still needs its data-dependent initialisation.
+        age: the age of a Polyak average that begins with the network's present parameters.
     """
 
     def __init__(self, network: Network, strategy: tf.distribute.Strategy, cluster: Cluster, is_new: bool, age: Age):
         self.is_new, self.age = is_new, age
         self._network, self._strategy, self._cluster = network, strategy, cluster
-        self._trainer: Trainer | None = None  # of the last call
+        self._trainer: Trainer | None = None  # of the previous call
         self._parameters: list[tf.Tensor] = []
 
     def trainer(self, settings: TrainingSettings, images: Split) -> Trainer:
-        """A trainer of these settings, ready to run within `parameters_in_network`: that of the call before, or new.
+        """The trainer for a call of `fit`, which must run it within `parameters_in_network`.
+
+        It is the trainer of the previous call if the settings are the same, else a new one with the same state.
 
         Raises:
             UserError: memory does not suffice, or there are too few images.
@@ -92,11 +95,11 @@ class Training:
         return trainer
 
     def move(self, network: Network, strategy: tf.distribute.Strategy) -> None:
-        """Goes on with a copy of the network, whose variables were made in the scope of another strategy."""
+        """Replaces the network by its copy, whose variables were made in the scope of another strategy."""
         self._network, self._strategy = network, strategy
 
     def resume(self, opened: Checkpoint) -> None:
-        """Loads a training from an opened checkpoint.
+        """Restores a training from an opened checkpoint.
 
         Raises:
             UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
@@ -108,9 +111,9 @@ class Training:
 
     @contextlib.contextmanager
     def parameters_in_network(self) -> Iterator[None]:
-        """Within it, the network has the parameters themselves."""
+        """Within it, the network's variables hold the parameters instead of the averages."""
         self._assign(self._parameters)
-        self._parameters = []  # while it trains, a network has one copy of its parameters
+        self._parameters = []  # saves memory during the training: no second copy of the parameters
         try:
             yield
         finally:
@@ -118,7 +121,7 @@ class Training:
 
     @contextlib.contextmanager
     def averages_in_network(self) -> Iterator[None]:
-        """Within `parameters_in_network`: within it, the network has the averages after all."""
+        """Within it, and within `parameters_in_network`, the network's variables hold the averages again."""
         self._wait()
         try:
             yield
@@ -127,14 +130,14 @@ class Training:
             self._parameters = []
 
     def save(self, prefix: str) -> None:
-        """Writes a checkpoint that describes itself, and from which the training can go on.
+        """Writes a checkpoint that records its network, and from which the training can go on.
 
         Raises:
-            UserError: the place is taken by something else.
-            OSError: no permission, no space: all is as before.
+            UserError: there is a folder of this name, or a checkpoint of this name beside other files.
+            OSError: no permission, no space; the files are then as before.
         """
         trainer, parameters = self._trainer, self._parameters
-        if trainer is None:  # the averages are the parameters
+        if trainer is None:  # no training: the averages equal the parameters
             trainer, parameters = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster), None
             trainer.begin()
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
@@ -142,7 +145,7 @@ class Training:
         checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
 
     def _wait(self):
-        """Takes the parameters from the network, and gives it the averages."""
+        """Copies the parameters from the network's variables to here, and the averages into the variables."""
         self._parameters = self._in_network()
         self._assign(self._trainer.optimizer.averages())
 
@@ -155,7 +158,13 @@ class Training:
 
 
 def clock_of_a_call(trainer: Trainer, epochs: int | None, minutes: float | None) -> Clock:
-    """The clock of a call of `fit` that trains for so many further epochs or minutes; None: no limit."""
+    """The clock of a call of `fit`.
+
+    Args:
+        trainer: of the call.
+        epochs: how many further epochs to train; None: no limit.
+        minutes: how long to train; None: no limit.
+    """
     history, lr_to_zero = trainer.history, trainer.settings.lr_to_zero
     last_epoch = None if epochs is None else history.epoch + epochs
     history.seconds = 0.0
@@ -165,11 +174,11 @@ def clock_of_a_call(trainer: Trainer, epochs: int | None, minutes: float | None)
 
 
 class Fit(Watcher):
-    """A call of `fit`: fills its history, prints a line an epoch, and ends at Ctrl-C.
+    """The watcher of a call of `fit`: fills the history, prints a line for each epoch, and ends the call at Ctrl-C.
 
     Args:
-        training: what is trained.
-        history: is filled.
+        training: of the Distribution.
+        history: gets the figures of this call.
         on_epoch: called with the history after each epoch; it may raise StopIteration to end the training.
         verbose: 0: prints nothing.
     """
@@ -187,10 +196,10 @@ class Fit(Watcher):
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within it, Ctrl-C ends the training after the current step, and a second one at once.
+        """Within it, Ctrl-C ends the training after the current step or test, and a second Ctrl-C at once.
 
-        Before the first step is done, the first one ends it at once too. Python handles signals in the main thread
-        only: in another one, nothing changes; nor where SIGINT has another handler than Python's.
+        Before the first step is done, Ctrl-C ends the training at once. Outside the main thread, where Python handles
+        no signals, and if the program has set its own handler of SIGINT, Ctrl-C does what it did before.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -253,7 +262,7 @@ class Fit(Watcher):
 
 
 def check_length(epochs: object, minutes: object) -> None:
-    """Raises UserError unless these say how long to train."""
+    """Raises UserError unless `epochs` or `minutes`, arguments of `fit`, say how long to train."""
     if epochs is None and minutes is None:
         raise UserError("give epochs or minutes: how long to train")
     if epochs is not None and not is_whole(epochs, least=1):
@@ -264,9 +273,12 @@ def check_length(epochs: object, minutes: object) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Within it, Keras draws initial parameters as after keras.utils.set_random_seed(seed); then all is as before.
+    """Within it, Keras draws the initial parameters that follow keras.utils.set_random_seed(seed).
 
-    Keras takes the seeds of initial parameters from Python's random numbers. None: as if this were not there.
+    Keras takes the seeds of initial parameters from Python's random numbers, whose state is restored at the end.
+
+    Args:
+        seed: None: nothing is changed.
     """
     if seed is None:
         yield

@@ -1,4 +1,4 @@
-"""How a Distribution is made: from a checkpoint or a Keras file, or of a network that has not been trained."""
+"""Makes Distributions: `load` from a checkpoint or a Keras file, `build` from an untrained network."""
 
 import os
 import warnings
@@ -35,21 +35,22 @@ def load(
 ) -> Distribution:
     """Loads a checkpoint, and returns the distribution over images that it defines.
 
-    A checkpoint of this program tells which network it is of, and a warning tells if its average is young (see
-    docs/command_line.md). For one of the original, give what its flags were, as
-    keywords of the same names; their defaults are train.py's.
+    A checkpoint of this program records its network. A checkpoint of the original does not: give the flags of its
+    training as keywords of the same names, whose defaults are train.py's. If the checkpoint's average is young (see
+    docs/command_line.md), `load` warns.
 
     Args:
         path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
-            or a network's .keras file, which describes it whole: then give no keyword but strategy and cluster; or a
+            or a network's .keras file, which records the network: then give no keyword but strategy and cluster; or a
             checkpoint that search.find has opened.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
-        image_shape: (H, W, 3). The parameters do not depend on it: another one than in training is possible.
-        nr_labels: the number of classes; by default as many as the checkpoint has.
-        dropout_p: for `fit`; by default the checkpoint's or, if it does not say, train.py's.
+        image_shape: (H, W, 3); by default, the shape of the training images. It may be another shape, because the
+            shapes of the parameters do not depend on it.
+        nr_labels: the number of classes; by default, the checkpoint's.
+        dropout_p: for `fit`; by default, the checkpoint's or, for a checkpoint of the original, train.py's.
         averaged: whether to use the Polyak averages of the parameters, as the published figures do, or the parameters.
-        optimizer: whether to load the optimizer's state too, so that `fit` goes on where the training stopped. Without
-            it, `fit` begins a training with the parameters that are used.
+        optimizer: whether to load the optimizer's state too, so that `fit` continues the checkpoint's training. The
+            model then predicts with the averages. Without it, `fit` begins a new training with the loaded parameters.
         strategy, cluster: see Distribution.
 
     Raises:
@@ -69,7 +70,7 @@ def load(
         opened = search.find(path)
         if averaged and (young := average.read(opened).why_young()):
             warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
-    told = opened.description()
+    recorded = opened.description()
     given = {
         "model": model,
         "nr_resnet": nr_resnet,
@@ -78,21 +79,21 @@ def load(
         "resnet_nonlinearity": resnet_nonlinearity,
     }
     settings = {
-        name: value if value is not None else NETWORK_DEFAULTS[name] if told is None else getattr(told, name)
+        name: value if value is not None else NETWORK_DEFAULTS[name] if recorded is None else getattr(recorded, name)
         for name, value in given.items()
     }
-    if image_shape is None and told is None:
+    if image_shape is None and recorded is None:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not tell the size of its images: give "
+            f"the checkpoint {opened.prefix} does not record the size of its images: give "
             f"{option('image_size', in_python='image_shape=(H, W, 3)')}"
         )
     _check_size(opened, settings)
     with (strategy or tf.distribute.get_strategy()).scope():
         network = build_network(
-            image_shape=tuple(image_shape or told.image_shape),
+            image_shape=tuple(image_shape or recorded.image_shape),
             nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
-            class_names=None if told is None else told.class_names,
-            dropout_p=dropout_p if dropout_p is not None else told.dropout_p if told else 0.5,
+            class_names=None if recorded is None else recorded.class_names,
+            dropout_p=dropout_p if dropout_p is not None else recorded.dropout_p if recorded else 0.5,
             **settings,
         )
         if not optimizer:
@@ -115,14 +116,14 @@ def build(
     dropout_p: float = 0.5,
     seed: int | None = None,
 ) -> Distribution:
-    """The distribution of an untrained network, which `fit` trains. It has random parameters until then.
+    """Makes a network with random parameters, which `fit` trains, and returns its distribution over images.
 
     Args:
         model: a name in `pixel_snail.specs`.
         image_shape: (H, W, 3).
         nr_labels: the number of classes, if the network is to be conditional on them.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
-        seed: decides the random parameters, as train.py's --seed does; by default, keras.utils.set_random_seed does.
+        seed: decides the random parameters, as train.py's --seed does; by default, Keras's random state decides them.
 
     Raises:
         UserError: there is no such specification, or the network does not take images of this size.
@@ -148,7 +149,7 @@ def _read_keras_file(path, strategy):
 
 
 def _check_size(opened, settings):
-    """Raises Mismatch if the network is far larger than the checkpoint's: to build it might take all memory."""
+    """Raises Mismatch if the network is far larger than the checkpoint's: building it might take all memory."""
     parameters = opened.parameters()
     widest = max((width for shape in parameters.values() for width in shape), default=0)
     for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):

@@ -109,12 +109,12 @@ class PixelSNAIL(Network):
 
     @staticmethod
     def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
-        """size_multiple and least_rows of a network of these arguments."""
+        """The attributes size_multiple and least_rows of a network with these arguments."""
         return max(hier), 1 + up
 
     @staticmethod
     def leaks_with(hier: Sequence[int] = (1,), hier_inputs: bool = False, **others: object) -> bool:
-        """Whether a network of these arguments leaks."""
+        """Whether a network with these arguments leaks."""
         return hier_inputs and max(hier) > 1
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
@@ -122,8 +122,8 @@ class PixelSNAIL(Network):
 
         Args:
             seed: integers [3], of dropout (see kernels/dropout.py); None: no dropout.
-            cache: see cache.py. With it, x is None. The pass over a row returns nothing of use; a step returns the
-                stream ul of the pixel, [B, F], for output_layer.
+            cache: see cache.py. With a cache, x is None. The pass over a row returns None; a step returns the stream ul
+                of the pixel, [B, F], for output_layer.
             bfloat16: whether the layers between the first and the last compute in bfloat16.
             recompute: whether gradients keep only the maps between blocks and compute the others again.
         """
@@ -205,7 +205,7 @@ class Specs(dict[str, Callable[..., Network]]):
     """The specifications of networks, by the names that --model takes.
 
     A specification is a callable of nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity and dropout_p that
-    returns a Network. Add one of your own to use its name wherever a name is taken.
+    returns a Network. If you add a specification, `build` and `load` take its name.
     """
 
     def __repr__(self) -> str:
@@ -226,7 +226,7 @@ def bound_arguments(model: str) -> dict[str, object]:
 
 
 def leaks(model: str) -> bool:
-    """Network.leaks of a specification, without making the network; of other networks than PixelSNAIL: False.
+    """Whether the network of a specification leaks, without making it. False if it is not a PixelSNAIL.
 
     Args:
         model: a name in `specs`.
@@ -235,7 +235,7 @@ def leaks(model: str) -> bool:
 
 
 def leak_warning(name: str) -> str:
-    """The warning for users of a leaking network."""
+    """The warning for users of a network that leaks."""
     return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
 
 
@@ -261,18 +261,19 @@ def build_network(
     class_names: Sequence[str] | None = None,
     **settings,
 ) -> Network:
-    """The network of a specification, with its variables made but not initialised from data.
+    """Makes the network of a specification and its variables. The data-dependent initialisation is not done.
 
     Args:
         model: a name in `specs`.
         image_shape: (H, W, 3).
         nr_labels: L, if the network is to be conditional on labels.
         class_names: the names of the L classes, if they have names.
-        settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; else the specification's own.
+        settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; by default, the
+            specification's.
 
     Raises:
-        UserError: there is no such specification, a setting is none, the network does not take images of this size, or
-            its parameters need more memory than there can be.
+        UserError: there is no such specification, a setting is not allowed, the network does not take images of this
+            size, or its parameters certainly need more memory than this process can get.
     """
     for name, value, known in (
         ("model", model, specs),
@@ -289,7 +290,7 @@ def build_network(
     if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
     network = specs[model](**settings)
-    with memory.shortage_told(f"lower {option('nr_filters')}"):
+    with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network), "the network's parameters need")
         return network.build_for(model, image_shape, nr_labels, class_names)
 

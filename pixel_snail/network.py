@@ -1,4 +1,4 @@
-"""What PixelSNAIL and PixelCNN++ have in common: how a network is built, described and saved by Keras."""
+"""The base class of PixelSNAIL and PixelCNN++: builds a network, describes it, and saves it with Keras."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from pixel_snail.weights import first_call
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Which network this is: enough to build it again.
+    """The description of a network, from which it can be built again.
 
     Attributes:
         model: the specification's name, as --model takes it.
-        image_shape: (H, W, 3). The parameters do not depend on it.
+        image_shape: (H, W, 3). The shapes of the parameters do not depend on it.
         nr_labels: L, the number of classes; None: the network is not conditional on labels.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
         class_names: the names of the L classes, if they have names.
@@ -62,10 +62,10 @@ class Network(keras.Model):
     Attributes:
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
-        least_rows: images must have so many rows, and more than one pixel: otherwise a stream of the network sees only
-            constants, which the data-dependent initialisation divides by their standard deviation, 0.
+        least_rows: the least number of rows of an image, which must also have more than one pixel. In a smaller image,
+            a stream of the network would be constant, and the data-dependent initialisation would divide by 0.
         leaks: whether predictions depend on the predicted pixel, so that bits/dim is not a likelihood.
-        period: how many rows (and columns) of the image belong to one row (column) of the smallest map.
+        period: the number of rows (and of columns) of the image for each row (column) of the smallest map.
     """
 
     leaks = False
@@ -93,7 +93,7 @@ class Network(keras.Model):
         nr_labels: int | None,
         class_names: Sequence[str] | None = None,
     ) -> "Network":
-        """Makes the variables, and returns the network.
+        """Creates the variables, and returns the network.
 
         Args:
             model: the specification's name.
@@ -102,7 +102,7 @@ class Network(keras.Model):
             class_names: the names of the L classes, if they have names.
 
         Raises:
-            UserError: the network does not take images of this size, or a layer of your own lacks something.
+            UserError: the network does not take images of this size, or a layer of your own lacks what training needs.
         """
         check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
         with first_call(self):
@@ -112,19 +112,19 @@ class Network(keras.Model):
         return self
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
-        """The layers that work at each size of map: the image's first, then half of it, and so on."""
+        """The layers by the size of their maps: those of the image's size, then those of half that size, and so on."""
         raise NotImplementedError
 
     def values_per_image(self, height: int, width: int) -> int:
-        """The number of values that an image adds to a map, by which the size of a micro-batch is chosen."""
+        """The number of values of an image in the largest map, by which the size of a micro-batch is chosen."""
         return height * width * self.settings["nr_filters"]
 
     @classmethod
     def of_spec(cls, name: str, **settings) -> "Network":
-        """The network of a specification, without variables."""
+        """Makes the network of a specification; its variables are not created yet."""
         return cls(**settings)
 
-    # What Keras needs to save and load a network
+    # Methods that Keras calls to save and load a network
 
     def get_config(self) -> dict:
         return dataclasses.asdict(self.description)

@@ -318,14 +318,14 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
 nonlinearities: dict[str, Callable[[tf.Tensor], tf.Tensor]] = dict(
     zip(NONLINEARITIES, (concat_elu, tf.nn.elu, tf.nn.relu), strict=True)
 )
-"""The functions by the names that --resnet_nonlinearity takes."""
+"""The nonlinearities, by the names that --resnet_nonlinearity takes."""
 
 fast_nonlinearities = {
     concat_elu: elementwise.CONCAT_ELU,
     tf.nn.elu: elementwise.ELU,
     tf.nn.relu: elementwise.RELU,
 }
-"""Functions of `nonlinearities` with a faster form. Of others, TensorFlow derives the gradient."""
+"""The faster forms of functions in `nonlinearities`. For other functions, TensorFlow derives the gradient."""
 
 
 class gated_resnet(Layer):
@@ -340,7 +340,7 @@ class gated_resnet(Layer):
     The first call creates the inner layers that its arguments need; later calls must have the same arguments.
 
     Args:
-        conv: a layer class, called as conv(num_filters, init_scale=...). It decides which pixels are seen.
+        conv: a layer class, called as conv(num_filters, init_scale=...). It decides which pixels the block sees.
         nonlinearity: a name in `nonlinearities`.
         dropout_p: the probability of zeroing an element; dropout acts only in calls with a seed.
 
@@ -476,7 +476,7 @@ def _from_right(row):
 
 
 def _matmul(x, w):
-    """x [..., C] times w [C, F] as one matrix product over all pixels; TensorFlow's batched product goes by images."""
+    """x [..., C] times w [C, F] as one matrix product over all pixels; TensorFlow would take one for each image."""
     return _of_pixels(lambda pixels: tf.matmul(pixels, w), x)
 
 
@@ -498,5 +498,5 @@ def _flatten_pixels(x):
 
 
 def _shape(x):
-    """The shape of x: integers where they are known when the graph is traced, as all but B always are."""
+    """The shape of x: integers, and a tensor for B if B is not known when the graph is traced."""
     return [tf.shape(x)[0] if size is None else size for size in x.shape]

@@ -38,7 +38,7 @@ class DecayBeforeStep(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def cosine_annealing(part: float) -> float:
-    """The factor of the learning rate when this part of a run is over, [0, 1]: (1 + cos(pi part)) / 2, from 1 to 0.
+    """The factor of the learning rate, (1 + cos(pi part)) / 2, when this part of a training is done, from 0 to 1.
 
     Loshchilov & Hutter 2017 (SGDR), section 3, without restarts.
     """

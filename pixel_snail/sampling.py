@@ -20,11 +20,11 @@ from pixel_snail.parallel import devices, memory
 from pixel_snail.weights import Weights, for_pixels, layers_in, using
 
 BATCH_ON_CPU = 8
-"""Images drawn at a time on a CPU, always.
+"""The number of images that a CPU draws at a time, always the same.
 
-Matrix products of another number of rows round differently, and the difference grows from pixel to pixel. With batches
-of one size, each image is the same, bit by bit, however many are drawn. Larger batches save a CPU little, except at
-F 256.
+The rounding of matrix products depends on their number of rows, and a difference grows from pixel to pixel. With
+batches of one size, each image is the same, bit by bit, however many are drawn. Larger batches save a CPU little time,
+except at F 256.
 """
 
 
@@ -32,7 +32,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
     """A function that draws any number of images with a causal network, a batch at a time.
 
     Args:
-        batch_on_gpu: images drawn at a time on a GPU; on a CPU, BATCH_ON_CPU are.
+        batch_on_gpu: images drawn at a time on a GPU; a CPU draws BATCH_ON_CPU at a time.
 
     Returns:
         draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1) -> images,
@@ -75,7 +75,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
 
 
 def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
-    """Random numbers in [0, 1) for images number `first` and following: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
+    """Random numbers in [0, 1) for the images from number `first` on: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
 
     Each image has a stream of its own, so that its numbers do not depend on which images are drawn with it.
     """
@@ -95,18 +95,18 @@ sometimes crashes if two threads set it up at once."""
 class RowByRow:
     """Computes the pixels of a batch of images with a causal network, row by row; each pixel's features once.
 
-    Any number of threads may use it: one batch is computed after another.
+    Several threads may use one RowByRow: they take turns, a batch at a time.
 
     Args:
         network: the network.
         batch: B.
-        choose: how a pixel is chosen once it is predicted: choose(outputs_of, here, carried) -> (pixel, kept, carried).
+        choose: a function that chooses a predicted pixel: choose(outputs_of, here, carried) -> (pixel, kept, carried).
             `outputs_of` is the network's last layer, a function of `known` (see blocks.ChannelWiseOutput); `here` has
             the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, 3] in [-1, 1];
             `kept` are results, [B, ...] each.
         kept: the types of these results.
-        jit: whether XLA compiles it. A step is a thousand small operations, which TensorFlow starts more slowly. A
-            network of period p compiles its first p rows.
+        jit: whether XLA compiles the computation of a row. A step has a thousand small operations, which TensorFlow
+            starts more slowly than XLA. For a network of period p, XLA compiles each of the first p rows.
     """
 
     def __init__(self, network: Network, batch: int, choose: Callable, kept: Sequence[tf.DType], jit: bool = True):
@@ -142,8 +142,8 @@ class RowByRow:
                 _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, steps, state)
                 return cache.end_row(loop), [_batch_first(array.stack()) for array in results], carried
 
-        # They are traced again for each phase, network and size of batch. TensorFlow would warn of that. The attribute
-        # is private; without it, drawing is the same and the warning comes back.
+        # These functions are traced again for each phase, network and size of batch, and TensorFlow would warn of that.
+        # The attribute is private; if it is removed, only the warning comes back.
         row._omit_frequent_tracing_warning = self._advance._omit_frequent_tracing_warning = True
         self._row = row
 
@@ -163,14 +163,14 @@ class RowByRow:
             yield
 
     def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
-        """Computes row y of the images, the one after the row of the call before.
+        """Computes row y of the images. Rows must be computed in order, from 0 on.
 
         Args:
             inputs: a nest of tensors [B, W, ...].
             carried: a nest of tensors, for the first pixel.
 
         Returns:
-            The pixels [B, W, 3], the results [B, W, ...], and what the last pixel carried on.
+            The pixels [B, W, 3], the results [B, W, ...], and `carried` of the last pixel.
         """
         self._advance(tf.constant(y))
         phase = y % self._period
@@ -181,8 +181,8 @@ class RowByRow:
 
 
 class _Row(NamedTuple):
-    """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, 3], given pixels [B, W, 3], and whether these
-    are to be kept, [B, W, 3]."""
+    """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, 3], given pixels [B, W, 3], and which values
+    of these to keep, booleans [B, W, 3]."""
 
     u_mix: tf.Tensor
     u_logistic: tf.Tensor
@@ -203,7 +203,7 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
     Returns:
         draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, temperature=1.0,
         title=..., verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels
-        [B, H, W, 10 K], or 9 K where they are channel-wise). `weights` are those of `normalised_weights`, h labels
+        [B, H, W, 10 K], or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h labels
         [B, L]; of images `given` [B, H, W, 3], the upper `keep_rows` rows are kept; `temperature` as in `drawer`. A
         progress bar with that title counts the rows.
     """

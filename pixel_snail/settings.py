@@ -1,4 +1,4 @@
-"""The settings of networks and of training: their defaults and possible values. Known without importing TensorFlow."""
+"""The settings of networks and of training: defaults and allowed values. TensorFlow is not imported."""
 
 import dataclasses
 import math
@@ -41,10 +41,10 @@ NONLINEARITIES = ("concat_elu", "elu", "relu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a network is trained: train.py's flags of these names, with their defaults.
+    """The settings of a training: train.py's flags of these names, with their defaults.
 
     Raises:
-        UserError: a value is not possible.
+        UserError: a value is not allowed.
     """
 
     batch_size: int = 8
@@ -80,6 +80,13 @@ class TrainingSettings:
 
 
 def check(name: str, value: object, is_possible: bool, must_be: str) -> None:
-    """Raises UserError for an option whose value is not possible; `must_be` describes those that are."""
+    """Raises UserError if an option's value is not allowed.
+
+    Args:
+        name: the option's.
+        value: the given value.
+        is_possible: whether the value is allowed.
+        must_be: the allowed values, in words: "a number above 0".
+    """
     if not is_possible:
         raise UserError(f"{option(name)}={value!r} is not {must_be}")

@@ -1,4 +1,4 @@
-"""What the replicas compute: the initialisation, a training step, and the likelihood of images."""
+"""The computations of replicas: the initialisation, a training step, and the likelihood of images."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[
 
 
 def initialise(network: Network, batch: dict[str, tf.Tensor], seed: int) -> None:
-    """The data-dependent initialisation on a batch, with dropout active as in training."""
+    """Does the data-dependent initialisation on a batch, with dropout active as in training."""
     x, h = network_inputs(batch, network.description.nr_labels)
     with data_dependent_initialisation():
         network(x, h=h, seed=tf.constant([seed, -1, 0]))
@@ -47,14 +47,14 @@ def train_step(
     bfloat16: bool = False,
     recompute: bool = False,
 ) -> Callable:
-    """A function that takes one optimisation step on a batch, distributed over the replicas.
+    """Makes a function that takes one optimisation step on a batch, which is divided among the replicas.
 
-    It returns the batch's loss before the step in nats, summed over images and replicas, as the gradients are. If the
-    loss or a gradient is not finite, the optimizer refuses the update.
+    The function returns the batch's loss before the step, in nats. The loss and the gradients are sums over images and
+    replicas. If the loss or a gradient is not finite, the optimizer refuses the update.
 
     Args:
         seed: of dropout.
-        grad_accum: the batch is computed in at least so many parts, one after another.
+        grad_accum: the least number of parts in which the batch is computed, one after another.
         bfloat16, recompute: see PixelSNAIL.call.
     """
     variables, nr_labels = network.weights, network.description.nr_labels
@@ -93,19 +93,19 @@ def train_step(
 
 
 def _with_added(weights, prepared):
-    """A layer's weights with what for_maps has added to them in `prepared`."""
+    """A layer's weights, followed by the tensors that for_maps has added in `prepared`."""
     return weights if len(prepared) == len(weights) else prepared._make([*weights, *prepared[len(weights) :]])
 
 
 class _SharedWeights:
     """The normalised weights that all micro-batches of a step share, and the gradients through them.
 
-    The chain rule in two parts: each micro-batch has a gradient with respect to the weights, `with_gradients`. The sum
-    of these is carried on to the variables once, `gradients_of_variables`. Gradients of weights are packed (see
-    kernels/packing.py).
+    The chain rule has two parts. `with_gradients` computes a micro-batch's gradients with respect to the weights.
+    `gradients_of_variables` turns the sum of these gradients into the gradients of the variables, once a step.
+    Gradients of weights are packed (see kernels/packing.py).
 
     Args:
-        variables: the network's.
+        variables: of the network.
         with_transforms, bfloat16: whether weights.for_maps adds the filters' transforms, and for which type of maps.
     """
 
@@ -117,14 +117,14 @@ class _SharedWeights:
         self._prepared = for_maps(self._weights, bfloat16) if with_transforms else self._weights
 
     def zeros(self) -> list[tf.Tensor]:
-        """What `with_gradients` returns, all zeros: where a sum begins."""
+        """Zeros of the shapes of the results of `with_gradients`: the initial values of their sums."""
         return [tf.zeros([]), *map(tf.zeros_like, self._packed)]
 
     def with_gradients(self, loss: Callable[[], tf.Tensor]) -> list[tf.Tensor]:
         """The value of loss(), computed by layers that use these weights, and its gradients with respect to them."""
         with tf.GradientTape() as tape:
             tape.watch(self._packed)
-            # Layers compute with the unpacked weights: so the gradient reaches `_packed`.
+            # Layers compute with the unpacked weights, so that the gradient reaches `_packed`.
             unpacked = unpack(self._packed, list(self._weights.values()))
             prepared = zip(self._prepared.items(), unpacked, strict=True)
             with using({layer: _with_added(of_layer, added) for (layer, added), of_layer in prepared}):
@@ -137,7 +137,7 @@ class _SharedWeights:
 
 
 def _division(strategy, network, images, grad_accum, recompute):
-    """How a training step divides a replica's batch: see micro_batches.division."""
+    """The division of a replica's batch in a training step: see micro_batches.division."""
     values = network.values_per_image(*network.description.image_shape[:2])
     most_images = 1 if recompute else micro_batches.most_images(values)
     return micro_batches.division(images, replicas.on_this_machine(strategy), most_images, grad_accum)
@@ -151,11 +151,10 @@ def least_memory(
     bfloat16: bool = False,
     recompute: bool = False,
 ) -> int:
-    """A lower bound of the bytes that a process has in a training step on a CPU; it may take many times as much.
+    """A lower bound of the memory of a training step on a CPU, in bytes; the step may take several times as much.
 
-    Only what the step can't do without is counted: once each the parameters, Adam's state, their average and the
-    normalised weights, and also the images of a batch and either the gradients or the maps that one micro-batch keeps
-    for them.
+    The bound counts the parameters, their average, Adam's state, the normalised weights and the images of a batch, and
+    the larger of the gradients and the maps that one micro-batch keeps for them.
 
     Args:
         images: of a replica's batch.
@@ -169,7 +168,7 @@ def least_memory(
 
 
 def _values_kept(network):
-    """A lower bound of the values that an image's gradient keeps: 4 F maps of a residual block, and attention's."""
+    """A lower bound of the values that an image's gradient keeps: 4 F channels of a residual block, and attention's."""
     height, width, _ = network.description.image_shape
     values = 0
     for size, layers in enumerate(network.layers_by_size()):
@@ -183,7 +182,7 @@ def _values_kept(network):
 
 
 class Evaluator:
-    """Computes the likelihood of images on all replicas; compiled once, whatever the parameters.
+    """Computes the likelihood of images on all replicas; compiled once, for any values of the parameters.
 
         weights = evaluator.prepared(optimizer.averages())
         for batch in batches:
@@ -191,7 +190,7 @@ class Evaluator:
 
     Args:
         strategy: the replicas.
-        network: its variables need not have the parameters that are used.
+        network: the network. The parameters are given to `prepared`; the network's variables are not read.
 
     Attributes:
         nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, 3], in
@@ -202,13 +201,13 @@ class Evaluator:
     def __init__(self, strategy: tf.distribute.Strategy, network: Network):
         self.strategy = strategy
         self._network = network
-        self._layers, self._like = (), []  # those of `prepared`, and tensors like their weights
+        self._layers, self._like = (), []  # the layers of `prepared`, and tensors of the shapes of their weights
         # Functions of this object: TensorFlow would warn of frequent tracing if all evaluators shared them.
         self._prepare = tf.function(self._normalised, autograph=False)
         self.nats = tf.function(self._nats, autograph=False)
 
     def prepared(self, parameters: Sequence[tf.Tensor | tf.Variable]) -> object:
-        """The weights to evaluate any number of batches with, normalised once on each replica.
+        """The weights for the evaluation of any number of batches, normalised once on each replica.
 
         Args:
             parameters: values in the order of network.weights: the variables themselves, or their averages.
@@ -252,13 +251,13 @@ def nats_in_batches(
     before_each: Callable[[], None] = lambda: None,
     verbose: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Minus the log-likelihood in nats of every value of every image, once each and in order, batch by batch.
+    """Minus the log-likelihood in nats of every value of every image, each image once and in order, batch by batch.
 
     Args:
         evaluator, weights: the network's evaluator, and the weights that it has prepared.
         batch_size: images of each replica in each batch.
         leave: whether the progress bar stays on the screen.
-        cluster: the workers, if there may be several: each computes its part, and gets all results.
+        cluster: the workers, if there may be several: each computes its part of a batch, and gets all results.
         before_each: called before each batch; it may raise.
         verbose: 0: no progress bar.
 
@@ -266,7 +265,7 @@ def nats_in_batches(
         [b, H, W, 3]: each channel's, given the channels before it and all pixels before.
 
     Raises:
-        UserError: a likelihood is not finite, or the batches need more memory than there can be.
+        UserError: a likelihood is not finite, or a batch certainly needs more memory than this process can get.
     """
     cluster, strategy = cluster or Cluster(), evaluator.strategy
     number = batch_size * strategy.num_replicas_in_sync

@@ -1,4 +1,4 @@
-"""The training of a network, step by step and epoch by epoch: train.py and Distribution.fit run the same Trainer."""
+"""The training of a network, by epochs and steps. train.py and Distribution.fit both run the Trainer."""
 
 import contextlib
 import math
@@ -25,67 +25,72 @@ from pixel_snail.runs.history import History
 from pixel_snail.settings import TrainingSettings
 
 Test = Callable[[Sequence[tf.Tensor]], float]
-"""Bits/dim of the test images, predicted with given parameters, which are in the order of `network.weights`."""
+"""A function of parameters, in the order of `network.weights`, that returns the bits/dim of the test images."""
 
 
 class Watcher:
-    """What accompanies a training: here nothing; subclasses override what they need.
+    """Methods that a Trainer calls while it runs. Here they do nothing; subclasses override those that they need.
 
-    On several workers, each has a watcher. All methods are called on all workers, after the same step.
+    Each worker has its own watcher. The Trainer calls each method on all workers, after the same step.
     """
 
     def around_step(self) -> contextlib.AbstractContextManager:
-        """Each step is taken within it."""
+        """A context within which the Trainer takes each step."""
         return contextlib.nullcontext()
 
     def after_step(self, bits_per_dim: float, learning_rate: float) -> None:
-        """A step was taken; its bits/dim is NaN if the update was refused and passed over."""
+        """Called after each step. `bits_per_dim` is NaN if the update was refused and passed over."""
 
     def passed_over(self, where: str, refused: int) -> None:
-        """An update was refused and passed over, the `refused`-th of the training; `where` describes its batch."""
+        """Called when an update was refused and passed over.
+
+        Args:
+            where: the reason, the step and its images, in words.
+            refused: how many updates have been refused so far.
+        """
 
     def how_to_go_on(self) -> str:
-        """What the user can do once the training has diverged, in words."""
+        """What the user should do after the training has diverged: a part of the error message."""
         return "go on"
 
     def wants_to_stop(self) -> bool:
-        """Whether the training is to stop now, with Stopped."""
+        """Whether the Trainer is to stop now, by raising Stopped."""
         return False
 
     def wants_to_save(self) -> bool:
-        """Whether `save` is to be called now."""
+        """Whether the Trainer is to call `save` now."""
         return False
 
     def save(self) -> None:
         """Saves the training's state."""
 
     def tested(self, figures: dict[str, float]) -> None:
-        """The training images of an epoch, or of the time, are used and the test is done.
+        """Called after each test: at the end of an epoch, or when the time is over.
 
         Args:
-            figures: "epoch"; "time", in seconds, since the figures before; "lr", the last step's rate; "train_bpd", the
-                mean bits/dim of the steps since the test before; with test images, "test_bpd" of the averaged
-                parameters and, as long as the average is young, "test_bpd_unaveraged" of the parameters themselves.
+            figures: "epoch"; "time", the seconds since the previous figures; "lr", the rate of the last step;
+                "train_bpd", the mean bits/dim of the steps since the previous test; with test images, "test_bpd" of the
+                averaged parameters and, while the average is young, "test_bpd_unaveraged" of the parameters themselves.
         """
 
     def after_epoch(self, epoch: int, is_last: bool) -> None:
-        """An epoch, or the time, is over."""
+        """Called after `tested`. `is_last` says whether the training ends here: by its epochs or by its time."""
 
 
 class Trainer:
-    """A network, its optimizer, and how far its training is.
+    """Trains a network: holds its optimizer and the history of its training, and takes the steps.
 
     Before `run`, call one of `begin`, `initialise`, `load` and `take_over`.
 
     Args:
-        network: what is trained; its variables, and the optimizer, are made in the strategy's scope.
-        settings: how.
+        network: the network to train. Its variables must have been made in the strategy's scope.
+        settings: of the training.
         strategy, cluster: the replicas and the workers.
 
     Attributes:
         optimizer: Adam, with the Polyak average of the parameters.
         history: how far the training is, and its figures so far.
-        global_batch: the images of a step on all replicas.
+        global_batch: the number of images of a step, over all replicas.
     """
 
     def __init__(
@@ -110,28 +115,28 @@ class Trainer:
         )
 
     def check_batch_size(self, images: Split) -> None:
-        """Raises UserError if there are fewer images than a step takes."""
+        """Raises UserError if there are fewer images than a step needs."""
         check_batch_size(images, self.settings.batch_size, "batch_size", self.strategy.num_replicas_in_sync)
 
     def check_memory(self) -> None:
-        """Raises UserError if a step certainly needs more memory than this process can have."""
+        """Raises UserError if a step certainly needs more memory than this process can get."""
         settings = self.settings
         least = partial(steps.least_memory, self.strategy, self.network, settings.batch_size)
         smaller = f"lower {option('nr_filters')}, {option('nr_resnet')} or {option('batch_size')}"
-        with memory.shortage_told(smaller):
+        with memory.shortage_reported(smaller):
             memory.check(least(settings.batch_size, recompute=True), "a training step needs")
-        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
+        with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             needed = least(settings.grad_accum, bfloat16=settings.bfloat16, recompute=settings.recompute)
             memory.check(needed, "a training step needs")
 
     def begin(self) -> None:
-        """Begins with the network's parameters as they are, from which the average starts."""
+        """Begins a training with the network's present parameters, which are also the first Polyak average."""
         with self.strategy.scope():
             self.optimizer.build(self.network.weights)
 
     def initialise(self, images: Split) -> None:
-        """Begins with the data-dependent initialisation on a batch of the training images."""
-        with memory.shortage_told(f"lower {option('init_batch_size')}"):
+        """Begins a training with the data-dependent initialisation, on a batch of the training images."""
+        with memory.shortage_reported(f"lower {option('init_batch_size')}"):
             (batch,) = training_batches(images, self.settings.init_batch_size, self.settings.seed, epoch=0).take(1)
             steps.initialise(self.network, batch, self.settings.seed)
         # Workers on other processors may have rounded differently.
@@ -139,10 +144,14 @@ class Trainer:
         self.begin()
 
     def load(self, opened: Checkpoint, history: History) -> None:
-        """Goes on from a checkpoint, whose history is given.
+        """Restores a training from a checkpoint.
+
+        Args:
+            opened: the checkpoint, with the parameters, the averages and Adam's state.
+            history: the history to go on with.
 
         Raises:
-            UserError: it is of another network, lacks the optimizer's state, or can't be read.
+            UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
         """
         self.begin()
         with self.strategy.scope():
@@ -152,7 +161,7 @@ class Trainer:
         self.cluster.check_same_checkpoint([*self.network.weights, optimizer.average, optimizer.velocity])
 
     def take_over(self, other: "Trainer") -> None:
-        """Goes on from the state of another trainer of the same parameters, which had other settings."""
+        """Copies the state of another trainer, which has trained the same network with other settings."""
         self.begin()
         for name in ("iterations", "average", "velocity", "momentum"):
             getattr(self.optimizer, name).assign(tf.convert_to_tensor(getattr(other.optimizer, name).value))
@@ -167,20 +176,20 @@ class Trainer:
     def run(
         self, images: Split, clock: Clock, test: Test | None = None, watcher: Watcher | None = None, verbose: int = 1
     ) -> None:
-        """Trains until the clock says that the end is reached.
+        """Trains until the clock says that the training ends.
 
-        On several workers, whatever is decided, such as to stop, is decided after the same step on all of them.
+        All workers test, save and stop after the same step.
 
         Args:
             images: the training images.
             clock: says when the training ends.
-            test: computes the bits/dim of test images after each epoch; None: there are none.
-            watcher: what accompanies the training.
+            test: computes the bits/dim of the test images after each epoch; None: there are no test images.
+            watcher: its methods are called during the training.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: there are too few images for a step; the loss or a gradient of more steps than skip_nonfinite is
-                not finite, and the parameters are those before such a step; or memory does not suffice.
+            UserError: there are too few images for a step; memory does not suffice; or the loss or a gradient was not
+                finite in more steps than skip_nonfinite, and the parameters are those before the last such step.
             Stopped: the watcher of a worker wants to stop. `run` may then be called again.
         """
         self.check_batch_size(images)
@@ -189,12 +198,12 @@ class Trainer:
         self._verbose = verbose
         self._last_figures = time.monotonic()
         self.history.end_tested_epoch(len(images), self.global_batch)
-        with memory.shortage_told(how_to_save_memory(self.settings, self.network.description.image_shape)):
+        with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             while self._epoch():
                 pass
 
     def _epoch(self):
-        """Trains, tests and has the watcher save; returns whether the training goes on."""
+        """Trains for an epoch and tests; returns whether the training goes on."""
         epoch = self.history.epoch
         self._train_to_the_end_of_the_epoch()
         self._watcher.tested(self._figures())
@@ -233,13 +242,13 @@ class Trainer:
                     break
 
     def step(self, batch: dict[str, tf.Tensor]) -> float:
-        """Takes a step on a batch, distributed over the replicas; returns its bits/dim before the step.
+        """Takes a training step on a batch, which is divided among the replicas.
 
         Returns:
-            NaN, if the update was refused and is passed over.
+            The batch's bits/dim before the step; NaN if the update was refused and passed over.
 
         Raises:
-            UserError: it was refused, and more updates are than skip_nonfinite allows.
+            UserError: the update was refused, and skip_nonfinite allows no further refusal.
         """
         if self.settings.lr_to_zero:
             steps_an_epoch = len(self._images) // self.global_batch
@@ -274,7 +283,7 @@ class Trainer:
         self._watcher.passed_over(where, refused)
 
     def _decide(self):
-        """Has the watcher save, if it wants to, and returns whether the time is over.
+        """Calls the watcher's `save` if it is due, and returns whether the time is over.
 
         Raises:
             Stopped: the watcher of a worker wants to stop.
@@ -298,9 +307,10 @@ class Trainer:
         return self._clock.is_late(self.cluster.gather(np.float64(self._clock.seconds()))[0])
 
     def _figures(self):
-        """The figures since the ones before, for Watcher.tested.
+        """Tests, and returns the figures since the previous ones, for Watcher.tested.
 
-        A training that is stopped in a test repeats all of it: the history never has a figure that was not reported.
+        If the training is stopped within a test, it later repeats the whole test: the history only has figures that
+        were reported.
         """
         of_epoch = self.history.untested_steps
         figures = {"lr": self.optimizer.last_learning_rate(), "train_bpd": float(np.mean(of_epoch or math.nan))}
@@ -316,7 +326,7 @@ class Trainer:
 
 
 def how_to_save_memory(settings: TrainingSettings, image_shape: tuple[int, int, int]) -> str:
-    """The two ways that save most memory in a training step, in words; docs/performance.md has the figures."""
+    """Advice: the two options that save most memory in a training step. docs/performance.md has the figures."""
     on_gpus = devices.number_of_gpus() > 0
     is_cut = settings.grad_accum == settings.batch_size
     parts = [] if is_cut else [f"{option('grad_accum')}={settings.batch_size}"]
@@ -327,6 +337,6 @@ def how_to_save_memory(settings: TrainingSettings, image_shape: tuple[int, int, 
         best.append(option("bfloat16", in_python="bfloat16=True"))
     most = devices.available_memory()
     if most is not None and 10 * settings.batch_size * math.prod(image_shape) > most:
-        best.insert(0, f"a smaller {option('batch_size')}")  # the images alone take much
+        best.insert(0, f"a smaller {option('batch_size')}")  # the images alone take a tenth of the memory
     best.append(f"a smaller {option('nr_filters')}")
     return f"try {', or else '.join(best[:2])}"

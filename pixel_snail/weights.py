@@ -1,12 +1,12 @@
-"""The weights that layers compute with: normalised once a step, and initialised from data.
+"""The weights of layers: weight normalisation, once a step, and data-dependent initialisation.
 
-A weight-normalised layer (Salimans & Kingma 2016) stores a direction V, a scale g and a bias b, and computes with
-W = g V / |V|. A network may be called in three ways:
+A weight-normalised layer (Salimans & Kingma 2016) stores a direction V, a scale g and a bias b. Its weights are
+W = g V / |V| and b. A network may be called in three ways:
 
-- as it is: each layer normalises its own V at every call;
+- outside of the blocks below: each layer normalises its own V at every call;
 - within `data_dependent_initialisation`: each layer first sets its g and b;
-- within `using(weights)`: each layer takes its W from `weights`, which `normalised_weights` has computed once for many
-  calls.
+- within `using(weights)`: each layer takes its W and b from `weights`, which `normalised_weights` computes once for
+  many calls.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Affine(NamedTuple):
 
 
 class TransformedFilter(NamedTuple):
-    """The weights of a convolution that runs Winograd's algorithm on whole maps: also the filter's transform."""
+    """The weights of a convolution that runs Winograd's algorithm on whole maps: W, b, and the transform of W."""
 
     w: tf.Tensor
     b: tf.Tensor
@@ -39,7 +39,7 @@ class TransformedFilter(NamedTuple):
 
 
 class PixelFilter(NamedTuple):
-    """The weights of a causal 2x2 convolution that is computed pixel by pixel: also the pieces of its filter.
+    """The weights of a causal 2x2 convolution that is computed pixel by pixel: W, b, and three pieces of W.
 
     `above` is the upper row [2 C, F]; `left` [C, F] is applied to the pixel on the left, `here` [C, F] to the pixel.
     """
@@ -52,11 +52,11 @@ class PixelFilter(NamedTuple):
 
 
 Weights = dict[keras.layers.Layer, tuple[tf.Tensor, ...]]
-"""The weights of every layer that has variables of its own: one of the tuples above, or the variables as they are."""
+"""The weights of every layer that has variables of its own: one of the tuples above, or the values of its variables."""
 
 
 class Given(NamedTuple):
-    """The weights that `using` gives, and the functions that tracing.py has traced with them, by layer."""
+    """The weights of a `using`, and the functions that kernels/tracing.py has traced with them, by layer."""
 
     weights: Weights
     traced: dict
@@ -87,7 +87,7 @@ def using(weights: Weights) -> Iterator[None]:
 
 
 def given() -> Given | None:
-    """What `using` gives here; None outside."""
+    """The weights and functions of the enclosing `using`; None outside of `using`."""
     return _given.get()
 
 
@@ -95,14 +95,15 @@ def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor])
     """The weights of all layers, normalised once for many calls within `using`.
 
     Args:
-        values: of `network.weights`, in their order: the variables' own, or their averages.
+        values: one for each of `network.weights`, in order: the values of the variables, or their averages.
 
     Raises:
         UserError: a layer has a variable that is not among its `parameters`.
     """
     check_parameters(network)
     value_of = dict(zip(map(id, network.weights), map(tf.convert_to_tensor, values), strict=True))
-    # Layers of one kind and shape together: one by one, hundreds of layers would take thousands of small operations.
+    # Layers of one kind and shape are computed together: one by one, hundreds of layers would take thousands of small
+    # operations.
     groups = {}
     for layer in _layers_with_parameters(network):
         groups.setdefault(layer.weights_group(), []).append(layer)
@@ -114,24 +115,25 @@ def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor])
 
 
 def for_maps(weights: Weights, bfloat16: bool = False) -> Weights:
-    """Adds each filter's precomputed transform, so that micro-batches share it. Gradients remain those of W.
+    """Adds the transforms of filters that use Winograd's algorithm, so that all micro-batches share them.
+
+    Gradients still go to W, not to its transform.
 
     Args:
-        bfloat16: whether maps between the first and the last layer are bfloat16.
+        bfloat16: whether the maps between the first and the last layer are bfloat16.
     """
     dtype = tf.bfloat16 if bfloat16 else tf.float32
     return {layer: layer.for_maps(dtype, of_layer) for layer, of_layer in weights.items()}
 
 
 def for_pixels(weights: Weights) -> Weights:
-    """Adds the pieces of each filter that calls with a cache apply: they are cut out once and not in every step."""
+    """Adds the pieces of filters that calls with a cache apply: cut out once, instead of in every step."""
     return {layer: layer.for_pixels(of_layer) for layer, of_layer in weights.items()}
 
 
 def layers_in(layer: keras.layers.Layer) -> list["Layer"]:
     """All layers of this package inside a layer, itself included, in order of creation."""
-    # Keras's only private function used here. Without it, no layer's weights would be found; each layer's attributes
-    # would have to be searched instead.
+    # A private function of Keras. If it is removed, the attributes of each layer must be searched for layers instead.
     return [inner for inner in layer._flatten_layers() if isinstance(inner, Layer)]
 
 
@@ -140,10 +142,10 @@ def _layers_with_parameters(network):
 
 
 def check_parameters(network: keras.layers.Layer) -> None:
-    """Checks that `normalised_weights` covers a network: every variable is among the `parameters` of a Layer.
+    """Checks that every variable of a network is among the `parameters` of a Layer, so that training includes it.
 
     Raises:
-        UserError: one is not. The message names its layer.
+        UserError: a variable is not; the message names its layer.
     """
     covered = {id(variable) for layer in _layers_with_parameters(network) for variable in layer.parameters}
     for variable in network.weights:
@@ -164,10 +166,10 @@ def check_parameters(network: keras.layers.Layer) -> None:
 
 @contextlib.contextmanager
 def first_call(network: keras.layers.Layer) -> Iterator[None]:
-    """Within it, a network is called for the first time. Checks that its layers compute with weights that can be given.
+    """Checks layers of your own: within it, the network must be called for the first time.
 
     Raises:
-        UserError: a layer has a variable that is not among its `parameters`, or does not call `weights_now`.
+        UserError: a layer has a variable that is not among its `parameters`, or its call does not use `weights_now`.
     """
     asked = set()
     token = _asked.set(asked)
@@ -188,20 +190,20 @@ def first_call(network: keras.layers.Layer) -> Iterator[None]:
 
 
 def described(layer: keras.layers.Layer) -> str:
-    """A layer in error messages: its class and its name."""
+    """The words for a layer in error messages: its class and its name."""
     return f"the layer {type(layer).__name__} ({layer.name!r})"
 
 
 class Layer(keras.layers.Layer):
-    """The base of all layers here: a Keras layer that takes its inputs as they are, in float32 or bfloat16.
+    """The base of all layers of this package: a Keras layer that does not cast its inputs, float32 or bfloat16.
 
-    Its variables are in float32, whatever keras.json or a global dtype policy says.
+    Its variables are float32, whatever keras.json or a global dtype policy says.
 
     A layer of your own creates its variables in `build`, returns them as `parameters`, and computes with the values
-    that `weights_now()` returns. The other methods are for layers that compute something from their variables first.
+    that `weights_now()` returns. The other methods are for layers whose weights are computed from the variables.
 
     Args:
-        name: under which its variables stand in a checkpoint; by default the class's.
+        name: the layer's name in the names of its variables in a checkpoint; by default, the name of the class.
     """
 
     def __init__(self, name: str | None = None):
@@ -216,23 +218,27 @@ class Layer(keras.layers.Layer):
         return ()
 
     def weights_group(self) -> Hashable:
-        """Layers of equal groups have weights of one kind and shape, which are computed together."""
+        """The key of the layer's group: layers with equal keys have weights of one kind and shape."""
         return self
 
     def weights_of_group(self, parameters: list[list[tf.Tensor]]) -> Sequence[tuple]:
-        """The weights of each layer of this one's group, from the values of its `parameters`: here these values."""
+        """Computes the weights of all layers of a group. Here, the weights are the values of the `parameters`.
+
+        Args:
+            parameters: for each layer, the values of its `parameters`.
+        """
         return [tuple(of_layer) for of_layer in parameters]
 
     def for_maps(self, dtype: tf.DType, weights: tuple) -> tuple:
-        """The layer's weights for whole maps of a type: perhaps with others after them."""
+        """The weights for calls on whole maps of a type: `weights`, and after them any precomputed tensors."""
         return weights
 
     def for_pixels(self, weights: tuple) -> tuple:
-        """The layer's weights for calls with a cache: perhaps with others after them."""
+        """The weights for calls with a cache: `weights`, and after them any precomputed tensors."""
         return weights
 
     def weights_now(self) -> tuple:
-        """The weights to compute with: those given by `using`, else from the layer's variables."""
+        """The weights that the layer's call must use: those of the enclosing `using`, else those of the variables."""
         if (asked := _asked.get()) is not None:
             asked.add(self)
         if (here := given()) is not None:
@@ -243,16 +249,18 @@ class Layer(keras.layers.Layer):
 class WeightNormalised(Layer):
     """The base of weight-normalised layers: y = linear(x, W) + b, with W = g V / |V|.
 
-    Subclasses give `kind`, `axes`, `direction_shape` and `linear`, and `affine` where linear(x, w) + b has a faster
-    form. Variables, in this order: V, the direction, N(0, 0.05) at first; g, the scale [F]; b, the bias [F].
+    Subclasses define `kind`, `axes`, `direction_shape` and `linear`, and also `affine` if linear(x, w) + b has a faster
+    form. The variables are, in this order: V, the direction, with random initial values N(0, 0.05); g, the scale [F];
+    b, the bias [F].
 
     Args:
         num_filters: F, the number of output channels.
         init_scale: the standard deviation of the outputs on the batch of the data-dependent initialisation.
 
     Attributes:
-        kind: the original's name of such a layer, under which its variables stand in a checkpoint.
-        axes: those of V that its norm is taken over, counted from the last.
+        kind: the name of such layers in the names of their variables in a checkpoint; the original's layers have the
+            original's names.
+        axes: the axes of V over which its norm is computed, counted from the last: -1, -2, ...
         epsilon: added to the variance in the data-dependent initialisation.
     """
 
@@ -267,7 +275,7 @@ class WeightNormalised(Layer):
         self.init_scale = init_scale
 
     def direction_shape(self, channels: int) -> list[int]:
-        """The shape of V for inputs of so many channels."""
+        """The shape of V for inputs with this number of channels."""
         raise NotImplementedError
 
     def linear(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
@@ -291,7 +299,7 @@ class WeightNormalised(Layer):
         return self.affine(x, *self.weights_now())
 
     def _initialise(self, t):
-        """Sets g and b from t, the outputs under V of unit norm, and returns the outputs that follow from them."""
+        """Sets g and b from t, the outputs if V has unit norm, and returns the outputs with the new g and b."""
         mean, variance = tf.nn.moments(t, list(range(t.shape.rank - 1)))
         g = self.init_scale / tf.sqrt(variance + self.epsilon)
         self.g.assign(g)

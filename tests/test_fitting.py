@@ -133,7 +133,7 @@ def test_fine_tuning_begins_with_the_loaded_averages_and_a_fresh_optimizer(tmp_p
     saved(model, tmp_path / "mine")
     tuned = pixel_snail.load(tmp_path / "mine")
     started = parameters(tuned)
-    with pytest.warns(UserWarning, match=r"the loaded checkpoint's average still has a weight of 100\.0% in"):
+    with pytest.warns(UserWarning, match=r"the loaded parameters still have a weight of 100\.0% in"):
         tuned.fit(IMAGES[:2], epochs=3, **SETTINGS | {"polyak_decay": 0.9999, "learning_rate": 1e-6})
     for before, after in zip(started, parameters(tuned), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)

@@ -4,5 +4,5 @@ PORTABLE = {
     "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
 }
-"""Environment variables with which x86-64 processors that have AVX2 round alike: XLA and oneDNN use no later
-instructions, and XLA leaves sums to no library that chooses its instructions by itself."""
+"""Environment variables that make x86-64 processors with AVX2 round alike: XLA and oneDNN use no later instructions,
+and XLA hands no sum to a library that chooses its instructions by the processor."""

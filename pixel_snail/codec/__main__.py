@@ -1,4 +1,4 @@
-"""Compresses pictures without loss with a network, restores them, and tells what a compressed file holds.
+"""Compresses pictures without loss with a network, restores them, and lists what a compressed file holds.
 
 python -m pixel_snail.codec compress --load_params=RUN PICTURE... -o OUT.snail
 python -m pixel_snail.codec decompress OUT.snail -o FOLDER
@@ -31,7 +31,7 @@ from pixel_snail.storage import files, paths, pictures, prefixes
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags in argv, by default the program's; a mistake is told on stderr and exits with code 2."""
+    """The flags in argv, by default the program's; a mistake prints one line on stderr and exits with code 2."""
     parser = command_line.Parser(prog="python -m pixel_snail.codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(
         dest="command",
@@ -66,7 +66,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = of_decompress.add_argument
     add("file", metavar="FILE", type=command_line.path, help="the compressed file")
     add("-o", "--output", required=True, metavar="FOLDER", type=command_line.path, help="the folder for the pictures")
-    hint = f"{place}; without it, the one that the file names"
+    hint = f"{place}; without it, the checkpoint that the file names"
     add("-r", "--load_params", metavar="PREFIX", type=command_line.path, help=hint)
     add(
         "--raw",
@@ -78,7 +78,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # Flags that are not given come from the checkpoint; for decompress, all come from the file.
     command_line.add_network_flags(of_compress, defaults=False)
 
-    of_info = commands.add_parser("info", help="tell what a compressed file holds, without the network")
+    of_info = commands.add_parser("info", help="list what a compressed file holds, without the network")
     of_info.add_argument("file", metavar="FILE", type=command_line.path, help="the compressed file")
     flags = parser.parse_args(argv)
     if flags.command == "compress" and (flags.batch_size or 1) > container.MOST_IN_A_GROUP:
@@ -113,7 +113,7 @@ def _compress(flags):
     from pixel_snail.reports import comparisons
     from pixel_snail.runs import average, search
 
-    with memory.shortage_told("lower --batch_size, or compress fewer pictures at a time"):
+    with memory.shortage_reported("lower --batch_size, or compress fewer pictures at a time"):
         opened = search.find(flags.load_params)
         prefix = os.path.abspath(opened.prefix)
         image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
@@ -170,7 +170,7 @@ def decompress(flags: argparse.Namespace) -> None:
         os.environ |= PORTABLE
     from pixel_snail.parallel import memory
 
-    with memory.shortage_told(memory.MORE_MEMORY):
+    with memory.shortage_reported(memory.MORE_MEMORY):
         _restore(flags, header, groups, prefix, is_averaged)
 
 
@@ -220,7 +220,7 @@ def info(flags: argparse.Namespace) -> None:
     height, width, _ = header.image_shape
     lines = {
         "size": f"{size:,} bytes" + (f", {8 * size / coded:.4f} bits/dim" if coded else ""),
-        "of which header": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
+        "size of the header": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
         if not damaged
         else None,
         "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",
@@ -256,7 +256,7 @@ def _begins_as_compressed(path):
 
 
 def _name_of(path):
-    """The name of the file that a picture came from. That of a pipe without a name is a number, which says nothing."""
+    """The name of a picture's file; "picture" for a pipe without a name, whose path ends with a mere number."""
     name = os.path.basename(path)
     return "picture" if name.isdecimal() and files.is_stream(path) else name
 
@@ -268,7 +268,7 @@ def _load(opened, settings, image_shape, averaged):
 
 
 def _names(header) -> Iterator[str]:
-    """The names of the files that a compressed file's pictures are written to, no two alike, in the same order."""
+    """The names of the PNG files for a compressed file's pictures: in the order of the pictures, all different."""
     if header.pictures is None:
         yield from (f"{i:0{len(str(header.images))}}.png" for i in range(1, header.images + 1))
     taken, numbers = set(), collections.defaultdict(lambda: itertools.count(2))
@@ -285,7 +285,7 @@ def _names(header) -> Iterator[str]:
 
 
 _LONGEST_STEM = 200
-"""In bytes."""
+"""The most bytes of a restored picture's name, without its number and ending."""
 
 
 def _exists(path):
@@ -293,7 +293,7 @@ def _exists(path):
 
 
 def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
-    """Each image, or why there is none."""
+    """Each image, or the error that says why it can't be restored."""
     for first, of_group in zip(range(0, header.images, header.batch), archiver.decompress(header, groups), strict=True):
         if isinstance(of_group, UserError):
             yield from [of_group] * min(header.batch, header.images - first)
@@ -302,7 +302,7 @@ def _images(header, groups, archiver) -> Iterator[np.ndarray | UserError]:
 
 
 def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
-    """Each picture, put together from its tiles, or why there is none."""
+    """Each picture, put together from its tiles, or the error that says why it can't be restored."""
     if header.pictures is None:
         yield from images
         return
@@ -324,7 +324,7 @@ def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
 
 
 def work(flags: argparse.Namespace) -> None:
-    """Does what the flags say."""
+    """Runs the command that the flags name."""
     {"compress": compress, "decompress": decompress, "info": info}[flags.command](flags)
 
 

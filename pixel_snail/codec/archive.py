@@ -1,4 +1,4 @@
-"""Any number of images as a file, and back."""
+"""Writes any number of images into one file, and reads them back."""
 
 import dataclasses
 import functools
@@ -61,15 +61,16 @@ class Archiver:
         Args:
             images: uint8 [N, H, W, 3]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
-            pictures: those that the images are the tiles of.
+            pictures: the pictures that were cut into the images.
             checkpoint: see container.Header.
-            batch_size: images that are computed at once and share a stream; by default, as `default_batch_size` says.
+            batch_size: the number of images that are computed at once and share a stream; by default, that of
+                `default_batch_size`.
             verify: whether to decode each group once it is encoded.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: batch_size or a picture's name is not possible, memory does not suffice, decoding gave other
-                pixels than there were, or a prediction is not finite.
+            UserError: batch_size or a picture's name is not allowed, memory does not suffice, a prediction is not
+                finite, or decoding did not restore the pixels.
         """
         batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
@@ -107,15 +108,15 @@ class Archiver:
     def decompress(
         self, header: container.Header, groups: Sequence[container.Group], verbose: int = 1
     ) -> Iterator[np.ndarray | UserError]:
-        """The images of a file, group by group: uint8 [b, H, W, 3], or why there are none.
+        """The images of a file, group by group: uint8 [b, H, W, 3], or the error that says why they can't be decoded.
 
         Args:
             header, groups: as from container.read.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the file is of another network or checkpoint, or of a version whose drawing rounds differently;
-                or memory does not suffice.
+            UserError: the file was written with another network or checkpoint, or by a version of this program that
+                rounds differently; or memory does not suffice.
         """
         self._check(header)
         with self._bar(header, "decompressing", 1, verbose) as bar:
@@ -133,11 +134,11 @@ class Archiver:
                     yield images[: batch.last - batch.first]
 
     def _decoded(self, header, batch, group, bar):
-        """The images of a group; None if they are not those that were encoded."""
+        """The images of a group; None if they differ from the encoded images."""
         coder = self._coder(header.batch)
         try:
             images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
-        except UserError:  # what another machine wrote may lead to predictions that are not finite
+        except UserError:  # wrongly decoded pixels may lead to predictions that are not finite
             return None
         return images if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels else None
 
@@ -146,7 +147,7 @@ class Archiver:
             return self._coders(batch_size)
 
     def _check(self, header):
-        """Raises UserError if a file is of another network or checkpoint, or of a version that rounds differently."""
+        """Raises UserError if a file's network, checkpoint or number of drawing is not the present one."""
         ours = _description(self._network)
         for name in sorted({*ours, *header.network}):
             if header.network.get(name) != ours.get(name):
@@ -191,7 +192,7 @@ class Archiver:
 
 
 def default_batch_size(images: int) -> int:
-    """The number of images in a batch: for many images a large one, which takes less time for each of them."""
+    """The number of images in a batch. For many images, the batch is larger, which takes less time per image."""
     return 8 if images <= 16 else 32
 
 
@@ -212,7 +213,7 @@ def _numbers(batch):
 
 
 def _filled(values, number):
-    """Adds zeros until there are so many values: images of no size, which cost nothing."""
+    """Appends zeros to values until there are `number`. Of images whose size is zero, nothing is coded."""
     return np.concatenate([values, np.zeros([number - len(values), *values.shape[1:]], values.dtype)])
 
 
@@ -224,7 +225,7 @@ def _coded_pixels(images, sizes):
 
 
 def _description(network):
-    """What decides a network's predictions besides its parameters."""
+    """The fields of a network's description that decide its predictions, besides the parameters."""
     fields = dataclasses.asdict(network.description) | {"image_shape": list(network.description.image_shape)}
     return {name: value for name, value in fields.items() if name not in ("class_names", "dropout_p")}
 

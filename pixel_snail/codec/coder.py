@@ -1,8 +1,8 @@
-"""A batch of images as one stream, with the probabilities that a network predicts.
+"""Codes a batch of images as one stream, by the probabilities that a network predicts.
 
 The stream has the pixels in raster order; for each pixel first the R values of all images, then G, then B. Encoder and
-decoder must compute the same probabilities, bit by bit. So both run the same compiled function; a flag says where a
-pixel's values come from.
+decoder must compute the same probabilities, bit by bit. So both run the same compiled function, whose flag `decodes`
+chooses whether a pixel's values come from the image or from the stream.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class _Row(NamedTuple):
 
 
 class _Carried(NamedTuple):
-    """What goes from pixel to pixel: the decoder's state, whether it is used, and the values of the pixel before."""
+    """The state between pixels: the decoder, whether it is used, and the values of the previous pixel."""
 
     decoder: Decoder
     decodes: tf.Tensor
@@ -43,8 +43,8 @@ class ImageCoder:
 
     Args:
         network: the network.
-        batch: B, the number of images in a batch. Both sides must use the same number: with another, sums are rounded
-            differently.
+        batch: B, the number of images in a batch. Encoder and decoder must use the same number, because it affects how
+            sums are rounded.
         jit: see sampling.RowByRow.
 
     Raises:
@@ -66,13 +66,13 @@ class ImageCoder:
         h: tf.Tensor | None = None,
         bar: tqdm.tqdm | None = None,
     ) -> bytes:
-        """Images as a stream.
+        """Encodes images, and returns the stream.
 
         Args:
             weights: those of `normalised_weights`.
             images: uint8 [B, H, W, 3].
-            sizes: the rows and columns of each image that are coded, from the upper left, integers [B, 2]; by default
-                all. The others cost nothing.
+            sizes: the numbers of rows and columns of each image that are coded, from the upper left, integers [B, 2];
+                by default all. Other pixels take no bits.
             h: labels [B, L], of a conditional network.
             bar: a progress bar, which counts the rows.
 
@@ -97,9 +97,9 @@ class ImageCoder:
         h: tf.Tensor | None = None,
         bar: tqdm.tqdm | None = None,
     ) -> np.ndarray:
-        """The images of a stream, uint8 [B, H, W, 3]; pixels that are not coded are black.
+        """Decodes a stream: images, uint8 [B, H, W, 3]. Pixels that are not coded are black.
 
-        If the stream is damaged, or was written on a machine that rounds differently, the result is other images.
+        If the stream is damaged, or was written on a machine that rounds differently, the images are wrong.
         Arguments and errors as in `encode`.
         """
         whole = stream + bytes(-len(stream) % 4)
@@ -136,13 +136,13 @@ class ImageCoder:
 
 
 def _part(words, first, number):
-    """`number` words, the first of which is words[first]. Past the end there are zeros, as for constriction."""
+    """words[first : first + number], with zeros for words past the end, as constriction reads them."""
     part = words[first : first + number]
     return np.concatenate([part, np.zeros(number - len(part), np.uint32)])
 
 
 def _choose(outputs_of, here, carried):
-    """Chooses a pixel for sampling.RowByRow: the one in the row's inputs, or the one that the stream has."""
+    """Chooses a pixel's values for sampling.RowByRow: those of the row's inputs or, if `decodes`, of the stream."""
     decoder, decodes, before = carried
     known, values, bounds, log_likelihood = tf.zeros([before.shape[0], 0]), [], [], 0.0
 
@@ -151,12 +151,12 @@ def _choose(outputs_of, here, carried):
         nonlocal decoder, known, log_likelihood
         channel = len(values)
         logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
-        # The channels share the component: those that made the known channels likely are likelier now.
+        # The channels share the component: components that made the known channels likely get more weight.
         below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
         cumulative = cumulative_frequencies(below)
         value, decoder = decoder.read(cumulative, here.is_inside)
         value = tf.where(decodes, value, here.values[:, channel])
-        # Outside, the values of the pixel on the left go on.
+        # Outside the image, the values of the pixel on the left are repeated.
         value = tf.where(here.is_inside, value, before[:, channel])
         values.append(value)
         bounds.append(tf.gather(cumulative, tf.stack([value, value + 1], -1), batch_dims=1))

@@ -7,8 +7,8 @@
                 CRC-32 of its stream, and 8 bytes of a checksum of its pixels
     the rest    the streams of the groups, one after the other
 
-Numbers are little-endian. Everything is checked before it is used, and no more memory is taken than there are bytes to
-fill it, but for the JSON object, of 16 MB at most. Nothing here needs TensorFlow.
+Numbers are little-endian. Everything is checked before it is used. A file takes no more memory than it has bytes, apart
+from the JSON object, which may take 16 MB. TensorFlow is not imported.
 """
 
 import dataclasses
@@ -50,17 +50,17 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the groups of a file are.
+    """The header of a file, which describes its groups.
 
     Args:
         network: the network's description, without the names of classes.
         weights: a checksum of its parameters.
-        machine: what computed the file, as rounding.description gives it.
+        machine: the program and the machine that wrote the file: the result of rounding.description.
         images: N.
         batch: the number of images in a group; the last group may have fewer.
         labels: integers [N], of a conditional network.
         pictures: the pictures that the images are cut from; None: each image is whole.
-        checkpoint: where the parameters were, and whether they are the averages: (prefix, averaged), if known.
+        checkpoint: the checkpoint's prefix, and whether the parameters are its averages: (prefix, averaged), if known.
     """
 
     network: dict[str, object]
@@ -78,7 +78,7 @@ class Header:
         return tuple(self.network["image_shape"])
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """How many rows and columns of each image are coded."""
+        """The number of rows and of columns of each image that are coded."""
         height, width, _ = self.image_shape
         if self.pictures is None:
             yield from itertools.repeat((height, width), self.images)
@@ -111,12 +111,12 @@ def tiles_of(rows: int, columns: int, height: int, width: int) -> Iterator[tuple
 
 
 def checksum(pixels: np.ndarray) -> bytes:
-    """Eight bytes that two different arrays of 8-bit values practically never share."""
+    """A checksum of 8 bytes: two different arrays of 8-bit values practically never have the same."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
 
 
 def check(header: Header) -> None:
-    """Raises UserError, before any work is done, if a file with this header could not be written or read back."""
+    """Raises UserError if a file with this header could not be written or read back. Called before images are coded."""
     _header(zlib.compress(_json(header)))
 
 
@@ -128,8 +128,8 @@ def write(header: Header, groups: Sequence[Group]) -> bytes:
     """
     text = _json(header)
     table = b"".join(_GROUP.pack(len(group.stream), zlib.crc32(group.stream), group.pixels) for group in groups)
-    told = zlib.compress(text, 9)
-    packed = struct.pack("<I", len(told)) + told + table
+    compressed = zlib.compress(text, 9)
+    packed = struct.pack("<I", len(compressed)) + compressed + table
     start = _START.pack(SIGNATURE, len(packed), zlib.crc32(packed))
     return b"".join([start, packed, *(group.stream for group in groups)])
 
@@ -162,9 +162,9 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
         raise UserError("cut off in its header: get the whole file")
     if zlib.crc32(packed) != crc:
         raise UserError("damaged: the checksum of its header is wrong; get the file anew")
-    (told,) = struct.unpack_from("<I", packed)
-    header = _header(packed[4 : 4 + told])
-    table = packed[4 + told :]
+    (length,) = struct.unpack_from("<I", packed)
+    header = _header(packed[4 : 4 + length])
+    table = packed[4 + length :]
     number = -(-header.images // header.batch)
     if len(table) != number * _GROUP.size:
         images = counted(header.images, "image")
@@ -201,7 +201,7 @@ def _header(packed):
 
 
 def _checked(fields):
-    """The header of a JSON object that anybody may have made."""
+    """The header that a JSON object describes. Anybody may have made the object: everything is checked."""
     header = Header(**fields)
     _require(type(header.network) is dict, "network is no object")
     for name in ("model", "resnet_nonlinearity"):
@@ -230,7 +230,7 @@ def _checked(fields):
 
 
 def _is_file_name(name):
-    """Whether a name stands for a file in the folder where it is looked for, and nowhere else."""
+    """Whether a name is a plain file name, which can't lead out of its folder."""
     if type(name) is not str or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
         return False
     return len(os.fsencode(name)) <= 255

@@ -1,9 +1,9 @@
-"""The range coder: values that follow each other, of known probabilities, as one string of bits.
+"""The range coder: codes a sequence of values, whose probabilities are known, as one string of bits.
 
 Encoder and decoder share the probabilities exactly, as integer frequencies.
 
-constriction's range encoder writes it. Its decoder would have to be called three times a pixel, each time with tables
-from the network, and such a call of a compiled network costs more than the pixel's whole computation. So the decoder
+constriction's range encoder writes the bits. Its decoder would have to be called three times a pixel, each time with
+tables from the compiled network, and such a call takes longer than the whole computation of the pixel. So the decoder
 here reads the same stream by a few TensorFlow operations, which are compiled into the loop over pixels.
 """
 
@@ -24,12 +24,13 @@ _WORD = 32
 def cumulative_frequencies(below: tf.Tensor) -> tf.Tensor:
     """Cumulative frequencies of the 256 values of a channel.
 
-    A value v gets the frequency c[v + 1] - c[v]: its probability, rounded to multiples of 2^-24, and one more. So every
-    value can be coded, in 24 bits at most. It costs the others 258 / 2^24 of their probability, 0.00002 bits a value.
+    A value v gets the frequency c[v + 1] - c[v]: its probability, rounded to multiples of 2^-24, and 2^-24 more. So
+    every value can be coded, in 24 bits at most. This takes 258 / 2^24 of the other values' probabilities, 0.00002 bits
+    a value.
 
     Args:
-        below: the probabilities that the value is below 1, ..., 255, [..., 255]. They need not increase: rounding may
-            order two that are nearly equal the wrong way round.
+        below: the probabilities that the value is below 1, ..., 255, [..., 255]. Because of rounding, they need not
+            increase.
 
     Returns:
         c, int32 [..., 257], strictly increasing from 1 to TOTAL - 1. The ends are left free for the range encoder,
@@ -65,13 +66,13 @@ class Encoder:
 
 
 class Decoder(NamedTuple):
-    """The state of reading a stream, in arrays or tensors.
+    """The state of a decoder within a stream, as arrays or tensors.
 
     Fields:
         words: a part of the stream, uint32 [n].
         position: the next of these words, int32.
         range: the size of the interval that is left, uint64.
-        offset: where in it the stream's number lies, uint64.
+        offset: the position of the stream's number in this interval, uint64.
     """
 
     words: tf.Tensor
@@ -92,10 +93,10 @@ class Decoder(NamedTuple):
 
         Args:
             cumulative: of each distribution, int32 [n, 257], as from `cumulative_frequencies`.
-            is_coded: which values there are, bool [n]; of others, nothing is in the stream.
+            is_coded: which values are in the stream, bool [n].
 
         Returns:
-            The values, int32 [n]: any value where there is none. And the state after them.
+            The values, int32 [n], of which those that are not in the stream mean nothing; and the state after them.
         """
 
         def read_one(i, values, position, range_, offset):

@@ -1,4 +1,4 @@
-"""What decides how sums are rounded: this program's drawing, the processor, versions of packages, settings."""
+"""What affects how sums are rounded: this program's drawing, the processor, package versions and settings."""
 
 import importlib.metadata
 import os
@@ -8,19 +8,19 @@ from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
 DRAWING = 1
-"""The number of the way in which drawing and coding round. Raise it, and pixel_snail.__version__, with every change
-after which a pixel's prediction differs in any bit: files of before can't be read any more, and readers are told which
-version reads them. tests/codec/test_rounding.py fails after a change that may be such a one."""
+"""The version of the arithmetic of drawing and coding. Raise it, and pixel_snail.__version__, with every change that
+alters any bit of a pixel's prediction: older compressed files then can't be decoded, and the error names the version
+that decodes them. tests/codec/test_rounding.py fails after a change that may alter a bit."""
 
 _UNRECORDED = {"pixel_snail": "2.0", "drawing": 1}
-"""What wrote the files that do not record it."""
+"""The version and the number of drawing of files that do not record them."""
 
 _PACKAGES = ["tensorflow", "keras", "numpy", "constriction"]
 _VARIABLES = ["XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES"]
 
 
 def description() -> dict[str, object]:
-    """This program, and this machine: its processor, cores, the versions of packages and their settings."""
+    """The version of this program, and this machine's processor, cores, package versions and settings, by name."""
     gpus = sorted({devices.name_of_gpu(gpu) for gpu in tf.config.get_visible_devices("GPU")})
     return {
         "pixel_snail": pixel_snail.__version__,
@@ -35,13 +35,13 @@ def description() -> dict[str, object]:
 
 
 def difference(there: dict[str, object], here: dict[str, object]) -> str:
-    """How two machines differ in what may change a sum, in words; "" if in nothing that is recorded.
+    """In which recorded properties that may change a sum two machines differ, in words; "" if in none.
 
     Args:
-        there: the description of another machine, which may be anything that JSON can hold.
-        here: this machine's.
+        there: the description of another machine, as a file records it: any values that JSON can hold.
+        here: the description of this machine.
     """
-    told = []
+    differences = []
     for name in sorted({*there, *here} - {"cores", "pixel_snail", "drawing"}):
         theirs, ours = there.get(name), here.get(name)
         if theirs == ours:
@@ -50,26 +50,26 @@ def difference(there: dict[str, object], here: dict[str, object]) -> str:
             lacking = [item for item in theirs if item not in ours], [item for item in ours if item not in theirs]
             for items, where in zip(lacking, ("there", "here"), strict=True):
                 if items:
-                    told.append(f"{in_words(name)}: {in_words(' '.join(map(str, items)))} only {where}")
+                    differences.append(f"{in_words(name)}: {in_words(' '.join(map(str, items)))} only {where}")
         else:
-            told.append(f"{in_words(name)}: {in_words(theirs)} there, {in_words(ours)} here")
-    return "; ".join(told[:_MOST_DIFFERENCES])
+            differences.append(f"{in_words(name)}: {in_words(theirs)} there, {in_words(ours)} here")
+    return "; ".join(differences[:_MOST_DIFFERENCES])
 
 
 def other_version(there: dict[str, object]) -> str | None:
     """The version of this program that wrote a file, if its drawing rounds differently from this one's; else None.
 
     Args:
-        there: what wrote the file, as in `difference`.
+        there: the description that the file records, as in `difference`.
     """
     there = _UNRECORDED | there
     return None if there["drawing"] == DRAWING else in_words(there["pixel_snail"])
 
 
 _MOST_DIFFERENCES = 20
-"""As many are told: the description of another machine may be as long as a file's header."""
+"""The most differences that a message names: a file's header may record thousands of properties."""
 
 
 def in_words(value: object) -> str:
-    """A value of a file that anybody may have made, in few words."""
+    """A value from a file, cut to 80 characters: anybody may have made the file."""
     return "none" if value is None else str(value)[:80]

@@ -1,1 +1,1 @@
-"""What the commands do, and the command line that they share."""
+"""The work of the commands, and the command line that they share."""

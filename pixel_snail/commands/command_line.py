@@ -241,7 +241,7 @@ def path(text: str) -> str:
 
 
 def check_paths(flags: argparse.Namespace) -> None:
-    """Raises UserError, in the first moment of train.py or eval.py, if what is to be read is not there.
+    """Raises UserError, before TensorFlow is imported, if a file that the flags name is not there.
 
     With --resume, a checkpoint is read only if there is no run to go on with.
     """
@@ -261,8 +261,8 @@ def run(
     """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C.
 
     Args:
-        parse_flags: a command's function of argv. It exits with 2 for a mistake.
-        work: what the command does with its flags.
+        parse_flags: a function that parses argv. For a wrong flag, it exits with 2.
+        work: a function that does the command's work, given its flags.
         argv: the arguments, by default the program's.
     """
     streams.prepare()

@@ -1,4 +1,4 @@
-"""What eval.py draws: samples, by class if the network is conditional, and completions of images."""
+"""The pictures that eval.py draws: samples, by class if the network is conditional, and completions of images."""
 
 import argparse
 import unicodedata
@@ -25,15 +25,15 @@ def what_to_draw(
     nr_labels: int | None,
     class_names: Sequence[str] | None,
 ) -> Callable[[Distribution], str] | None:
-    """A function of the distribution that draws what the flags ask for and returns, in words, what it drew and where.
+    """A function of the distribution that draws the images of the flags, writes them, and returns a line about them.
 
     Args:
-        flags: eval.py's.
+        flags: of eval.py.
         image_shape: (H, W, 3).
         nr_labels, class_names: see Distribution.
 
     Returns:
-        None, if the flags ask for nothing.
+        None if the flags ask for no images.
 
     Raises:
         UserError: the flags contradict each other or the network, or the images to complete can't be read.
@@ -75,18 +75,18 @@ def what_to_draw(
 def images_to_complete(
     path: str, image_shape: tuple[int, int, int], resize: bool = False, max_pixels: int = pictures.MAX_PIXELS
 ) -> tuple[np.ndarray, str]:
-    """The images in a file, [N, H, W, 3] in [-1, 1], and what was done to the picture, in words; "" for nothing.
+    """The images in a file, [N, H, W, 3] in [-1, 1], and how the picture was changed, in words; "" if it was not.
 
     Args:
         path: a PNG, JPEG or WebP picture, or an .npy array [N, H, W, 3] or [H, W, 3], of 8-bit values or, as samples
             are saved, in [-1, 1].
         image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images. Another larger
             picture is cropped to its middle.
-        resize: whether a picture is one image in any case: it is resized until it just covers H x W, then cropped.
+        resize: whether a picture is always one image: it is resized until it just covers H x W, then cropped.
         max_pixels: see pictures.read_picture.
 
     Raises:
-        UserError: it can't be read, its images are of another size, or it can't be told what its values mean.
+        UserError: it can't be read, its images are of another size, or the range of its values is ambiguous.
     """
     source = paths.readable_again(path)
     if not _is_array(source):
@@ -102,7 +102,7 @@ def images_to_complete(
         raise UserError(f"{path} has {images.dtype} values that are neither 8-bit nor in [-1, 1]")
     if images.min() >= 0:
         raise UserError(
-            f"{path} has values from {images.min():.3g} to {images.max():.3g}: it can't be told whether black is 0 or "
+            f"{path} has values from {images.min():.3g} to {images.max():.3g}: it is unclear whether black is 0 or "
             "-1; save 8-bit values, such as np.uint8(np.round(255 * images)) if black is 0"
         )
     return images.astype(np.float32), ""
@@ -144,7 +144,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels):
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The labels of --classes, which are given by their numbers or names; None if it is not given.
+    """The labels of the classes in --classes, which may be numbers or names; None without --classes.
 
     Args:
         nr_labels: L; None: the network is not conditional.
@@ -172,7 +172,7 @@ def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | Non
 
     Args:
         classes: the classes to draw; by default all.
-        number: the least number of samples; it is rounded up so that all classes have as many.
+        number: the least number of samples; it is rounded up so that all classes have equally many.
         nr_labels: L; None: the network is not conditional.
     """
     if nr_labels is None:

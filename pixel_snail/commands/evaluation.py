@@ -1,4 +1,4 @@
-"""What eval.py does: bits/dim of a checkpoint over a whole test set, and images drawn from it."""
+"""The work of eval.py: computes a checkpoint's bits/dim over a whole test set, compresses the set, draws images."""
 
 import argparse
 import json
@@ -33,16 +33,18 @@ _IMAGE_SIZE = 32
 
 
 def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
-    """Does what eval.py's flags say.
+    """Evaluates and draws as the flags say.
 
     Args:
+        flags: of eval.py.
         load_data: loads the data set that the flags name.
 
     Raises:
-        UserError: files that are missing, broken, of another network, or can't be written; a worker that was lost.
+        UserError: a file is missing, broken, of another network, or can't be written; memory does not suffice; or a
+            worker was lost.
     """
     cluster = cluster_from_environment()
-    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
+    with streams.text_elsewhere(flags.json), cluster.together(), memory.shortage_reported(memory.MORE_MEMORY):
         _evaluate(flags, load_data, cluster)
 
 
@@ -72,9 +74,9 @@ def _evaluate(flags, load_data, cluster):
         check_side(flags.model, flags.image_size)  # before pictures are converted to it
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
-    told = replicas.described(strategy, cluster)
+    devices_in_words = replicas.described(strategy, cluster)
     if cluster.is_chief:
-        print(told, flush=True)
+        print(devices_in_words, flush=True)
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
@@ -105,14 +107,14 @@ def _evaluate(flags, load_data, cluster):
 
 def _images_and_classes(flags, opened, data_set):
     """The shape of the images; of a conditional network, the number of classes, and their names if it has any."""
-    prefix, nr_labels, told = opened.prefix, opened.nr_labels(), opened.description()
+    prefix, nr_labels, recorded = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
         raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")
-    names = told.class_names if told else None
+    names = recorded.class_names if recorded else None
     if data_set is None:
         side = flags.image_size or _IMAGE_SIZE
-        return told.image_shape if told and not flags.image_size else (side, side, 3), nr_labels, names
+        return recorded.image_shape if recorded and not flags.image_size else (side, side, 3), nr_labels, names
     if nr_labels and data_set.nr_labels != nr_labels:
         theirs = counted(nr_labels, "class", "classes")
         ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
@@ -121,7 +123,7 @@ def _images_and_classes(flags, opened, data_set):
             "it on the data set of its training"
         )
     for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
-        # Earlier versions kept a name in the one of Unicode's forms in which the system stores it.
+        # Earlier versions recorded a name in the Unicode form in which the system stores it.
         if unicodedata.normalize("NFC", theirs) != unicodedata.normalize("NFC", ours):
             raise UserError(
                 f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
@@ -166,7 +168,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
 
 
 def _compress(path, model, test, origin):
-    """Writes the test images into a compressed file and reads it again; returns what the result tells of it.
+    """Writes the test images into a compressed file and reads it again; returns the entries of the JSON about it.
 
     Args:
         origin: the checkpoint, as in container.Header.

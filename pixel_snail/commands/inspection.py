@@ -1,6 +1,6 @@
-"""What a checkpoint holds: read from its description or, for the original's, inferred from its tensors.
+"""The contents of a checkpoint: read from its description or, for one of the original, inferred from its tensors.
 
-`python -m pixel_snail.commands.inspection PREFIX` prints it.
+`python -m pixel_snail.commands.inspection PREFIX` prints them.
 
 `_matches` counts the layers of each network by formulas, which repeat its wiring, because building all networks to
 compare their variables would take more than ten seconds for each number of residual steps.
@@ -23,10 +23,10 @@ from pixel_snail.model import bound_arguments, specs
 
 
 def describe(opened: Checkpoint) -> dict[str, object]:
-    """Which network a checkpoint is of, and how far it was trained.
+    """The network of a checkpoint, and how far it was trained, by name.
 
-    Checkpoints of this program say so. For others, it is found from the names and shapes of the tensors: networks that
-    have the same variables and differ in their wiring only are all named.
+    Checkpoints of this program record the network. For others, it is inferred from the names and shapes of the tensors;
+    if several networks have the same tensors and differ only in their wiring, all are named.
 
     Raises:
         UserError: the checkpoint can't be read, or another program wrote it.
@@ -77,7 +77,7 @@ def _matches(shapes, name, nr_resnet, filters):
     if name == "pxpp":
         return found["conv2d"] == 24 * nr_resnet + 15 and found["deconv2d"] == 4
     row = bound_arguments(name)
-    if "attn_rep" not in row:  # a specification of somebody's own, of another kind
+    if "attn_rep" not in row:  # a specification that a user has added, of another network
         return False
     number_of_blocks, up = row["attn_rep"], row.get("up", False)
     plain_content = row.get("content") is blocks.PlainPointwise
@@ -114,7 +114,7 @@ def _last_width(shapes):
 
 
 def show(path: str) -> None:
-    """Prints what a checkpoint holds; `path` is as in search.find."""
+    """Prints the contents of a checkpoint; `path` is as in search.find."""
     for name, value in describe(search.find(path)).items():
         print(f"{name:20} {value:,}" if name == "parameters" else f"{name:20} {value}")
 
@@ -122,7 +122,7 @@ def show(path: str) -> None:
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses argv, by default the program's arguments. A mistake prints a line on stderr and exits with code 2."""
     parser = command_line.Parser(
-        prog="python -m pixel_snail.commands.inspection", description="Prints what a checkpoint holds."
+        prog="python -m pixel_snail.commands.inspection", description="Prints the contents of a checkpoint."
     )
     parser.add_argument(
         "path", metavar="PREFIX", type=command_line.path, help="the checkpoint, or a folder: its newest one"

@@ -20,7 +20,7 @@ def bar(iterable=None, **settings) -> tqdm.tqdm:
 
 @contextlib.contextmanager
 def step_of(bar: tqdm.tqdm) -> Iterator[None]:
-    """Counts a step of a bar's work. While the step compiles a function, the bar says so, and for how long already.
+    """Counts a step of a bar's work. While the step compiles a function, the bar shows "compiling" and the seconds.
 
     A step that compiled is left out of the estimate of the time left.
     """
@@ -55,7 +55,7 @@ def step_of(bar: tqdm.tqdm) -> Iterator[None]:
 
 
 def announce_compilation() -> None:
-    """Called where TensorFlow traces a function, which it then compiles: the bar of the current step says so."""
+    """Called while TensorFlow traces a function, before it compiles it: the current step's bar shows "compiling"."""
     _announce.get()()
 
 

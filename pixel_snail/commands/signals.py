@@ -1,4 +1,4 @@
-"""The signals by which people, closing terminals and schedulers ask a run to stop."""
+"""The signals by which users, closing terminals and schedulers ask a run to stop."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pixel_snail.errors import Stopped
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The second of these kills the process."""
+"""Signals that ask a run to stop. A second one kills the process."""
 
 WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
@@ -20,7 +20,7 @@ class Signals:
     """Within it, the first signal only sets `received`, which the run checks; a second one of ASKING kills the process.
 
     A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored. Python handles signals
-    in its main thread only: in another one, no signal is handled.
+    in its main thread only: in any other thread, no signal is handled.
 
     Attributes:
         received: the name of the signal; None before it comes.
@@ -56,10 +56,10 @@ class Signals:
 
     @contextlib.contextmanager
     def at_once(self, saying: str | None) -> Iterator[None]:
-        """Within it, a signal raises Stopped at once, also one received before: for work that may be left half done.
+        """Within it, a signal raises Stopped at once, for work that may be left half done. An earlier signal does, too.
 
         Args:
-            saying: what the run then does, for the message to the user; None: this has no effect.
+            saying: the message for the user about the consequence; None: this has no effect.
         """
         if saying and self.received:
             raise Stopped

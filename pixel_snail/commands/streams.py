@@ -17,7 +17,7 @@ _NAMES = {
 
 
 class _Stream(io.FileIO):
-    """A stream whose reader may leave. What is written afterwards is lost; that is no error, and the work goes on."""
+    """A stream whose reader may leave. Later output is then lost, but that is no error, and the work goes on."""
 
     def __init__(self, descriptor: int):
         super().__init__(descriptor, "w", closefd=False)
@@ -62,14 +62,14 @@ def prepare() -> None:
 
 
 def own_output(path: str | Path) -> int | None:
-    """The number of the process's stdout or stderr, if that is what a path leads to; None if it is neither.
+    """1 if a path leads to the process's stdout, 2 if it leads to its stderr; else None.
 
-    It may be by another name: that of the file or pipe to which the shell has led the output.
+    The path may be that of the file or pipe to which the shell has redirected the output.
     """
     try:
         about = os.stat(path)
         for number, names in _NAMES.items():
-            # All programs share the terminal and /dev/null: only the names tell that the output is meant.
+            # All programs share the terminal and /dev/null: only their names identify this process's output.
             is_shared = stat.S_ISCHR(about.st_mode)
             if os.path.abspath(path) in names or (not is_shared and os.path.samestat(about, os.fstat(number))):
                 return number
@@ -95,10 +95,10 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def text_elsewhere(path: str | None) -> Iterator[None]:
-    """Within it, if a file is written to stdout, what the program prints goes to stderr: stdout gets only the file.
+    """Within it, if a file is written to stdout, the program's text goes to stderr: stdout gets only the file.
 
     Args:
-        path: the file's; None: there is none.
+        path: of the file; None: no file is written.
     """
     if path is None or own_output(path) != 1:
         yield

@@ -1,4 +1,4 @@
-"""What train.py does: the objects that its flags describe, and a run with them."""
+"""The work of train.py: makes the data set, the network and the trainer that its flags describe, and runs them."""
 
 import argparse
 import contextlib
@@ -27,19 +27,21 @@ from pixel_snail.trainer import Trainer
 
 
 def train(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
-    """Does what train.py's flags say. A user's mistakes are found before a folder is made.
+    """Trains as the flags say. Wrong flags, data and checkpoints are reported before the run's folder is made.
 
-    On a signal that asks it to stop (see signals.Signals) it saves, if it has taken a step, and returns.
+    After a signal that asks the run to stop (see signals.Signals), it saves a checkpoint, if it has taken a step, and
+    returns.
 
     Args:
+        flags: of train.py.
         load_data: loads the data set that the flags name.
 
     Raises:
-        UserError: files that are missing, broken or of another network; a loss or a gradient that is not finite; a
-            worker that was lost; or, at the end, something that could not be written.
+        UserError: a file is missing, broken or of another network; a loss or a gradient is not finite; memory does not
+            suffice; a worker was lost; or, reported at the end, a file could not be written.
     """
     cluster = cluster_from_environment()
-    with cluster.together(), memory.shortage_told(memory.MORE_MEMORY):
+    with cluster.together(), memory.shortage_reported(memory.MORE_MEMORY):
         _train(flags, load_data, cluster)
 
 
@@ -105,7 +107,7 @@ def _train(flags, load_data, cluster):
 
 
 def _notes(flags, cluster, network, data_set):
-    """What a user should know of the machines, the network and the images before any figure is printed."""
+    """Lines for the log about the machines, the network and the images, which precede all figures."""
     notes = []
     if cluster.size > 1:
         notes.append(f"workers: {', '.join(cluster.addresses)}")

@@ -1,1 +1,1 @@
-"""How a few operations are made fast; nn.py and optimizer.py say what they compute."""
+"""Fast forms of a few operations, whose formulas are in nn.py and optimizer.py."""

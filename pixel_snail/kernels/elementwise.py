@@ -30,8 +30,8 @@ def normalised(v: Sequence[tf.Tensor], g: Sequence[tf.Tensor], axes: tuple[int, 
 
     Args:
         v: tensors of one shape.
-        g: one for each v, with the axes of v that the norm is not taken over, in order.
-        axes: the axes that the norm is taken over, counted from the last: -1, -2, ...
+        g: a scale for each v; its shape has those axes of v, in order, that are not in `axes`.
+        axes: the axes of v over which the norm is computed, counted from the last: -1, -2, ...
     """
     number = len(v)
 
@@ -103,7 +103,7 @@ def _gate_gradient(c, dy):
 
 
 def _elu(x):
-    # On CPUs, bit for bit tf.nn.elu. XLA compiles tf.nn.elu to an expm1, which takes twice as long as this.
+    # On CPUs, equal to tf.nn.elu bit by bit. XLA compiles tf.nn.elu to an expm1, which takes twice as long as this.
     return tf.where(x > 0, x, tf.exp(x) - 1) if is_large(x.shape) else tf.nn.elu(x)
 
 
@@ -119,7 +119,7 @@ def _concat_elu_gradient(y, dy):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nonlinearity:
-    """A nonlinearity f as `activate` computes it.
+    """A nonlinearity f, for `activate`.
 
     Args:
         formula: f, in a form that XLA compiles well.

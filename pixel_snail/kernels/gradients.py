@@ -1,4 +1,4 @@
-"""Functions with gradients of their own, also in batches of unknown size."""
+"""Custom gradients of functions, also for batches of unknown size."""
 
 import functools
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from pixel_snail.backend import tf
 
 
 def custom_gradient(function: Callable) -> Callable:
-    """tf.custom_gradient of a function with one result, whose gradient arrives with the static shape of the result.
+    """tf.custom_gradient for a function with one result; the result's gradient gets the static shape of the result.
 
-    Where the size of a batch is not known when the graph is traced, TensorFlow may hand over gradients of which no size
-    is known.
+    If the size of a batch is not known when the graph is traced, TensorFlow may hand over gradients without any known
+    size.
     """
 
     @tf.custom_gradient

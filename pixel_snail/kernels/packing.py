@@ -1,11 +1,11 @@
-"""Hundreds of small tensors handed over as one vector: TensorFlow takes longer to hand them over than to copy them."""
+"""Packs hundreds of small tensors into one vector: TensorFlow takes longer to hand them over than to copy them."""
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels.xla import is_large
 
 
 def pack(nest: object) -> list[tf.Tensor]:
-    """The tensors of a nest as fewer tensors: a vector of the elements of all small ones, if any, and then the others.
+    """Packs a nest of tensors: a vector of the elements of all small tensors, if there are any, then the large ones.
 
     Only float32 tensors go into the vector.
     """

@@ -1,4 +1,4 @@
-"""Blocks of equal structure, traced once for all of them."""
+"""Traces blocks of equal structure once for all of them."""
 
 import functools
 import itertools
@@ -11,15 +11,16 @@ from pixel_snail.weights import given, layers_in, using
 def traced_once(
     layer: keras.layers.Layer, like: keras.layers.Layer, recompute: bool = False, cache=None, **settings
 ) -> Callable:
-    """A layer's call, traced within `using` as one function of inputs and weights for all layers of equal structure.
+    """A layer's call. Within `using`, all layers of equal structure share one traced function of inputs and weights.
 
-    A deep network repeats a few layers. Tracing each one anew is most of the time before the first step.
+    A deep network repeats a few layers. Tracing each of them would take most of the time before the first step.
 
     Args:
-        like: the first layer of equal structure; all are given tensors of the same shapes.
+        layer: the layer to call.
+        like: the first layer of the same structure. All such layers must get tensors of the same shapes.
         recompute: whether the gradient keeps only the layer's inputs and computes everything else again. Dropout's
-            masks are the same again: they follow from seeds.
-        cache: if given, the layer is called directly.
+            masks are then the same, because they follow from seeds.
+        cache: see cache.py; with a cache, the layer is called directly.
         settings: arguments of the layer's call that need no gradient.
 
     Returns:
@@ -48,7 +49,7 @@ def _of_layers_in(layer, weights):
 
 def _traced(layer, all_weights, recompute, settings, inputs):
     """A function of the tensors among inputs and settings, and of the layer's weights, to the tensors among the
-    layer's results; and a list that, after the first call, says which results are tensors."""
+    layer's results; and a list of booleans, filled by the first call: which results are tensors."""
     names = [name for name, value in (inputs | settings).items() if value is not None]
     layers, structure = _of_layers_in(layer, all_weights)
     needs_gradient = [name not in settings for name in names] + [True] * len(tf.nest.flatten(structure))

@@ -1,1 +1,1 @@
-"""What a network's outputs mean: the distributions of a pixel."""
+"""The distributions of a pixel, whose parameters are a network's outputs."""

@@ -1,1 +1,1 @@
-"""Devices, replicas and machines: where a batch is computed."""
+"""Devices, replicas and machines, which compute the batches."""

@@ -56,19 +56,19 @@ def test_batches(split: Split, batch_size: int, replicas: int = 1, own: Sequence
 
 
 def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", replicas: int = 1) -> None:
-    """Raises UserError if a training batch is larger than the split.
+    """Raises UserError if a training batch has more images than the split.
 
     Args:
         batch_size: the images of each replica.
-        name: the option that decides it.
-        replicas: their number.
+        name: the option that gives batch_size.
+        replicas: the number of replicas.
     """
     if batch_size * replicas > len(split):
         given, has = f"{option(name)}={batch_size}", counted(len(split), "image")
         if replicas > 1:
             raise UserError(
                 f"{given} on each of {replicas} replicas is larger than the training set, which has {has}: lower it, "
-                f"or {option('nr_gpu')}"
+                f"or {option('nr_gpu', in_python='the number of replicas')}"
             )
         raise UserError(f"{given} is larger than the training set, which has {has}: lower it")
 

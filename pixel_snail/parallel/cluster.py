@@ -1,4 +1,4 @@
-"""The workers of a run on several machines: how they exchange values, and how the loss of a worker is reported.
+"""The workers of a run on several machines: the exchange of values, and the report of a lost worker.
 
 TensorFlow's environment variable TF_CONFIG names the workers:
 
@@ -24,7 +24,7 @@ _GROUP = 1000
 """The group key of this module's collective operations; the strategy counts its own keys from 1."""
 
 _FLAGS_THAT_MAY_DIFFER = ("data_dir", "save_dir", "load_params", "init_from", "nr_gpu", "json", "complete", "compress")
-"""Paths, and --nr_gpu: `wait_for_all` compares the number of replicas instead."""
+"""Flags that may differ between workers: paths; and --nr_gpu, because `wait_for_all` compares the replicas."""
 
 
 @dataclasses.dataclass
@@ -97,7 +97,7 @@ class Cluster:
         self.check_agreement({"the kind of devices": kind, "the number of replicas (--nr_gpu)": replicas})
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Gathers a value from each worker, which JSON must be able to hold."""
+        """Gathers a value from each worker. JSON must be able to hold the value."""
         text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
         longest = int(self.gather(len(text)).max())
         # JSON ignores spaces at the end.
@@ -129,7 +129,7 @@ class Cluster:
         self.check_agreement(values | given)
 
     def check_same_checkpoint(self, tensors: Iterable[tf.Tensor]) -> None:
-        """Raises UserError on every worker if a worker has read other tensors than the chief."""
+        """Raises UserError on every worker if a worker's tensors differ from the chief's, which a checkpoint gave."""
         checksum = 0
         for tensor in tensors if self.size > 1 else ():
             checksum = zlib.crc32(np.ascontiguousarray(tensor), checksum)
@@ -138,13 +138,13 @@ class Cluster:
             if other != first:
                 raise UserError(
                     f"{self.name(index)} has read another checkpoint than {self.name(0)}: copy the chief's to each "
-                    "machine, or give all workers the same --load_params"
+                    "machine, or give all workers a path of the same checkpoint"
                 )
 
     def chief_first(self, function: Callable, *arguments: Any) -> Any:
-        """Calls a function on the chief and then on the other workers, and returns its result.
+        """Calls a function on the chief first and then on the other workers, and returns its result.
 
-        So a folder that the workers share is filled only once.
+        So if the function fills a folder that the workers share, only the chief does the work.
         """
         if not self.is_chief:
             self.gather(0)
@@ -165,7 +165,7 @@ class Cluster:
             self.gather(0)
             self._part()
         except UserError:
-            # All workers find the same mistake. Each must have time to report it, rather than the loss of this worker.
+            # All workers find the same mistake. Each needs the time to report it before it notices that this one ends.
             self._part()
             raise
         except tf.errors.OpError as error:
@@ -197,7 +197,7 @@ class Cluster:
 
 
 def cluster_from_environment() -> Cluster:
-    """The cluster that TF_CONFIG describes; without it, or if it names one worker, a cluster of this process alone.
+    """The cluster that TF_CONFIG describes. Without TF_CONFIG, or if it names one worker: this process alone.
 
     Raises:
         UserError: TF_CONFIG is invalid.
@@ -220,7 +220,7 @@ def cluster_from_environment() -> Cluster:
     chief = jobs.get("chief", [])
     addresses = (*chief, *jobs.get("worker", []))
     if len(chief) > 1:
-        raise UserError(f"TF_CONFIG's cluster has {len(chief)} chiefs: one is the most")
+        raise UserError(f"TF_CONFIG's cluster has {len(chief)} chiefs: only one is possible")
     if len(set(addresses)) < max(1, len(addresses)):
         raise UserError(f"TF_CONFIG's cluster has no workers, or one of them twice: {json.dumps(jobs)}")
     task = _entry(config, "task", dict)

@@ -1,11 +1,11 @@
-"""Linux's control groups, by which containers and schedulers limit what a process may use of a machine."""
+"""Linux's control groups, by which containers and schedulers limit a process's CPU time and memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def cpu_quotas(root: Path) -> Iterator[float]:
-    """How many cores' time each limit of this process's groups allows, as Docker's --cpus and Kubernetes set it.
+    """The CPU time, in cores, that each limit of this process's groups allows, such as a limit by Docker's --cpus.
 
     Args:
         root: the folder that has proc and sys.
@@ -31,7 +31,7 @@ def memory_left(root: Path) -> Iterator[int]:
 
 
 def named_numbers(path: Path) -> dict[str, int]:
-    """The numbers in a file of lines such as `MemFree: 123 kB` or `file 123`, by their names; none without the file."""
+    """The numbers, by name, in a file of lines such as `MemFree: 123 kB` or `file 123`; none if there is no file."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:

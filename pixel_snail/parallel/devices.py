@@ -1,4 +1,4 @@
-"""What this machine computes with: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
+"""The devices of this machine: GPUs, CPU cores, their instructions, memory; and why a GPU is not used."""
 
 import collections
 import contextlib
@@ -23,10 +23,10 @@ INSTRUCTIONS = """
 """Instruction sets that decide how sums are rounded and how fast they are, by Linux's names."""
 
 _BEST = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}
-"""Those that decide the speed of matrix products, the fastest first: Linux's names and ours."""
+"""The instruction sets that decide the speed of matrix products, the fastest first: Linux's names and ours."""
 
 _BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
-"""Those that compute with bfloat16."""
+"""The instruction sets that compute with bfloat16."""
 
 _CUDA = "nvidia-cudnn-cu12"
 """A package that tensorflow[and-cuda] installs and tensorflow does not."""
@@ -79,10 +79,10 @@ def number_of_cores(root: str | os.PathLike = "/") -> int:
 
 
 def available_memory(root: str | os.PathLike = "/") -> int | None:
-    """The bytes of memory that this process can still get, swap space included; None on systems that don't tell them.
+    """The bytes of memory that this process can still get, including swap space; None if the system reports none.
 
-    The least counts of what Linux calls available, of what the limits of the process's control groups leave (a
-    container's, for example), and of what RLIMIT_AS leaves (ulimit -v).
+    The smallest of three numbers: the memory that Linux calls available, and the memory that the limits of the
+    process's control groups (a container's, for example) and RLIMIT_AS (ulimit -v) leave.
 
     Args:
         root: the folder that has proc and sys.
@@ -99,7 +99,7 @@ def available_memory(root: str | os.PathLike = "/") -> int | None:
 
 
 def own_memory(root: str | os.PathLike = "/") -> int:
-    """The bytes of memory that this process has; 0 on systems that don't tell them.
+    """The bytes of memory that this process has; 0 if the system does not report them.
 
     Args:
         root: the folder that has proc.
@@ -120,7 +120,7 @@ def lacks_bfloat16(root: str | os.PathLike = "/") -> bool:
 
 @functools.cache
 def processor(root: str | os.PathLike = "/") -> dict[str, str]:
-    """What Linux tells of the first CPU core, by Linux's names: "model name", "flags"; empty on other systems.
+    """Linux's description of the first CPU core, by Linux's names: "model name", "flags"; empty on other systems.
 
     Args:
         root: the folder that has proc.
@@ -134,13 +134,13 @@ def processor(root: str | os.PathLike = "/") -> dict[str, str]:
 
 
 def instructions(root: str | os.PathLike = "/") -> frozenset[str]:
-    """The CPU's instruction sets, by Linux's names; empty on systems that don't tell them."""
+    """The CPU's instruction sets, by Linux's names; empty if the system does not report them."""
     about = processor(root)
     return frozenset(about.get("flags", about.get("Features", "")).split())
 
 
 def described(replicas: int, root: str | os.PathLike = "/") -> str:
-    """What so many replicas on this machine compute with: "4 x NVIDIA A100-SXM4-80GB", "CPU, 2 cores (AVX2)".
+    """The devices on which the replicas of this machine compute: "4 x NVIDIA A100-SXM4-80GB", "CPU, 2 cores (AVX2)".
 
     Args:
         root: the folder that has proc.
@@ -169,8 +169,8 @@ def name_of_gpu(gpu: tf.config.PhysicalDevice) -> str:
 def why_no_gpu(root: str | os.PathLike = "/") -> str | None:
     """Why TensorFlow does not see a GPU that this machine has, and what to do, in one line.
 
-    None if it sees one, if there is none, or if the user has hidden the GPUs with CUDA_VISIBLE_DEVICES; `described`
-    tells that.
+    None if TensorFlow sees a GPU, if there is none, or if the user has hidden the GPUs with CUDA_VISIBLE_DEVICES, which
+    `described` reports.
 
     Args:
         root: the folder that has proc and dev.
@@ -209,7 +209,7 @@ def _in_dev(root):
 
 
 def _driver(root):
-    """The version of NVIDIA's driver, as " 535.104.05"; empty if it is not told."""
+    """The version of NVIDIA's driver, as " 535.104.05"; empty if the driver does not report it."""
     try:
         words = Path(root, "proc/driver/nvidia/version").read_text().split()
     except OSError:

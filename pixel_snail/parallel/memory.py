@@ -1,4 +1,4 @@
-"""What is told where memory does not suffice: before the work, where that is certain, and where memory runs out."""
+"""Errors where memory does not suffice: raised before the work where that is certain, else when memory runs out."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ _SHORTAGE = re.compile(
     r"|OUT_OF_MEMORY|ALLOC_FAILED",
     re.IGNORECASE,
 )
-"""What TensorFlow, XLA, CUDA, NumPy and C++ say when memory runs out."""
+"""Words in the messages of TensorFlow, XLA, CUDA, NumPy and C++ when memory runs out."""
 
 _TENSOR = re.compile(r"tensor with shape ?\[([\d,]*)\] and type (\w+)")  # TensorFlow
 _BYTES = re.compile(r"allocat\w* ([\d.]+) ?([KMGTPE]i)?(?:B|bytes)")  # XLA, CUDA and NumPy
@@ -27,14 +27,14 @@ _TYPES = {"float": 4, "double": 8, "half": 2}
 
 
 class Shortage(UserError):
-    """Memory does not suffice. `shortage_told` adds what to do."""
+    """Memory does not suffice. `shortage_reported` adds what to do."""
 
 
 class OutOfMemory(UserError):
-    """Memory does not suffice, and what to do about it.
+    """Memory does not suffice; the message also advises what to do.
 
     Attributes:
-        what: what was found, in words.
+        what: the shortage, in words.
         advice: what to do, in words.
     """
 
@@ -43,7 +43,7 @@ class OutOfMemory(UserError):
         self.what, self.advice = what, advice
 
     def with_advice(self, advice: str) -> "OutOfMemory":
-        """The same error with another advice."""
+        """The same error with this advice."""
         return OutOfMemory(self.what, advice)
 
 
@@ -53,7 +53,7 @@ def check(needed: int, what: str) -> None:
     On GPUs, which have memory of their own, nothing is checked.
 
     Args:
-        needed: a lower bound of the bytes that the process then has, those included that it has already.
+        needed: a lower bound of the bytes that the process will have, including those that it has already.
         what: what needs it, in words, with its verb: "a training step needs".
     """
     available = devices.available_memory()
@@ -65,10 +65,10 @@ def check(needed: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def shortage_told(advice: str | Callable[[], str]) -> Iterator[None]:
+def shortage_reported(advice: str | Callable[[], str]) -> Iterator[None]:
     """Within it, running out of memory raises OutOfMemory, as does a Shortage. It also decorates functions.
 
-    Linux may kill a process that runs out of memory: then nothing can be told.
+    Linux may kill a process that runs out of memory: then no error is raised.
 
     Args:
         advice: what to do, in words, or a function that returns it.
@@ -99,20 +99,20 @@ def advised(advice: str) -> Iterator[None]:
 def is_shortage(error: Exception) -> bool:
     """Whether an exception says that this process has run out of memory."""
     text = str(error)
-    # An operation of several workers ends on all of them with the error of the one where it failed.
+    # If an operation of several workers fails on one of them, it ends with that error on all workers.
     elsewhere = "Collective ops is aborted" in text
     return isinstance(error, MemoryError) or (bool(_SHORTAGE.search(text)) and not elsewhere)
 
 
 def bytes_asked_for(error: Exception) -> int | None:
-    """How much memory was asked for when it ran out; None, if the exception does not tell."""
+    """How much memory was asked for when it ran out; None, if the exception does not report it."""
     text = str(error)
     if tensor := _TENSOR.search(text):
         sizes = [int(size) for size in tensor[1].split(",") if size]
         with contextlib.suppress(TypeError):  # not a type of tensors of numbers
             return math.prod(sizes) * (_TYPES.get(tensor[2]) or tf.as_dtype(tensor[2]).size)
-    told = _BYTES.search(text)
-    return round(float(told[1]) * _UNITS[told[2] or ""]) if told else None
+    amount = _BYTES.search(text)
+    return round(float(amount[1]) * _UNITS[amount[2] or ""]) if amount else None
 
 
 def in_words(number: int) -> str:

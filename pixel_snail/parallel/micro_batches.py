@@ -1,4 +1,4 @@
-"""A batch divided into micro-batches: one after another to save memory, and side by side to use a CPU's cores.
+"""Divides a batch into micro-batches: computed one after another to save memory, side by side to use a CPU's cores.
 
 TensorFlow can divide each operation among the cores. But thousands of small operations divide badly, and after each one
 the cores wait for each other. Here an operation runs on one core, and each core computes micro-batches of its own,
@@ -43,9 +43,9 @@ def share_cores() -> None:
 def limit_arenas() -> None:
     """Limits glibc's malloc to one arena for each core, two at least; its default is eight for each core.
 
-    Threads allocate from different arenas, and an arena keeps what its threads have freed. TensorFlow has many more
-    threads than cores, but only as many allocate at the same time. Measured on two cores: training takes 0.1 GB less
-    and as long as before.
+    Threads allocate from different arenas, and an arena keeps the memory that its threads have freed. TensorFlow has
+    many more threads than cores, but only as many threads as cores allocate at the same time. Measured on two cores:
+    training takes 0.1 GB less memory and the same time.
 
     Does nothing if MALLOC_ARENA_MAX is set, or with another C library.
     """
@@ -58,7 +58,7 @@ def most_images(values_per_image: int, keeps_activations: bool = True) -> int:
     """How many images a CPU's micro-batch may have: a power of two.
 
     Args:
-        values_per_image: the network's.
+        values_per_image: as Network.values_per_image computes it.
         keeps_activations: whether activations are kept for gradients. Without them, even twice as many images take
             less memory.
     """
@@ -67,7 +67,7 @@ def most_images(values_per_image: int, keeps_activations: bool = True) -> int:
 
 
 def division(images: int, replicas: int, most_images: int, rounds: int = 1) -> tuple[int, int]:
-    """Into how many micro-batches to divide a replica's batch, and how many of them to compute at once.
+    """The number of micro-batches of a replica's batch, and how many of them are computed at once.
 
     Args:
         images: of the batch.

@@ -1,4 +1,4 @@
-"""The replicas of a network: on which devices of which machines it is computed."""
+"""The replicas of a network: the devices and machines that compute it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,20 +12,21 @@ from pixel_snail.parallel.cluster import Cluster
 def strategy(
     nr_gpu: int | None = None, cluster: Cluster | None = None, in_micro_batches: bool = True
 ) -> tf.distribute.Strategy:
-    """The strategy for the devices asked for.
+    """The strategy for the requested devices.
 
     On one device it is the default strategy; on several, MirroredStrategy, with a copy of the network on each; with
     several workers, MultiWorkerMirroredStrategy. If TensorFlow can't use a GPU that the machine has, a line on stderr
     says why.
 
-    On GPUs, TF32 is switched off for the rest of the process, which is a command's: see devices.without_tf32, which the
-    Python interface uses. (--bfloat16 is the way to trade digits for time.)
+    On GPUs, TF32 is switched off for the rest of the process, because only commands call this function. The Python
+    interface uses devices.without_tf32 instead. (--bfloat16 is the way to trade digits for time.)
 
     Args:
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
             CPU devices, by default one.
         cluster: the workers, if there may be several.
-        in_micro_batches: whether most of the work is done in micro-batches, for which a CPU's cores are prepared.
+        in_micro_batches: whether most of the work is done in micro-batches. If so, an operation gets few threads of a
+            CPU: see micro_batches.share_cores.
 
     Raises:
         UserError: there are fewer GPUs, or TensorFlow has already started with fewer logical CPU devices, or the
@@ -63,9 +64,9 @@ def on_this_machine(strategy: tf.distribute.Strategy) -> int:
 
 
 def described(strategy: tf.distribute.Strategy, cluster: Cluster) -> str:
-    """What all replicas compute with, as lines for the log: "devices: 4 x NVIDIA A100-SXM4-80GB".
+    """The devices of all replicas, as lines for the log: "devices: 4 x NVIDIA A100-SXM4-80GB".
 
-    All workers must call it. If their devices differ, it names each worker's.
+    All workers must call this function. If their devices differ, the line names the devices of each worker.
     """
     replicas = on_this_machine(strategy)
     of_workers = cluster.gather_objects(devices.described(replicas))

@@ -1,1 +1,1 @@
-"""What is shown to people: tables, comparisons, pictures."""
+"""Tables, comparisons and pictures for users."""

@@ -1,4 +1,4 @@
-"""What a result is compared with: the figures of the paper and of other papers, and lossless image files."""
+"""Figures to compare a result with: those of the paper and of other papers, and of lossless image files."""
 
 import dataclasses
 import io
@@ -90,8 +90,8 @@ def why_not_published(data_set: str, images: int, unverified: str | None) -> str
     """Why test images may not be the published ones, in one clause; None if they are, or if none are published.
 
     Args:
-        data_set: its --data_set name.
-        images: how many test images there are.
+        data_set: the name that --data_set takes.
+        images: the number of test images.
         unverified: see dataset.DataSet.
     """
     published = paper_test_sets.get(data_set)
@@ -107,7 +107,7 @@ def why_not_comparable(
 
     Args:
         causal: whether the network is causal; otherwise its figure is not a likelihood.
-        class_conditional: whether the network was told the labels.
+        class_conditional: whether the network was given the labels.
         data_set, images, unverified: as in why_not_published.
     """
     if reason := why_not_published(data_set, images, unverified):
@@ -116,7 +116,7 @@ def why_not_comparable(
         return "the network predicts pixels from themselves"
     if data_set not in paper_test_sets:
         return "no published figure is of these images"
-    return "the network is told the images' labels, the paper's is not" if class_conditional else None
+    return "the network is given the images' labels, the paper's is not" if class_conditional else None
 
 
 def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:

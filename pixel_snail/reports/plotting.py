@@ -85,7 +85,7 @@ def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None
     """Writes rows of images, each [n, H, W, 3] in [-1, 1], as a PNG. Shorter rows are filled up with white.
 
     Args:
-        names: of the rows, which are written on their left.
+        names: the names of the rows, written on their left.
     """
     columns = max(map(len, rows))
     height, width, channels = rows[0].shape[1:]
@@ -134,8 +134,8 @@ def save_learning_curve(
 
     Args:
         steps: the training bits/dim of each step, in a list for each epoch.
-        test: the test bits/dim after each epoch; of the last epoch, it may not be there yet.
-        unaveraged: the test bits/dim without averaging, by the numbers of the epochs of which it is known.
+        test: the test bits/dim after each epoch; that of the last epoch may still be missing.
+        unaveraged: the test bits/dim without averaging, by the numbers of the epochs that have it.
     """
     from matplotlib.figure import Figure
 
@@ -165,7 +165,7 @@ def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[f
     Args:
         images: uint8 [n, H, W, 3]: the images with the fewest bits of a test set, then those with the most.
         maps: the bits of each of their pixels, [n, H, W], shown on one colour scale.
-        bits_per_dim: of every image of the test set.
+        bits_per_dim: the bits/dim of every image of the test set.
     """
     easiest = -(-len(images) // 2)
     from matplotlib.figure import Figure

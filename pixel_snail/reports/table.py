@@ -28,18 +28,18 @@ def result(
     unverified: str | None,
     names: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """The content of eval.py's JSON, without `files_bits_per_dim` and what --compress adds.
+    """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
         image_shape: (H, W, 3).
-        data_set: its --data_set name.
+        data_set: the name that --data_set takes.
         source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
         averaged: whether the parameters are the Polyak averages.
-        age: that of the averages; None, if they are not used.
+        age: the age of the averages; None, if they are not used.
         causal: whether the network is causal; otherwise its figure is not a likelihood.
-        class_conditional: whether the network was told the labels.
+        class_conditional: whether the network was given the labels.
         names: the names of the images, if they have any.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
@@ -116,6 +116,6 @@ def _plus_or_minus(figures):
 
 
 def _young(figures):
-    """Why the averages are young, and what to do, as a list of one text; none if they are not."""
+    """A list of one sentence: why the average is young, and what to do; empty if it is not young."""
     young = Age(figures["weight_of_initial_parameters"], figures["weight_of_loaded_average"]).why_young()
     return [f"{young}; --raw evaluates the parameters themselves"] if young else []

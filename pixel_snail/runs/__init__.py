@@ -1,1 +1,1 @@
-"""What a training run leaves on the disk, and how it is found again."""
+"""Training runs: their folders, checkpoints and history, and the search for them."""

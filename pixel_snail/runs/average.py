@@ -1,4 +1,4 @@
-"""The age of a Polyak average: how much of what it started from is still in it."""
+"""The age of a Polyak average: how much weight its starting values still have."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.errors import UserError
 
 YOUNG = 0.05
-"""The average is young while the weight of its start exceeds this."""
+"""The average is young while the weight of its starting values exceeds this."""
 
 _TENSORS = ("weight_of_initial", "weight_of_loaded")
 
@@ -25,8 +25,8 @@ class Age:
 
     Attributes:
         of_initial: the weight of the initial parameters; None, if it is not known.
-        of_loaded: the weight of the average in the checkpoint that the run started from (--load_params); 0, if it
-            started from none; None, if it is not known.
+        of_loaded: the weight of the average, or the parameters, that the run took from another checkpoint; 0, if it
+            took none; None, if it is not known.
     """
 
     of_initial: float | None = 1.0
@@ -38,11 +38,11 @@ class Age:
         self.of_loaded = None if self.of_loaded is None else self.of_loaded * decay
 
     def why_young(self) -> str | None:
-        """What still has more weight in the average than YOUNG, in words; None, if nothing has."""
+        """Names, in a sentence, the old parameters that weigh more than YOUNG in the average; None if none do."""
         old = [
             f"{name} a weight of {weight:.1%}"
             for name, weight in (
-                ("the loaded checkpoint's average still has", self.of_loaded),
+                ("the loaded parameters still have", self.of_loaded),
                 ("the initial parameters still have", self.of_initial),
             )
             if weight is not None and weight > YOUNG
@@ -62,27 +62,27 @@ def read(opened: Checkpoint) -> Age:
     """The age of the average in a checkpoint.
 
     Raises:
-        UserError: the checkpoint can't be read, or what it says makes no sense.
+        UserError: the checkpoint can't be read, or the recorded weights are not possible.
     """
     try:
         return from_tensors(opened.progress(), opened.prefix)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not say how old its averages are, so it is broken: choose another"
+            f"the checkpoint {opened.prefix} has no valid record of its average's age, so it is broken: choose another"
         ) from error
 
 
 def from_tensors(tensors: Mapping[str, np.ndarray], prefix: str) -> Age:
-    """The age that the tensors of `Checkpoint.progress` tell.
+    """The age that the tensors of `Checkpoint.progress` record.
 
-    Earlier versions kept none. There the flags of the run tell the weight of the initial parameters, unless it started
-    from another checkpoint. The original's checkpoints tell nothing.
+    Earlier versions recorded none. For their checkpoints, the weight of the initial parameters is computed from the
+    run's flags, unless the run started from another checkpoint. For the original's checkpoints, no weight is known.
 
     Args:
         prefix: the checkpoint's.
 
     Raises:
-        ValueError, TypeError: what they say makes no sense.
+        ValueError, TypeError: the recorded weights are not possible.
     """
     weights = [float(tensors[name]) if name in tensors else None for name in _TENSORS]
     if not all(weight is None or 0 <= weight <= 1 for weight in weights):
@@ -91,7 +91,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], prefix: str) -> Age:
 
 
 def _by_flags(tensors, prefix):
-    """The age that the flags of an earlier version's run tell."""
+    """The age of an average that an earlier version wrote, computed from the flags of its run."""
     try:
         run = json.loads((Path(prefix).absolute().parent.parent / "flags.json").read_text())
         decay, steps = run["polyak_decay"], int(tensors["steps_taken"]) - int(tensors["refused"])

@@ -1,4 +1,4 @@
-"""Where a run begins: with a new network, with the parameters of another checkpoint, or where an earlier run ended."""
+"""How a run begins: with new parameters, with those of another checkpoint, or where an earlier run stopped."""
 
 import argparse
 import dataclasses
@@ -16,14 +16,14 @@ from pixel_snail.trainer import Trainer
 
 @dataclasses.dataclass
 class Beginning:
-    """The beginning of a run, as `of_flags` finds it.
+    """How a run begins; `of_flags` makes it.
 
     Attributes:
-        opened: the checkpoint that the run goes on from; None: it begins anew. `start` closes it, because the run may
-            remove this checkpoint, which takes its space on the disk as long as it is open.
-        folder: the folder of the run that --resume goes on with; None: the run gets a new folder.
+        opened: the checkpoint that the run goes on from; None: the run begins anew. `start` closes the checkpoint: the
+            run may remove its files, and the disk frees their space only when they are closed.
+        folder: the folder of the run that --resume continues; None: the run gets a new folder.
         history: how far the run is.
-        notes: what the log says about the beginning.
+        notes: lines for the log about the beginning.
     """
 
     opened: Checkpoint | None = None
@@ -33,14 +33,14 @@ class Beginning:
 
     @property
     def prefix(self) -> str | None:
-        """The checkpoint's prefix."""
+        """The prefix of `opened`; None if there is none."""
         return self.opened and self.opened.prefix
 
     def what_is_over(self, flags: argparse.Namespace) -> str | None:
-        """Why nothing is left to do, in words; None if the run may go on.
+        """A sentence that says why the run has nothing left to do; None if it has.
 
         Raises:
-            UserError: the checkpoint is that of --load_params, with which more was meant to be done.
+            UserError: nothing is left to do, but --load_params asks for a new run.
         """
         minutes = self.history.seconds / 60
         if self.history.epoch >= flags.max_epochs:
@@ -56,10 +56,10 @@ class Beginning:
         return f"{over}: nothing is left to do"
 
     def start(self, trainer: Trainer, images: Split, flags: argparse.Namespace) -> None:
-        """Gives the trainer its parameters and the optimizer's state, and completes the notes.
+        """Gives the network its parameters and the optimizer its state, and completes the notes.
 
         Raises:
-            UserError: a checkpoint is of another network or can't be read, or memory does not suffice.
+            UserError: the checkpoint is of another network or can't be read, or memory does not suffice.
         """
         if self.opened:
             trainer.load(self.opened, self.history)
@@ -84,16 +84,16 @@ class Beginning:
         )
         if fresh:
             self.notes.append(
-                f"{counted(len(fresh), 'tensor')} not taken, as new networks have them: {', '.join(fresh)}"
+                f"{counted(len(fresh), 'tensor')} not taken, so with random initial values: {', '.join(fresh)}"
             )
         self.notes.append("the optimizer, the average, the epoch and the figures begin anew")
 
 
 def of_flags(flags: argparse.Namespace) -> Beginning:
-    """The beginning of the run that train.py's flags say.
+    """How the run with these flags of train.py begins.
 
     Raises:
-        UserError: a checkpoint, or what may be the run to resume, can't be read.
+        UserError: a checkpoint, or a run that may be the one to resume, can't be read.
     """
     beginning = Beginning()
     if flags.resume:

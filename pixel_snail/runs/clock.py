@@ -1,4 +1,4 @@
-"""When a training ends, by its epochs or its minutes, and how much of it is over."""
+"""When a training ends, by epochs or by minutes, and which part of it is done."""
 
 import math
 import time
@@ -7,16 +7,17 @@ from pixel_snail.runs.history import History
 
 
 class Clock:
-    """The time that a training has taken, and its end.
+    """Measures the time of a training, and decides when the training ends.
 
-    The time counts from the end of the first step, so that compiling is left out.
+    The time counts from the end of the first step, so that compilation is left out.
 
     Args:
-        history: of the training. If time decides the learning rate, its `seconds` are kept up to date, and earlier
-            starts count. Otherwise they stay as they are: equal trainings have equal histories.
+        history: of the training. If the time decides the learning rate, the clock adds to `history.seconds`, so that
+            the time of earlier starts counts. Otherwise it does not change `history.seconds`, because a repeated
+            training is to have an equal history.
         last_epoch: the training ends before this epoch; None: no limit.
         minutes: the training ends after so many minutes; None: no limit.
-        decides_the_rate: whether the learning rate falls with the time (--lr_to_zero).
+        decides_the_rate: whether the learning rate falls to 0 by the end of the training (--lr_to_zero).
         first_epoch: the epoch in which the learning rate begins to fall.
     """
 
@@ -37,15 +38,15 @@ class Clock:
         self._started: float | None = None
 
     def start(self) -> None:
-        """Starts the clock, unless it runs already."""
+        """Starts the clock; does nothing if the clock runs already."""
         self._started = self._started or time.monotonic()
 
     def seconds_here(self) -> float:
-        """The seconds since the first step of this start."""
+        """The seconds since the end of the first step of this start."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def seconds(self) -> float:
-        """The seconds that count, by this worker's clock."""
+        """The seconds of the training, by this worker's clock; with those of earlier starts, if they count."""
         return self._seconds_before + self.seconds_here()
 
     def seconds_left(self) -> float:
@@ -53,7 +54,11 @@ class Clock:
         return max(0.0, self._last_second - self.seconds())
 
     def is_late(self, seconds: float) -> bool:
-        """Whether the time is over after so many seconds, the chief's; keeps them in the history if they count."""
+        """Whether the time is over; also records the seconds in the history, if the time decides the learning rate.
+
+        Args:
+            seconds: `seconds()` of the chief, so that all workers decide alike.
+        """
         if self._is_kept:
             self._history.seconds = float(seconds)
         return bool(seconds > self._last_second)
@@ -63,6 +68,10 @@ class Clock:
         return epoch >= self._last_epoch
 
     def part_over(self, epochs: float) -> float:
-        """The part of the training that is over, by its epochs so far or by its seconds, whichever is more."""
+        """The part of the training that is done, from 0 to 1: by epochs or by time, whichever is larger.
+
+        Args:
+            epochs: how many epochs are done, with the fraction of the current one.
+        """
         by_epochs = (epochs - self._first_epoch) / (self._last_epoch - self._first_epoch)
         return max(by_epochs, self._history.seconds / self._last_second)

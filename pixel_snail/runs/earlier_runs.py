@@ -17,7 +17,7 @@ _NOT_COMPARED = """
     data_dir cache_dir save_dir save_interval save_minutes keep sample_interval sample_batch skip_nonfinite resume
     new_run
 """.split()
-"""Flags that do not affect a run's course: --resume goes on with a run that had others of these."""
+"""Flags that do not affect a run's course: --resume goes on with a run even if it had other values of these."""
 
 _ENDS = ["max_epochs", "max_minutes"]
 """The flags that end a run. They affect its course only with --lr_to_zero."""
@@ -27,7 +27,7 @@ _ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "
 
 
 class Found(NamedTuple):
-    """What --resume found: the run's folder and its newest checkpoint, or else why a new run begins."""
+    """The result of --resume's search: a run's folder and newest checkpoint, or else why a new run begins."""
 
     folder: Path | None
     opened: Checkpoint | None
@@ -38,9 +38,9 @@ def newest_run(flags: argparse.Namespace) -> Found:
     """Finds the newest run of the same flags below --save_dir that has a checkpoint.
 
     Raises:
-        UserError: a run can't be looked into, which may be that run; its checkpoints can't be read; or all runs of the
-            data set with a checkpoint had other flags, so that one of them may be meant. --new_run, --load_params and
-            --init_from say that a new run is meant.
+        UserError: a run that may be the right one can't be read; the run's checkpoints can't be read; or all runs of
+            the data set that have a checkpoint had other flags, and none of --new_run, --load_params and --init_from
+            says that a new run is to begin.
     """
     same, others = [], []
     for path, run in _runs(flags):
@@ -76,7 +76,7 @@ def _runs(flags):
         UserError: --save_dir or a run's flags can't be read.
     """
     # A digit, the year's first, follows: else the runs of imagenet_resized would count as imagenet's.
-    then = "it can't be told whether --resume means this run; mend the file, or move the run away"
+    then = "this may be the run that --resume is to continue; mend the file, or move the run away"
     name = re.compile(rf"pixelsnail_{re.escape(flags.data_set)}_[0-9]")
     for entry in reversed(paths.entries(flags.save_dir)):
         path = Path(flags.save_dir, entry.name)
@@ -85,10 +85,10 @@ def _runs(flags):
 
 
 def _read_flags(path, then):
-    """What a flags.json holds; None, if there is none: its run ended before it was written.
+    """The flags in a flags.json; None if there is no such file, because the run ended before it was written.
 
     Args:
-        then: what to do if it can't be read.
+        then: the consequence of an unreadable file and the advice, for the message.
 
     Raises:
         UserError: it can't be read, or does not hold a run's flags.
@@ -130,9 +130,9 @@ def _as_given(name, value):
 def fill_in_flags(flags: argparse.Namespace, opened: Checkpoint) -> None:
     """Gives flags of the network and the data set that are None their values in a checkpoint's run, or their defaults.
 
-    The network is read from the checkpoint or, if that does not tell, from the run's `flags.json`, which lies in the
-    folder above the checkpoint's; the data set is read from `flags.json`. Another data set than the run's gets none of
-    the run's data flags.
+    The network is read from the checkpoint or, if the checkpoint does not record it, from the run's `flags.json`, which
+    lies in the folder above the checkpoint's. The data set is read from `flags.json`. If `flags` names another data
+    set, the run's flags of its data are not used.
 
     Args:
         flags: changed in place.
@@ -162,13 +162,13 @@ def fill_in_flags(flags: argparse.Namespace, opened: Checkpoint) -> None:
 def _run_flags(path):
     """The flags of the network and the data set in a flags.json; none, if there is no such file."""
     then = "move the file away, and give the flags"
-    told = _read_flags(path, then)
-    if told is None:
+    recorded = _read_flags(path, then)
+    if recorded is None:
         return {}
     network = (*command_line.MODEL_DEFAULTS, "data_set")
-    if missing := [name for name in network if name not in told]:
+    if missing := [name for name in network if name not in recorded]:
         raise UserError(f"{path} is broken: it has no {missing[0]}; {then}")
-    run = {name: told[name] for name in (*network, *command_line.DATA_DEFAULTS) if name in told}
+    run = {name: recorded[name] for name in (*network, *command_line.DATA_DEFAULTS) if name in recorded}
     for name, value in run.items():
         if not command_line.is_possible(name, value):
             raise UserError(f"{path} is broken: {name} can't be {reprlib.repr(value)}; {then}")

@@ -1,4 +1,4 @@
-"""How far a run is, and its figures so far, which our checkpoints hold in addition to the original's tensors."""
+"""How far a run is, and its figures so far: this program's checkpoints hold them beside the original's tensors."""
 
 import dataclasses
 import math
@@ -20,14 +20,14 @@ class History:
         images: how many images of the epoch's permutation have been used.
         steps: the training bits/dim of every step, in a list for each interval between tests.
         test: the test bits/dim of each test, of the averaged parameters.
-        test_unaveraged: the test bits/dim of the parameters themselves, by the numbers of the tests that told it.
+        test_unaveraged: the test bits/dim of the parameters themselves, by the numbers of the tests that measured it.
         refused: how many updates the optimizer refused.
-        seconds: how long the run has trained, if its learning rate depends on that (--lr_to_zero and --max_minutes).
-            Each start counts from the end of its first step.
+        seconds: the time trained in all starts, each counted from the end of its first step, if the learning rate
+            depends on it (--lr_to_zero with --max_minutes); otherwise it is not updated.
         lr_factor: the factor of the learning rate in the last step.
         age: that of the Polyak average.
-        plan: the first of the epochs over which Distribution.fit lowers the learning rate to 0, and the one after the
-            last; None, if it does not.
+        plan: the epochs over which Distribution.fit lowers the learning rate to 0: the first one, and the one after
+            the last. None if fit does not lower it, or has no limit of epochs.
     """
 
     epoch: int = 0
@@ -80,7 +80,9 @@ class History:
         self.epoch, self.images = self.epoch + 1, 0
 
     def plan_until(self, last_epoch: int) -> tuple[int, int]:
-        """The plan that ends before an epoch: the one that was interrupted, if it ends there, or else a new one."""
+        """The plan for a call that ends before `last_epoch`: an interrupted call's plan if it ends there too, else a
+        new plan from this epoch on.
+        """
         return self.plan if self.plan and self.plan[1] == last_epoch else (self.epoch, last_epoch)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -102,7 +104,7 @@ class History:
 
 
 def read(opened: Checkpoint) -> History | None:
-    """The history in a checkpoint; None if the original wrote the checkpoint.
+    """The history that a checkpoint records; None for a checkpoint of the original, which records none.
 
     Raises:
         UserError: the checkpoint can't be read, or its history is missing a tensor or contradicts itself.
@@ -112,7 +114,7 @@ def read(opened: Checkpoint) -> History | None:
         return None
     try:
         epoch, images, refused = (int(tensors[name]) for name in ("epoch", "images", "refused"))
-        # Earlier versions kept neither, nor the figures without averaging.
+        # Earlier versions recorded neither these two nor the figures without averaging.
         seconds, lr_factor = float(tensors.get("seconds", 0)), float(tensors.get("lr_factor", 1))
         numbers = np.asarray(tensors["steps_between_tests"], np.int64).reshape(-1)
         bits, test = (np.asarray(tensors[name], np.float64).reshape(-1) for name in ("train_bpd", "test_bpd"))
@@ -132,7 +134,7 @@ def read(opened: Checkpoint) -> History | None:
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the checkpoint {opened.prefix} does not tell how far its run is: it was not written by this program"
+            f"the checkpoint {opened.prefix} has no valid record of its run's progress: this program did not write it"
         ) from error
     if seconds < 0:
         raise UserError(

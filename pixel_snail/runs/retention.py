@@ -23,7 +23,7 @@ class Checkpoints:
         newest: the prefix of the checkpoint that the run started from, if any.
 
     Attributes:
-        newest: the prefix of the newest checkpoint: the last one written, or the one that the run started from.
+        newest: the prefix of the newest checkpoint: the last that was written; before that, `newest` above.
     """
 
     def __init__(self, folder: RunFolder, data_set: str, keep: int, minutes: float, newest: str | None):
@@ -56,7 +56,7 @@ class Checkpoints:
             with contextlib.suppress(UserError):  # a checkpoint that can't be read does not count, and stays
                 histories[prefix] = history.read(Checkpoint(prefix))
         # The original's checkpoints have no history.
-        tested = {prefix: told.test[-1] for prefix, told in histories.items() if told and told.test and told.is_tested}
+        tested = {prefix: past.test[-1] for prefix, past in histories.items() if past and past.test and past.is_tested}
         best = min(tested, key=tested.get, default=None)
         for prefix in list(histories)[self._keep :] if self._keep else []:
             if prefix != best:

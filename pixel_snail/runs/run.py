@@ -1,4 +1,4 @@
-"""A training run of train.py: what it leaves in its folder, and how it is stopped."""
+"""A training run of train.py: the files that it writes into its folder, and how signals stop it."""
 
 import argparse
 import contextlib
@@ -24,18 +24,19 @@ DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bp
 """The figures of an epoch, by the original's names, and how they are rounded."""
 
 _FIRST_CURVE = 60
-"""Seconds of training until the learning curve is first drawn; it is drawn again whenever they have doubled."""
+"""Seconds of training before the learning curve is first drawn. It is drawn again whenever this time has doubled."""
 
 
 class Run(Watcher):
-    """A run: what a training leaves in its folder, and how it is stopped.
+    """The watcher of a run: writes log, checkpoints, samples and curve into the run's folder, and stops at signals.
 
     Args:
-        flags: train.py's.
+        flags: of train.py.
         data_set: the images.
         trainer: of the network, ready to run.
-        folder, checkpoints: what the run leaves.
-        asked: whether somebody asked the run to stop.
+        folder: the run's folder.
+        checkpoints: the checkpoints in that folder.
+        asked: the signals by which somebody asks the run to stop.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Run(Watcher):
         self.cluster.advice = self._to_go_on()
 
     def go(self) -> None:
-        """Trains to the end, or until somebody asks the run to stop."""
+        """Trains to the end, or until a signal asks the run to stop."""
         try:
             with self._going_on_after_a_shortage():
                 if self.draws:
@@ -82,8 +83,8 @@ class Run(Watcher):
         )
 
     def around_step(self):
-        # Before the first step there is nothing to save: a signal ends the run at once. But with several workers, none
-        # leaves the others alone in a step.
+        # In the first step, there is nothing to save yet: a signal ends the run at once. But with several workers, all
+        # finish the step, because the others would wait for a worker that left it.
         is_first = self.steps_here == 0 and self.cluster.size == 1
         return self.asked.at_once("ending: no step is done yet, nothing is to be saved" if is_first else None)
 
@@ -123,17 +124,17 @@ class Run(Watcher):
             self.save()
         # After the checkpoint: samples of a large network take a while.
         if self.draws and self.cluster.is_chief and epoch % self.flags.sample_interval == 0:
-            # If asked to stop, this worker stops where the others wait for it.
+            # A signal ends the drawing only. The run then stops where all workers decide together.
             with contextlib.suppress(Stopped), self.asked.at_once("stopping without new samples"):
                 self._sample()
 
     def save(self):
-        """Has the chief take a checkpoint, of which all workers then know."""
-        # First: what a checkpoint records is in TensorBoard too, even if the run is killed.
+        """Has the chief write a checkpoint; all workers learn its prefix."""
+        # Before the checkpoint: if the run is then killed, TensorBoard has all figures that the checkpoint has.
         self.folder.attempt("write TensorBoard's summaries", self.summaries.flush, again_after=60)
         trainer = self.trainer
         saved = self.cluster.is_chief and self.checkpoints.save(trainer.network, trainer.optimizer, self.history)
-        # When the chief has come here, the checkpoint is whole.
+        # The other workers wait here until the chief has written the checkpoint.
         saved, self.checkpoints.newest = self.cluster.gather_objects((saved, self.checkpoints.newest))[0]
         if saved:
             self.folder.log(f"saved {self.checkpoints.newest}")
@@ -168,7 +169,7 @@ class Run(Watcher):
         self.folder.attempt("write TensorBoard's summaries", write, again_after=60)
 
     def _log_the_end(self):
-        """Logs why the run ended, and where its results are."""
+        """Logs why the run ended, and the paths of its results."""
         epochs = self.history.epoch
         why = f"--max_epochs={epochs} is reached"
         if epochs < self.flags.max_epochs:
@@ -183,7 +184,7 @@ class Run(Watcher):
                 self.folder.log(f"{what}: {path}")
 
     def _stop(self):
-        """Saves, and logs how to go on."""
+        """Saves a checkpoint, and logs how to go on."""
         if self.steps_here:
             self.save()
         by = self.asked.received or "a signal to another worker"
@@ -192,7 +193,7 @@ class Run(Watcher):
 
     @contextlib.contextmanager
     def _going_on_after_a_shortage(self):
-        """Within it, errors about memory also say what goes on from the last checkpoint."""
+        """Within it, errors about memory also say how to go on from the last checkpoint."""
         try:
             yield
         except memory.OutOfMemory as error:

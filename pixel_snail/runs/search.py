@@ -1,6 +1,6 @@
-"""The search for checkpoints below a path: a folder stands for the newest undamaged checkpoint in it.
+"""The search for checkpoints below a path. A folder means the newest undamaged checkpoint in it.
 
-A run may save and remove checkpoints meanwhile. What may not be read is never taken for absent.
+A run may save and remove checkpoints meanwhile. A file or folder that this user may not read is never taken for absent.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from pixel_snail.storage import files, paths, prefixes
 
 
 def find(path: str) -> Checkpoint:
-    """Opens the checkpoint that a path stands for.
+    """Opens the checkpoint that a path names.
 
     Args:
         path: one of
             - the prefix itself;
             - a file of the checkpoint: `PREFIX.index`, `PREFIX.data-00000-of-00001`, or the original's `PREFIX.meta`;
             - a text file called `checkpoint`, in which TensorFlow's Saver writes the prefix of its newest checkpoint;
-            - a folder, which stands for the newest undamaged checkpoint below it. Newer, damaged ones are named on
+            - a folder, which means the newest undamaged checkpoint below it. Newer, damaged ones are named on
               stderr.
 
     Raises:
@@ -44,13 +44,13 @@ def newest_first(folder: str) -> list[str]:
 
 
 def summary(opened: Checkpoint, path: str | None = None) -> str:
-    """A checkpoint in one line: its network, if it tells, and its steps.
+    """A checkpoint in one line: its network and its steps, if the checkpoint records them.
 
     Args:
-        path: the path that was given to `find`. If it is a folder with several runs, the line tells their number.
+        path: the path that was given to `find`. If it is a folder with several runs, the line has their number.
     """
-    told = opened.description()
-    parts = [f"{told.model}, {counted(told.nr_filters, 'filter')}"] if told else []
+    recorded = opened.description()
+    parts = [f"{recorded.model}, {counted(recorded.nr_filters, 'filter')}"] if recorded else []
     if opened.has_steps:
         parts.append(f"{counted(opened.steps_taken(), 'step')} taken")
     line = f"{opened.prefix}: {', '.join(parts)}"
@@ -61,11 +61,11 @@ def summary(opened: Checkpoint, path: str | None = None) -> str:
 
 
 class _VanishedError(Exception):
-    """Another process has removed what was listed a moment ago."""
+    """Another process has removed a folder or checkpoint that was just listed."""
 
 
 def _newest_first(folder):
-    """The prefixes of newest_first, each with what `_status` told of it."""
+    """The prefixes of newest_first, each with its `_status`."""
     of_prefix = None
     while of_prefix is None:
         with contextlib.suppress(_VanishedError):
@@ -82,7 +82,7 @@ def _newest_first(folder):
 
 
 def _prefixes(folder):
-    """The prefixes of all checkpoints below a folder, but for what is half written, half removed or an exported model.
+    """The prefixes of all checkpoints below a folder, without half-written and half-removed ones and exported models.
 
     Raises:
         _VanishedError: a folder is not there any more.
@@ -109,7 +109,7 @@ def _prefixes(folder):
 
 
 def _status(prefix):
-    """What the file system tells of a listed checkpoint; raises _VanishedError if it is not there any more."""
+    """The file status of a listed checkpoint's index; raises _VanishedError if the file is not there any more."""
     about = paths.status(f"{prefix}.index")
     if about is not None:
         return about
@@ -120,7 +120,7 @@ def _status(prefix):
 
 
 def _is_same(prefix, about):
-    """Whether a checkpoint is still the one that _status told of."""
+    """Whether a checkpoint is still the one whose _status is `about`."""
     try:
         now = _status(prefix)
     except _VanishedError:

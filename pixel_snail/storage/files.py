@@ -18,15 +18,16 @@ from pixel_snail.errors import UserError
 from pixel_snail.storage import paths
 
 WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
-"""Prefixes of names: being written; the old version, kept until its replacement exists; being removed."""
+"""How the names of unfinished files and folders begin: being written; the old version, kept until its replacement
+exists; being removed."""
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` for writing a file or a folder, which then takes the place of `path`.
 
-    It is synced to the disk first, so that `path` is never half written, even if the machine loses power. If the block
-    raises, `path` stays as it was.
+    The new file or folder is synced to the disk first, so that `path` is never half written, even if the machine loses
+    power. If the block raises, `path` stays as it was.
 
     Raises:
         OSError: no permission, no space: `path` is as it was.
@@ -52,9 +53,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, save: Callable[[str], object]) -> None:
-    """Has save(path) write a file, whole or not at all, in a folder that is made if need be.
+    """Writes a file, whole or not at all; its folder is made if need be.
 
     A pipe, a device or the program's own output is not replaced: the file's bytes are written into it.
+
+    Args:
+        save: a function that writes the file to the path that it is given.
 
     Raises:
         UserError: it can't be written.
@@ -76,10 +80,10 @@ def write(path: str | Path, save: Callable[[str], object]) -> None:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether what is written to a path goes to a pipe, to a device, or where the program's own output goes.
+    """Whether a path is a pipe, a device, or the file or pipe that gets the program's own output.
 
     Raises:
-        UserError: that can't be told.
+        UserError: the path can't be examined.
     """
     about = paths.status(path)
     if about is None or stat.S_ISDIR(about.st_mode):
@@ -88,7 +92,7 @@ def is_stream(path: str | Path) -> bool:
 
 
 def remove_folder(folder: str | Path) -> None:
-    """Removes a folder. It is renamed first, so that its name never stands for a partly removed folder.
+    """Removes a folder. It is renamed first, so that no partly removed folder has its name.
 
     Raises:
         OSError: no permission.

@@ -129,14 +129,14 @@ def _jpeg(content):
     kept, exif, xmp = io.BytesIO(), b"", b""
     kept.write(content[:2])
     place = 2
-    # Up to the first scan, and up to whatever is no whole segment: what follows is left to Pillow.
+    # Up to the first scan or the first incomplete segment: Pillow reads the rest.
     while segment := _SEGMENT.match(content, place):
         marker, end = segment[1][0], segment.end() + max(int.from_bytes(segment[2]) - 2, 0)
         if end > len(content):
             break
         inside = content[segment.end() : end]
         is_metadata = _APP0 <= marker <= _APP15 or marker == _COMMENT
-        # JFIF's and Adobe's segments tell the decoder what the channels are; shorter ones tell it nothing.
+        # From JFIF's and Adobe's segments, the decoder learns what the channels are; it ignores shorter segments.
         says_channels = (marker == _APP0 and inside.startswith(b"JFIF\0") and len(inside) >= 14) or (
             marker == _APP14 and inside.startswith(b"Adobe") and len(inside) >= 12
         )

@@ -1,4 +1,4 @@
-"""Paths that users give, and what lies there: what can't be looked at is never taken for absent."""
+"""Checks of paths that users give. A file or folder that can't be examined is never taken for absent."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ from typing import BinaryIO
 from pixel_snail.errors import UserError
 
 _STARTS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"\x93NUMPY")
-"""How pictures and arrays begin."""
+"""The first bytes of pictures and arrays."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -32,10 +32,10 @@ def expanded(text: str) -> str:
 
 
 def status(path: str | Path) -> os.stat_result | None:
-    """What lies at a path, links followed; None if nothing does, or if links lead to each other.
+    """The status of the file or folder at a path, links followed; None if there is none, or if links form a circle.
 
     Raises:
-        UserError: that can't be told: for example, this user may not look into a folder on the way.
+        UserError: it can't be examined: for example, this user may not look into a folder on the way.
     """
     try:
         return os.stat(path)
@@ -48,7 +48,7 @@ def status(path: str | Path) -> os.stat_result | None:
 
 
 def entries(folder: str | Path) -> list[os.DirEntry]:
-    """What lies in a folder, by name; nothing, if there is no such folder.
+    """The entries of a folder, ordered by name; none if there is no such folder.
 
     Raises:
         UserError: this user may not look into it.
@@ -63,7 +63,7 @@ def entries(folder: str | Path) -> list[os.DirEntry]:
 
 
 def readable_again(path: str) -> Path | BinaryIO:
-    """A path; or, of a pipe with a picture or an array, which can be read only once, its content.
+    """The path itself; for a pipe, which can be read only once, its content, if it is a picture or an array.
 
     Raises:
         UserError: it can't be read.

@@ -22,7 +22,7 @@ from pixel_snail.errors import UserError, first_line, option
 from pixel_snail.storage import metadata
 
 MAX_PIXELS = 250_000_000
-"""How many pixels a picture may have, unless a caller says: enough for the 200 megapixels of a phone."""
+"""The default limit of a picture's pixels: enough for the 200 megapixels of a phone."""
 OTHER_FORMATS = set(".avif .bmp .gif .heic .heif .ico .jp2 .jxl .pbm .pgm .ppm .tga .tif .tiff".split())
 """Suffixes of pictures in formats that are not read."""
 _UPRIGHT = {
@@ -34,13 +34,13 @@ _UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, by EXIF's orientation."""
+"""The transformation that turns a picture upright, by EXIF's orientation."""
 _limit_of_pillow = threading.Lock()
-"""Held by who changes PIL.Image.MAX_IMAGE_PIXELS."""
+"""Held while PIL.Image.MAX_IMAGE_PIXELS is changed."""
 
 
 class PictureError(UserError):
-    """A picture that can't be used, however often it is read. Its `reason` says why, without naming it."""
+    """A picture can't be used, and reading it again won't help. `reason` says why, without the picture's name."""
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -50,8 +50,8 @@ class PictureError(UserError):
 def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PNG, JPEG or WebP picture as upright RGB, uint8 [H, W, 3].
 
-    Of 16 bits, the upper 8 are kept. What is transparent shows white behind it. An animation gives its first frame.
-    Metadata say how the picture is turned; where they can't be read, it is taken as it is stored.
+    Of 16 bits, the upper 8 are kept. Transparent pixels are put on white. Of an animation, the first frame is read. The
+    picture is turned as its metadata say; if they can't be read, it stays as it is stored.
 
     Args:
         name: the file's name in error messages.
@@ -84,7 +84,7 @@ def read_picture(file: str | Path | BinaryIO, name: str, max_pixels: int = MAX_P
             reason += ": no permission"
         elif isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"can't read {name}: {error.strerror}") from error
-        elif not isinstance(error, PIL.UnidentifiedImageError):  # of such a file, Pillow only tells the path
+        elif not isinstance(error, PIL.UnidentifiedImageError):  # for such a file, Pillow only names the path
             reason += f": {first_line(error)}"
         elif Path(name).suffix.lower() in OTHER_FORMATS:
             reason += ": convert it to PNG"
@@ -112,11 +112,11 @@ def _opened(form, pixels, max_pixels):
 
 
 class _NoExactRGBError(Exception):
-    """Says what a picture is that has no exact RGB of 8 bits."""
+    """A picture has no exact RGB of 8 bits; the message says why."""
 
 
 def _rgb(image, pixels, orientation):
-    """A picture that was opened as read_picture returns it."""
+    """The pixels of an opened picture, in the form that read_picture returns."""
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and not image.mode.startswith("I"):
         raise _NoExactRGBError(f"a {image.mode} picture, whose colours have no exact RGB: save it as RGB")
     stored = image.tile[0].args if image.format == "PNG" else None
@@ -132,8 +132,8 @@ def _rgb(image, pixels, orientation):
     key = image.info.pop("transparency", None)
     if key is not None and stored == "RGB;16B":  # Pillow has dropped the lower 8 bits
         raise _NoExactRGBError(
-            "a picture of 16 bits with a transparent colour, which 8 bits can't tell from others: save it with an "
-            "alpha channel"
+            "a picture of 16 bits with a transparent colour, which 8 bits can't distinguish from others: save it with "
+            "an alpha channel"
         )
     if image.mode.startswith("I"):
         values = np.asarray(image)

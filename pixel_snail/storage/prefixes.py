@@ -1,4 +1,4 @@
-"""The checkpoint that a path stands for, found without TensorFlow, whose import takes seconds."""
+"""The checkpoint that a path names. TensorFlow, whose import takes seconds, is not needed."""
 
 import os
 import re
@@ -12,19 +12,19 @@ FILE_OF_CHECKPOINT = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})", re.DO
 """The prefix and the ending of a checkpoint's file."""
 
 EXPORTED = "saved_model.pb"
-"""The file that a folder has if it is an exported model."""
+"""A file that every exported model has."""
 
 _NEWEST = re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)  # in the file that Savers call `checkpoint`
 
 
 def prefix_at(path: str) -> str | None:
-    """The prefix of the checkpoint that a path stands for; None of a folder, in which the newest is to be searched.
+    """The prefix of the checkpoint that a path names; None for a folder, whose newest checkpoint must be searched for.
 
     Args:
         path: as runs.search.find takes it.
 
     Raises:
-        UserError: there is no such folder or checkpoint, or what is there can't be looked at.
+        UserError: there is no such folder or checkpoint, or it can't be examined.
     """
     about = paths.status(path)
     if about is not None and stat.S_ISDIR(about.st_mode):
@@ -52,7 +52,7 @@ def prefix_at(path: str) -> str | None:
 
 
 def _noted_in(file):
-    """The prefix that a Saver's text file notes: relative to the file's folder, into which it may have been moved."""
+    """The prefix in a Saver's text file. If nothing is there, the checkpoint of that name beside the text file."""
     try:
         noted = _NEWEST.search(Path(file).read_text())
     except (OSError, ValueError) as error:

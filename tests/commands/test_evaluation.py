@@ -50,7 +50,7 @@ def test_images_to_complete_are_read_from_pictures_grids_and_arrays(tmp_path, rn
             np.zeros([5, 4, 3], np.uint8),
             "a.png has 4 x 5 pixels, but .* 4 x 6: --resize enlarges it",
         ),
-        ("a.npy", np.full([6, 4, 3], 0.5), "it can't be told whether black is 0 or -1"),
+        ("a.npy", np.full([6, 4, 3], 0.5), "it is unclear whether black is 0 or -1"),
         ("a.npy", np.zeros([2, 6, 5, 3], np.uint8), r"an array \(2, 6, 5, 3\), not of images \(6, 4, 3\)"),
         ("a.npy", np.zeros([6, 4], np.uint8), "not of images"),
         ("a.npy", np.full([6, 4, 3], 7.0), "neither 8-bit nor in"),

@@ -65,7 +65,7 @@ def raised(kind, text):
 def test_running_out_of_memory_is_told_in_a_line_with_how_much_was_asked_for(kind, text, asked):
     error = raised(kind, text)
     assert memory.bytes_asked_for(error) == (None if asked is None else pytest.approx(asked, rel=1e-3))
-    with pytest.raises(UserError) as told, memory.shortage_told(lambda: "do this"):
+    with pytest.raises(UserError) as told, memory.shortage_reported(lambda: "do this"):
         raise error
     more = f" when {memory.in_words(round(asked))} more were asked for" if asked else ""
     assert re.sub(r"[\d,.]+ [GM]B", "", str(told.value)) == re.sub(
@@ -84,7 +84,7 @@ def test_running_out_of_memory_is_told_in_a_line_with_how_much_was_asked_for(kin
     ],
 )
 def test_another_error_stays_as_it_is(kind, text):
-    with pytest.raises(kind) as told, memory.shortage_told("do this"):
+    with pytest.raises(kind) as told, memory.shortage_reported("do this"):
         raise raised(kind, text)
     assert not isinstance(told.value, UserError)
 
@@ -93,7 +93,7 @@ def test_what_is_certain_before_is_told_too_and_advice_is_given_once(monkeypatch
     monkeypatch.setattr(devices, "available_memory", lambda: 3 * 10**9)
     monkeypatch.setattr(devices, "own_memory", lambda: 10**9)
     memory.check(4 * 10**9, "it needs")
-    with pytest.raises(UserError) as told, memory.shortage_told("not this"), memory.shortage_told("do this"):
+    with pytest.raises(UserError) as told, memory.shortage_reported("not this"), memory.shortage_reported("do this"):
         memory.check(4 * 10**9 + 1, "it needs")
     assert str(told.value) == "it needs at least 4.0 GB of memory, and there are 4.0 GB: do this"
     monkeypatch.setattr(devices, "number_of_gpus", lambda: 1)

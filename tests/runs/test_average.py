@@ -59,10 +59,10 @@ def test_a_checkpoint_that_does_not_tell_its_age_has_that_of_its_runs_flags_if_t
     [
         (Age(), "the initial parameters still have a weight of 100.0% in the average"),
         (Age(0.0501, 0.0), "the initial parameters still have a weight of 5.0% in the average"),
-        (Age(0.01, 0.5), "the loaded checkpoint's average still has a weight of 50.0% in the average"),
+        (Age(0.01, 0.5), "the loaded parameters still have a weight of 50.0% in the average"),
         (
             Age(0.4, 0.5),
-            "the loaded checkpoint's average still has a weight of 50.0% and "
+            "the loaded parameters still have a weight of 50.0% and "
             "the initial parameters still have a weight of 40.0% in the average",
         ),
         (Age(0.05, 0.05), None),

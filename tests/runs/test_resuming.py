@@ -184,7 +184,7 @@ def test_an_average_is_young_again_after_load_params_and_that_is_told_by_trainin
     argv = ["-x2", "--polyak_decay=0.9", "--sample_interval=0", f"-o{second}", f"-r{first}", "--resume"]
     code, out, _ = train(*argv)
     assert code == 0
-    told = "the loaded checkpoint's average still has a weight of 59.0% in the average"
+    told = "the loaded parameters still have a weight of 59.0% in the average"
     assert f"few steps have been averaged so far: {told}; without averaging, test_bpd is " in out
     assert "initial parameters" not in out
 
@@ -213,7 +213,7 @@ def test_an_average_is_young_again_after_load_params_and_that_is_told_by_trainin
     # A start that resumes this run is no new run.
     code, out, _ = train("-x3", *argv[1:])
     assert code == 0
-    assert f"the loaded checkpoint's average still has a weight of {0.9**10:.1%} in the average" in out
+    assert f"the loaded parameters still have a weight of {0.9**10:.1%} in the average" in out
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
@@ -623,7 +623,7 @@ def test_no_two_processes_train_in_one_folder(tmp_path):
 
 
 def test_a_checkpoint_that_tells_nonsense_of_its_run_is_refused(tmp_path):
-    untold = "does not tell how far its run is"
+    untold = "has no valid record of its run.s progress"
     for name, value, message in (
         ("epoch", np.int64(-1), untold),
         ("test_bpd", np.zeros(7), untold),

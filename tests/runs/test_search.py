@@ -137,7 +137,7 @@ def test_a_run_whose_flags_are_empty_or_broken_is_named(content, save_dir):
         path.mkdir()
     else:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"can't (be )?read .*flags.json .*: it can't be told whether --resume means"):
+    with pytest.raises(UserError, match=r"can't (be )?read .*flags.json .*: this may be the run that --resume is to"):
         earlier_runs.newest_run(flags_for(save_dir))
 
 
