@@ -459,10 +459,13 @@ class Distribution:
             seed=seed,
         )
         check_length(epochs, minutes)
+        if self._training.thread is not None:
+            raise UserError("on_epoch calls fit, which is running: let it end first, by raising StopIteration")
         split, test = self._checked_split(images, labels), None
         if validation is not None:
             held_out = self._checked_split(*(validation if isinstance(validation, tuple) else (validation,)))
-            test = lambda parameters: self.mean_bits_per_dim(held_out, parameters, batch_size, verbose=verbose)
+            stop = lambda: trainer.stop_if_asked()
+            test = lambda values: self.mean_bits_per_dim(held_out, values, batch_size, stop, verbose)
         if strategy is not None and strategy is not self._strategy:
             self._move_to(strategy)
         trainer = self._training.trainer(settings, split)
@@ -524,6 +527,7 @@ class Distribution:
     @property
     def archiver(self) -> Archiver:
         """The Archiver, which writes and reads files of images. Raises UserError if the network leaks."""
+        self._check_scope()
         with self._lock:
             return self._archiver()
 
@@ -537,6 +541,8 @@ class Distribution:
 
     def _check_scope(self):
         check_process()
+        if self._training.thread not in (None, threading.get_ident()):
+            raise UserError("another thread trains this model: wait until its call of fit has ended")
         if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not self._strategy:
             raise UserError(
                 "a method was called within another strategy's scope: call the method outside of that scope, or give "

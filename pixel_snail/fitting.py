@@ -58,12 +58,16 @@ class Training:
         network, strategy, cluster: see Trainer.
         is_new: whether the network still needs its data-dependent initialisation.
         age: the age of a Polyak average that begins with the network's present parameters.
+
+    Attributes:
+        thread: the number of the thread in which a call of `fit` trains now; None, if none does.
     """
 
     def __init__(self, network: Network, strategy: tf.distribute.Strategy, cluster: Cluster, is_new: bool, age: Age):
         self.is_new, self.age = is_new, age
         self._network, self._strategy, self._cluster = network, strategy, cluster
         self._trainer: Trainer | None = None  # of the previous call
+        self.thread: int | None = None
         self._parameters: list[tf.Tensor] = []
 
     def trainer(self, settings: TrainingSettings, images: Split) -> Trainer:
@@ -114,10 +118,12 @@ class Training:
         """Within it, the network's variables hold the parameters instead of the averages."""
         self._assign(self._parameters)
         self._parameters = []  # saves memory during the training: no second copy of the parameters
+        self.thread = threading.get_ident()
         try:
             yield
         finally:
             self._wait()
+            self.thread = None
 
     @contextlib.contextmanager
     def averages_in_network(self) -> Iterator[None]:
@@ -214,7 +220,7 @@ class Fit(Watcher):
             if self.is_interrupted or not self.history.steps:
                 raise KeyboardInterrupt
             self.is_interrupted = True
-            print("\ninterrupted: ending after this step; once more ends at once", file=sys.stderr, flush=True)
+            print("\ninterrupted: ending after this step or batch; once more ends at once", file=sys.stderr, flush=True)
 
         signal.signal(signal.SIGINT, handle)
         try:

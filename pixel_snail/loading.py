@@ -56,6 +56,11 @@ def load(
     Raises:
         UserError: there is no such checkpoint, it is damaged, or it is of another network than the keywords say.
     """
+    if optimizer and not averaged:
+        raise UserError(
+            "with optimizer=True, the model predicts with the averages, as after fit: leave averaged=False out, or "
+            "load the model a second time without optimizer=True"
+        )
     opened = path
     if not isinstance(path, Checkpoint):
         path = paths.expanded(os.fspath(path))

@@ -257,7 +257,7 @@ def new_cache(network: Network, batch: int) -> ImageCache:
         width,
         network.description.nr_filters,
         attentions,
-        background(tf.zeros([1, height, width, channels])) if attentions else None,
+        background(tf.zeros([1, height, width, channels])),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_ctrl_c_ends_after_the_step_and_leaves_what_was_learned(tmp_path, monkey
         patch.setattr(Trainer, "step", interrupting)
         with pytest.raises(KeyboardInterrupt):
             model.fit(IMAGES, epochs=2, **SETTINGS)
-    assert "interrupted: ending after this step; once more ends at once" in capfd.readouterr().err
+    assert "interrupted: ending after this step or batch; once more ends at once" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(model.history.steps) == 7
     tensors = saved(model, tmp_path / "mine")
@@ -238,6 +239,30 @@ def test_on_epoch_sees_the_history_and_a_model_that_predicts_with_the_averages()
     assert (len(found.learning_rates), len(found.train), len(found.seconds)) == (10, 2, 2)
     np.testing.assert_allclose(found.train, np.reshape(found.steps, [2, 5]).mean(1))
     assert math.isfinite(found.test_unaveraged[0]) or math.isnan(found.test_unaveraged[0])
+
+
+def test_other_threads_and_on_epoch_are_refused_while_fit_runs():
+    model, raised = build(), []
+
+    def use(method, *arguments, **keywords):
+        try:
+            method(*arguments, verbose=0, **keywords)
+        except UserError as error:
+            raised.append(str(error))
+
+    def look(history):
+        for method, argument in ((model.bits_per_dim, HELD_OUT), (model.sample, 1), (model.compress, HELD_OUT)):
+            thread = threading.Thread(target=use, args=(method, argument))
+            thread.start()
+            thread.join()
+        use(model.fit, IMAGES, epochs=1)
+
+    model.fit(IMAGES, epochs=1, on_epoch=look, **SETTINGS)
+    assert raised == [
+        *["another thread trains this model: wait until its call of fit has ended"] * 3,
+        "on_epoch calls fit, which is running: let it end first, by raising StopIteration",
+    ]
+    assert np.isfinite(model.bits_per_dim(HELD_OUT, verbose=0)).all()
 
 
 def test_minutes_end_a_call_and_every_call_has_its_own():
@@ -327,3 +352,5 @@ def test_a_checkpoint_without_adam_s_state_is_evaluated_but_not_gone_on_from(tmp
         assert pixel_snail.load(tmp_path / "less").bits_per_dim(HELD_OUT, verbose=0).shape == (3,)
     with pytest.raises(UserError, match="has no state of Adam, so that training can't go on from it"):
         pixel_snail.load(tmp_path / "less", optimizer=True)
+    with pytest.raises(UserError, match="predicts with the averages, as after fit: leave averaged=False out"):
+        pixel_snail.load(tmp_path / "mine", averaged=False, optimizer=True)
