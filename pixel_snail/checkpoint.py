@@ -112,7 +112,7 @@ def save_beside_others(prefix: str, *state: object) -> None:
     files_there = os.listdir(folder) if os.path.isdir(folder) else []
     others = [file for file in files_there if not _is_file_of(name, file)]
     if not others:
-        save(prefix, *state)
+        save(os.path.join(folder, name), *state)
         return
     if len(others) < len(files_there):
         raise UserError(

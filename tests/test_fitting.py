@@ -284,9 +284,10 @@ def test_a_model_that_was_not_trained_is_saved_and_read_without_a_warning(tmp_pa
     assert not [warning for warning in recwarn if "average" in str(warning.message)]
 
 
-def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path):
+def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path, monkeypatch):
     model = build()
-    model.save(tmp_path / "a" / "params.ckpt")
+    monkeypatch.chdir(tmp_path)
+    model.save("a/params.ckpt")
     model.save(tmp_path / "a" / "params.ckpt")
     (tmp_path / "notes.txt").write_text("mine")
     model.save(tmp_path / "params.ckpt")
