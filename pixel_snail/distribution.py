@@ -475,9 +475,8 @@ class Distribution:
         with watcher.interruptible(), self._training.parameters_in_network():
             trainer.run(split, clock, test, watcher, verbose)
         if young := trainer.history.age.why_young():
-            warnings.warn(
-                f"{young}, with which the model predicts: train longer, or lower polyak_decay", stacklevel=3
-            )  # of the decorators, too
+            # The decorator has a frame of its own.
+            warnings.warn(f"{young}, with which the model predicts: train longer, or lower polyak_decay", stacklevel=3)
         return self.history
 
     def _checked_split(self, images, labels=None):
