@@ -236,7 +236,10 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
         raise UserError(f"the network is conditional on {classes}: give labels, integers [{number}]")
     labels = np.asarray(_as_array(labels, f"labels must be integers [{number}]"))
     if labels.shape != (number,) or (number and labels.dtype.kind not in "iu"):
-        raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}")
+        hint = {(number, nr_labels): "; use labels.argmax(1)", (number, 1): "; use labels[:, 0]"}.get(labels.shape, "")
+        if labels.shape == (number,) and labels.dtype.kind == "f":
+            hint = "; use labels.astype(int)"
+        raise UserError(f"labels must be integers [{number}], not {labels.dtype} {list(labels.shape)}{hint}")
     outside = np.flatnonzero((labels < 0) | (labels >= nr_labels))
     if len(outside):
         raise UserError(
@@ -244,6 +247,29 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
             f"{nr_labels - 1}"
         )
     return labels
+
+
+def checked_split(images: object, labels: object, image_shape: tuple[int, int, int], nr_labels: int | None) -> Split:
+    """Images and labels to train or test a network on; arguments and errors as in checked_images and checked_labels.
+
+    Raises:
+        UserError: also if there are no images.
+    """
+    images = checked_images(images, image_shape)
+    if not len(images):
+        raise UserError("there are no images: give at least one")
+    return Split(images, checked_labels(labels, len(images), nr_labels))
+
+
+def checked_validation(validation: object, image_shape: tuple[int, int, int], nr_labels: int | None) -> Split:
+    """As checked_split, for images or a tuple (images, labels)."""
+    pair = validation if isinstance(validation, tuple) else (validation, None)
+    if len(pair) != 2:
+        raise UserError(f"validation must be images or (images, labels), not a tuple of {len(pair)}")
+    try:
+        return checked_split(*pair, image_shape, nr_labels)
+    except UserError as error:
+        raise UserError(f"validation must be images or (images, labels): {error}") from error
 
 
 def _as_array(values, must_be):

@@ -15,9 +15,9 @@ from pixel_snail.backend import check_process, tf
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
-from pixel_snail.dataset import Split, checked_images, checked_labels
+from pixel_snail.dataset import Split, checked_images, checked_labels, checked_split, checked_validation
 from pixel_snail.errors import UserError, counted, is_number, is_whole, option
-from pixel_snail.fitting import Fit, FitHistory, Training, check_length, clock_of_a_call
+from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import from_8_bits, to_8_bits
 from pixel_snail.model import leak_warning
@@ -377,6 +377,9 @@ class Distribution:
             labels: as in log_prob.
             seed: of dropout, which is active as in training.
         """
+        self._check_scope()
+        if self._training.is_begun():
+            raise UserError("the network has been trained or loaded: initialise one that build has just made")
         images = np.asarray(checked_images(images, self.image_shape)[:])
         batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
         steps.initialise(self.network, batch, seed)
@@ -458,12 +461,13 @@ class Distribution:
             skip_nonfinite=skip_nonfinite,
             seed=seed,
         )
+        check_arguments(on_epoch, strategy)
+        split, test = checked_split(images, labels, self.image_shape, self.nr_labels), None
         check_length(epochs, minutes)
         if self._training.thread is not None:
             raise UserError("on_epoch calls fit, which is running: let it end first, by raising StopIteration")
-        split, test = self._checked_split(images, labels), None
         if validation is not None:
-            held_out = self._checked_split(*(validation if isinstance(validation, tuple) else (validation,)))
+            held_out = checked_validation(validation, self.image_shape, self.nr_labels)
             stop = lambda: trainer.stop_if_asked()
             test = lambda values: self.mean_bits_per_dim(held_out, values, batch_size, stop, verbose)
         if strategy is not None and strategy is not self._strategy:
@@ -478,12 +482,6 @@ class Distribution:
             # The decorator has a frame of its own.
             warnings.warn(f"{young}, with which the model predicts: train longer, or lower polyak_decay", stacklevel=3)
         return self.history
-
-    def _checked_split(self, images, labels=None):
-        images = checked_images(images, self.image_shape)
-        if not len(images):
-            raise UserError("there are no images: give at least one")
-        return Split(images, checked_labels(labels, len(images), self.nr_labels))
 
     def _move_to(self, strategy):
         """Replaces the network by a copy on the replicas of another strategy."""
@@ -506,8 +504,11 @@ class Distribution:
             UserError: the path is a folder, ends with .keras or .index, or can't be written; or it is an existing
                 checkpoint beside other files.
         """
+        self._check_scope()
+        if not isinstance(path, (str, os.PathLike)):
+            raise UserError(f"path must be a checkpoint's prefix, such as runs/mine/params.ckpt, not {path!r}")
         path = paths.expanded(os.fspath(path))
-        if path.endswith((".keras", ".index")):
+        if path.endswith((".keras", ".index", ".h5", ".npz", ".data-00000-of-00001")):
             keras_file = "model.network.save writes a .keras file; " if path.endswith(".keras") else ""
             raise UserError(
                 f"{path} is no name of a checkpoint: {keras_file}give a prefix, such as runs/mine/params.ckpt"

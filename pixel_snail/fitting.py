@@ -10,6 +10,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from pixel_snail import checkpoint
 from pixel_snail.backend import tf
 from pixel_snail.checkpoint import Checkpoint
@@ -69,6 +71,7 @@ class Training:
         self._trainer: Trainer | None = None  # of the previous call
         self.thread: int | None = None
         self._parameters: list[tf.Tensor] = []
+        self._number_of_images: int | None = None  # of the previous call
 
     def trainer(self, settings: TrainingSettings, images: Split) -> Trainer:
         """The trainer for a call of `fit`, which must run it within `parameters_in_network`.
@@ -78,8 +81,10 @@ class Training:
         Raises:
             UserError: memory does not suffice, or there are too few images.
         """
+        self._begin_anew_if_changed()
         before = self._trainer
         if before is not None and before.network is self._network and before.settings == settings:
+            self._end_epoch_of_other_images(before, images)
             return before
         trainer = Trainer(self._network, settings, self._strategy, self._cluster)
         trainer.check_batch_size(images)
@@ -96,7 +101,16 @@ class Training:
             trainer.history.age = dataclasses.replace(self.age)
             self._parameters = self._in_network()
         self._trainer, self.is_new = trainer, False
+        self._end_epoch_of_other_images(trainer, images)
         return trainer
+
+    def _end_epoch_of_other_images(self, trainer, images):
+        """Ends an interrupted epoch if the call is on another number of images, or if no batch of it is left."""
+        history, before = trainer.history, self._number_of_images
+        is_left = len(images) - history.images >= trainer.global_batch
+        if history.images and (before not in (None, len(images)) or not is_left):
+            history.end_epoch()
+        self._number_of_images = len(images)
 
     def move(self, network: Network, strategy: tf.distribute.Strategy) -> None:
         """Replaces the network by its copy, whose variables were made in the scope of another strategy."""
@@ -142,6 +156,9 @@ class Training:
             UserError: there is a folder of this name, or a checkpoint of this name beside other files.
             OSError: no permission, no space; the files are then as before.
         """
+        if self.is_new:
+            raise UserError("the network is new and has random parameters only: fit or initialise it, then save it")
+        self._begin_anew_if_changed()
         trainer, parameters = self._trainer, self._parameters
         if trainer is None:  # no training: the averages equal the parameters
             trainer, parameters = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster), None
@@ -149,6 +166,22 @@ class Training:
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
         progress = trainer.history.tensors()
         checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
+
+    def is_begun(self) -> bool:
+        """Whether the parameters were trained or loaded."""
+        return self._trainer is not None or self.age.of_initial is None
+
+    def _begin_anew_if_changed(self):
+        """Drops the training if somebody else has changed the network's variables, such as network.load_weights."""
+        if self._trainer is None or self.thread is not None:
+            return
+        averages = self._trainer.optimizer.averages()
+        pairs = zip(self._network.weights, averages, strict=True)
+        if all(np.array_equal(tf.convert_to_tensor(variable), average) for variable, average in pairs):
+            return
+        warnings.warn("the network's parameters were changed since fit: a new training begins with them", stacklevel=4)
+        self._trainer, self._parameters = None, []
+        self.age = Age(of_initial=None, of_loaded=1.0)
 
     def _wait(self):
         """Copies the parameters from the network's variables to here, and the averages into the variables."""
@@ -174,6 +207,8 @@ def clock_of_a_call(trainer: Trainer, epochs: int | None, minutes: float | None)
     history, lr_to_zero = trainer.history, trainer.settings.lr_to_zero
     last_epoch = None if epochs is None else history.epoch + epochs
     history.seconds = 0.0
+    history.refused = 0
+    trainer.optimizer.refused.assign(0)
     history.plan = history.plan_until(last_epoch) if lr_to_zero and epochs else None
     first_epoch = history.plan[0] if history.plan else 0
     return Clock(history, last_epoch, minutes, lr_to_zero, first_epoch)
@@ -199,6 +234,7 @@ class Fit(Watcher):
         self.training, self.history, self.on_epoch, self.verbose = training, history, on_epoch, verbose
         self.is_interrupted = False
         self._is_ended = False
+        self._steps_before = 0
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -229,7 +265,7 @@ class Fit(Watcher):
         finally:
             signal.signal(signal.SIGINT, before)
         if self.is_interrupted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt from None
 
     def after_step(self, bits_per_dim, learning_rate):
         self.history.steps.append(bits_per_dim)
@@ -239,16 +275,21 @@ class Fit(Watcher):
         warnings.warn(f"{where}: passed over", stacklevel=2)
 
     def how_to_go_on(self):
-        return "fit again: the parameters are those before that step"
+        return (
+            "fit again: the parameters are those before that step; if earlier steps have spoilt them, load your last "
+            "checkpoint"
+        )
 
     def wants_to_stop(self):
         return self.is_interrupted or self._is_ended
 
     def tested(self, figures):
         history = self.history
-        history.train.append(figures["train_bpd"])
+        bits = np.array(history.steps[self._steps_before :])  # of this epoch: the figures have all since the last test
+        self._steps_before = len(history.steps)
+        history.train.append(float(bits[np.isfinite(bits)].mean()) if np.isfinite(bits).any() else math.nan)
         history.seconds.append(figures["time"])
-        line = f"epoch {figures['epoch']}: {figures['time']:.1f} s, training {figures['train_bpd']:.4f} bits/dim"
+        line = f"epoch {figures['epoch']}: {figures['time']:.1f} s, training {history.train[-1]:.4f} bits/dim"
         if "test_bpd" in figures:
             history.test.append(figures["test_bpd"])
             history.test_unaveraged.append(figures.get("test_bpd_unaveraged", math.nan))
@@ -265,6 +306,16 @@ class Fit(Watcher):
                     self.on_epoch(self.history)
                 except StopIteration:
                     self._is_ended = True
+
+
+def check_arguments(on_epoch: object, strategy: object) -> None:
+    """Raises UserError unless these are what `fit` can call and train on."""
+    if on_epoch is not None and not callable(on_epoch):
+        raise UserError(f"on_epoch must be a function of the history, not {type(on_epoch).__name__}")
+    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
+        raise UserError(
+            f"strategy must be a tf.distribute.Strategy, such as tf.distribute.MirroredStrategy(), not {strategy!r}"
+        )
 
 
 def check_length(epochs: object, minutes: object) -> None:

@@ -8,7 +8,7 @@ from pixel_snail import checkpoint
 from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.distribution import Distribution
-from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.errors import UserError, first_line, is_whole, option
 from pixel_snail.fitting import seeded
 from pixel_snail.model import build_network
 from pixel_snail.parallel.cluster import Cluster
@@ -62,11 +62,14 @@ def load(
             "load the model a second time without optimizer=True"
         )
     opened = path
+    if not isinstance(path, (Checkpoint, str, os.PathLike)):
+        raise UserError(f"path must be that of a checkpoint or of a folder with checkpoints, not {path!r}")
     if not isinstance(path, Checkpoint):
         path = paths.expanded(os.fspath(path))
         if path.endswith(".keras") and os.path.isfile(path):
-            chosen = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, image_shape, nr_labels)
-            if not averaged or optimizer or any(value is not None for value in chosen):
+            of_network = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+            chosen = any(value is not None for value in (*of_network, image_shape, nr_labels))
+            if not averaged or optimizer or chosen:
                 raise UserError(
                     f"{path} is a Keras file, which has one network, no averages and no optimizer: give no keyword but "
                     "strategy and cluster"
@@ -140,6 +143,12 @@ def build(
         "resnet_nonlinearity": resnet_nonlinearity,
         "dropout_p": dropout_p,
     }
+    if seed is not None and not is_whole(seed, least=0):
+        raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
+    if nr_labels is not None and not is_whole(nr_labels, least=1):
+        raise UserError(f"nr_labels={nr_labels!r} is not a whole number above 0")
+    if not hasattr(image_shape, "__len__"):
+        raise UserError(f"image_shape must be (H, W, 3), not {image_shape!r}")
     with seeded(seed):
         network = build_network(model, tuple(image_shape), nr_labels, **settings)
     return Distribution(network, is_new=True)

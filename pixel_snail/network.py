@@ -108,7 +108,9 @@ class Network(keras.Model):
         with first_call(self):
             self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
         class_names = tuple(class_names) if class_names else None
-        self.description = Description(model, tuple(image_shape), nr_labels, **self.settings, class_names=class_names)
+        self.description = Description(
+            model, tuple(map(int, image_shape)), nr_labels, **self.settings, class_names=class_names
+        )
         return self
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:

@@ -63,6 +63,8 @@ class TrainingSettings:
     def __post_init__(self):
         for name in ("batch_size", "init_batch_size", "grad_accum"):
             check(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
+        for name in ("lr_to_zero", "bfloat16", "recompute", "average_machines"):
+            check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         for name in ("skip_nonfinite", "seed"):
             is_possible = is_whole(getattr(self, name), least=0) and getattr(self, name) < 2**31
             check(name, getattr(self, name), is_possible, "a whole number from 0 to 2^31 - 1")

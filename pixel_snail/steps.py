@@ -283,8 +283,8 @@ def nats_in_batches(
                 nats = np.concatenate(cluster.gather(evaluator.nats(batch, weights).numpy()))[: len(split) - seen]
             if not np.isfinite(nats).all():
                 raise UserError(
-                    "the likelihood of test images is not finite: the checkpoint's parameters are damaged or "
-                    "untrained; use another"
+                    "the likelihood of images is not finite: the parameters are damaged, untrained or have diverged; "
+                    "use another checkpoint"
                 )
             seen += len(nats)
             yield nats

@@ -215,7 +215,7 @@ def test_parameters_that_are_not_finite_are_told(one_block):
     try:
         with pytest.raises(ValueError, match="samples are not finite"):
             one_block.sample(1, [0], verbose=0)
-        with pytest.raises(ValueError, match="likelihood of test images is not finite"):
+        with pytest.raises(ValueError, match="likelihood of images is not finite"):
             one_block.log_prob(images_of(1), [0], verbose=0)
     finally:
         one_block.network.trainable_variables[0].assign(before)

@@ -200,6 +200,57 @@ def test_a_loss_that_is_not_finite_names_the_images_and_leaves_the_last_good_par
     assert all(np.isfinite(value).all() for value in parameters(model))
 
 
+def test_each_call_has_its_own_number_of_steps_to_pass_over():
+    model = build()
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    for _ in range(2):
+        with pytest.raises(UserError, match="diverged"):
+            model.fit(IMAGES, epochs=1, **SETTINGS | {"learning_rate": 1e38})
+    with pytest.warns(UserWarning, match="of the training images .*: passed over"):
+        history = model.fit(IMAGES, epochs=1, skip_nonfinite=5, **SETTINGS | {"learning_rate": 1e38})
+    assert np.isnan(history.steps).all() and math.isnan(history.train[0])
+
+
+@pytest.mark.parametrize("steps, images, expected", [(2, IMAGES[:7], 3), (2, IMAGES, 3), (5, IMAGES, 5)])
+def test_a_call_after_an_interrupted_epoch_trains_its_rest_or_a_whole_epoch_on_other_images(steps, images, expected):
+    model, step = build(), Trainer.step
+
+    def interrupting(trainer, batch):
+        if len(model.history.steps) == steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(trainer, batch)
+
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "step", interrupting)
+        model.fit(IMAGES, epochs=1, **SETTINGS)
+    assert len(model.history.steps) == steps
+    history = model.fit(images, epochs=1, **SETTINGS)
+    assert len(history.steps) == expected
+    assert history.train[0] == pytest.approx(np.mean(history.steps))
+
+
+def test_parameters_that_keras_sets_begin_a_new_training_and_are_saved(tmp_path):
+    model, other = build(), build(seed=7)
+    for each in (model, other):
+        each.fit(IMAGES, epochs=1, **SETTINGS)
+    model.network.set_weights([variable.numpy() for variable in other.network.weights])
+    with pytest.warns(UserWarning, match="were changed since fit: a new training begins with them"):
+        tensors = saved(model, tmp_path / "mine")
+    assert tensors["pixel_snail/steps_taken"] == 0
+    for found, value in zip(parameters(pixel_snail.load(tmp_path / "mine")), parameters(other), strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_only_a_new_network_is_initialised():
+    model = build()
+    model.initialise(IMAGES[:4])
+    model.initialise(IMAGES[:4])
+    model.fit(IMAGES, epochs=1, **SETTINGS)
+    with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
+        model.initialise(IMAGES[:4])
+
+
 def test_images_are_read_a_batch_at_a_time_from_a_file_and_shared_with_a_tensor(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     on_disk = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -286,6 +337,9 @@ def test_a_model_that_was_not_trained_is_saved_and_read_without_a_warning(tmp_pa
 
 def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path, monkeypatch):
     model = build()
+    with pytest.raises(UserError, match="the network is new and has random parameters only: fit or initialise it"):
+        model.save(tmp_path / "params.ckpt")
+    model.initialise(IMAGES[:4])
     monkeypatch.chdir(tmp_path)
     model.save("a/params.ckpt")
     model.save(tmp_path / "a" / "params.ckpt")
@@ -323,8 +377,13 @@ def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path, monkeypatch
         ({"epochs": 1, "batch_size": 4, "grad_accum": 3}, "batch_size=4 can't be cut into grad_accum=3 equal parts"),
         ({"epochs": 1, "batch_size": 12}, "batch_size"),
         ({"epochs": 1, "init_batch_size": 12}, "init_batch_size"),
+        ({"epochs": 1, "lr_to_zero": "no"}, "lr_to_zero='no' is not True or False"),
+        ({"epochs": 1, "on_epoch": 3}, "on_epoch must be a function of the history, not int"),
+        ({"epochs": 1, "strategy": "gpu"}, r"strategy must be a tf\.distribute\.Strategy"),
+        ({"epochs": 1, "validation": (HELD_OUT, None, None)}, "validation must be images or .*, not a tuple of 3"),
+        ({"epochs": 1, "validation": (HELD_OUT, LABELS[:3])}, "validation must be .*: the network is not conditional"),
         ({"epochs": 1, "labels": LABELS}, "not conditional on classes: leave labels out"),
-        ({"epochs": 1, "validation": HELD_OUT[:0]}, "there are no images"),
+        ({"epochs": 1, "validation": HELD_OUT[:0]}, "validation must be .*: there are no images"),
         ({"epochs": 1, "validation": HELD_OUT[:, :4]}, r"images must be uint8 \[N, 8, 8, 3\]"),
     ],
 )
@@ -339,6 +398,7 @@ def test_mistakes_are_told_and_leave_the_model_as_it_was(arguments, message):
 
 def test_a_checkpoint_without_adam_s_state_is_evaluated_but_not_gone_on_from(tmp_path):
     model = build()
+    model.initialise(IMAGES[:4])
     model.save(tmp_path / "mine" / "params.ckpt")
     opened = Checkpoint(str(tmp_path / "mine" / "params.ckpt"))
     names = [name for name in opened.shapes if not name.startswith("Variable")]
