@@ -153,7 +153,7 @@ def test_a_system_without_file_locks_is_told_in_one_line(tmp_path):
     needs = " needs Linux or macOS; on Windows, "
     for program, code, told in (
         ("import train", 2, f"error: this program{needs}install and use it in WSL 2"),
-        ("import pixel_snail.codec", 2, f"error: this program{needs}install and use it in WSL 2"),
+        ("import pixel_snail.codec.__main__", 2, f"error: this program{needs}install and use it in WSL 2"),
         ("import pixel_snail; pixel_snail.load", 1, f"ImportError: pixel_snail{needs}use it in WSL 2"),
     ):
         done = subprocess.run(
