@@ -20,7 +20,7 @@ import importlib
 import os
 import sys
 
-__version__ = "2.0"
+__version__ = "2.1"
 
 _MODULES = {
     "Distribution": "pixel_snail.distribution",
