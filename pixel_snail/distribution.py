@@ -59,7 +59,8 @@ class Distribution:
         cluster: the workers, if there are several; each must call the same methods.
         parameters: a function that returns the parameters to predict with, in the order of network.weights, such as
             PolyakAdam.averages; by default, the network's own.
-        is_new: whether the first call of `fit` is to do the data-dependent initialisation.
+        is_new: whether the first call of `fit` is to do the data-dependent initialisation; False: the parameters have
+            been loaded, and `initialise` must not replace them; None: neither.
 
     Attributes:
         network: the keras.Model: float32 [B, H, W, 3] in [-1, 1] -> the parameters of each pixel's mixture.
@@ -80,7 +81,7 @@ class Distribution:
         strategy: tf.distribute.Strategy | None = None,
         cluster: Cluster | None = None,
         parameters: Callable[[], Sequence[tf.Tensor]] | None = None,
-        is_new: bool = False,
+        is_new: bool | None = None,
     ):
         if not isinstance(network, Network) or network.description is None:
             raise UserError(
@@ -383,7 +384,7 @@ class Distribution:
         images = np.asarray(checked_images(images, self.image_shape)[:])
         batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
         steps.initialise(self.network, batch, seed)
-        self._training = Training(self.network, self._strategy, self._cluster, is_new=False, age=Age())
+        self._training = Training(self.network, self._strategy, self._cluster, is_new=None, age=Age())
 
     @devices.without_tf32()
     def fit(

@@ -58,15 +58,19 @@ class Training:
 
     Args:
         network, strategy, cluster: see Trainer.
-        is_new: whether the network still needs its data-dependent initialisation.
+        is_new: whether the network still needs its data-dependent initialisation; False: it has been loaded; None: it
+            is unknown, and `fit` does not initialise it.
         age: the age of a Polyak average that begins with the network's present parameters.
 
     Attributes:
         thread: the number of the thread in which a call of `fit` trains now; None, if none does.
     """
 
-    def __init__(self, network: Network, strategy: tf.distribute.Strategy, cluster: Cluster, is_new: bool, age: Age):
-        self.is_new, self.age = is_new, age
+    def __init__(
+        self, network: Network, strategy: tf.distribute.Strategy, cluster: Cluster, is_new: bool | None, age: Age
+    ):
+        self.is_new, self.age = bool(is_new), age
+        self._is_loaded = is_new is False
         self._network, self._strategy, self._cluster = network, strategy, cluster
         self._trainer: Trainer | None = None  # of the previous call
         self.thread: int | None = None
@@ -169,7 +173,7 @@ class Training:
 
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""
-        return self._trainer is not None or self.age.of_initial is None
+        return self._trainer is not None or self._is_loaded
 
     def _begin_anew_if_changed(self):
         """Drops the training if somebody else has changed the network's variables, such as network.load_weights."""

@@ -74,7 +74,7 @@ def load(
                     f"{path} is a Keras file, which has one network, no averages and no optimizer: give no keyword but "
                     "strategy and cluster"
                 )
-            return Distribution(_read_keras_file(path, strategy), strategy, cluster)
+            return Distribution(_read_keras_file(path, strategy), strategy, cluster, is_new=False)
         opened = search.find(path)
         if averaged and (young := average.read(opened).why_young()):
             warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
@@ -106,7 +106,7 @@ def load(
         )
         if not optimizer:
             checkpoint.load(opened, network, averaged=averaged)
-    loaded = Distribution(network, strategy, cluster)
+    loaded = Distribution(network, strategy, cluster, is_new=False)
     if optimizer:
         loaded.resume(opened)
     return loaded

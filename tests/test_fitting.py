@@ -38,6 +38,14 @@ def one_block(monkeypatch):
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda _: DataSet(*labels))
 
 
+@pytest.fixture
+def plain_sigint():
+    """As at the start of a program in the foreground: tests in a shell's background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def build(nr_labels=None, seed=42):
     return pixel_snail.build("h0", image_shape=(8, 8, 3), nr_labels=nr_labels, seed=seed, **NETWORK)
 
@@ -162,7 +170,7 @@ def test_a_call_that_ends_where_an_interrupted_one_would_have_goes_on_with_its_l
     assert anew[0] > 2 * anew[-1] > rates[-1]
 
 
-def test_ctrl_c_ends_after_the_step_and_leaves_what_was_learned(tmp_path, monkeypatch, capfd):
+def test_ctrl_c_ends_after_the_step_and_leaves_what_was_learned(tmp_path, monkeypatch, capfd, plain_sigint):
     expected = build()
     expected.fit(IMAGES, epochs=2, **SETTINGS)
     model, step = build(), Trainer.step
@@ -212,7 +220,9 @@ def test_each_call_has_its_own_number_of_steps_to_pass_over():
 
 
 @pytest.mark.parametrize("steps, images, expected", [(2, IMAGES[:7], 3), (2, IMAGES, 3), (5, IMAGES, 5)])
-def test_a_call_after_an_interrupted_epoch_trains_its_rest_or_a_whole_epoch_on_other_images(steps, images, expected):
+def test_a_call_after_an_interrupted_epoch_trains_its_rest_or_a_whole_epoch_on_other_images(
+    steps, images, expected, plain_sigint
+):
     model, step = build(), Trainer.step
 
     def interrupting(trainer, batch):
@@ -242,13 +252,15 @@ def test_parameters_that_keras_sets_begin_a_new_training_and_are_saved(tmp_path)
         np.testing.assert_array_equal(found, value)
 
 
-def test_only_a_new_network_is_initialised():
+def test_only_a_new_network_is_initialised(tmp_path):
     model = build()
     model.initialise(IMAGES[:4])
     model.initialise(IMAGES[:4])
     model.fit(IMAGES, epochs=1, **SETTINGS)
-    with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
-        model.initialise(IMAGES[:4])
+    saved(model, tmp_path / "mine")
+    for each in (model, pixel_snail.load(tmp_path / "mine")):
+        with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
+            each.initialise(IMAGES[:4])
 
 
 def test_images_are_read_a_batch_at_a_time_from_a_file_and_shared_with_a_tensor(tmp_path):
