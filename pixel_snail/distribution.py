@@ -16,7 +16,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split, checked_images, checked_labels, checked_split, checked_validation
-from pixel_snail.errors import UserError, counted, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import from_8_bits, to_8_bits
@@ -91,6 +91,7 @@ class Distribution:
         if strategy is None:
             _warn_of_an_idle_gpu()
         self._cluster = cluster or Cluster()
+        self._has_other_parameters = parameters is not None
         self._parameters = parameters or (lambda: self.network.weights)
         self._use(network, strategy or tf.distribute.get_strategy())
         age = Age() if is_new else Age(of_initial=None, of_loaded=1.0)
@@ -166,8 +167,7 @@ class Distribution:
         """
         images = checked_images(images, self.image_shape)
         split = Split(images, checked_labels(labels, len(images), self.nr_labels))
-        if not is_whole(batch_size, least=1):
-            raise UserError(f"batch_size={batch_size!r} is not a whole number above 0")
+        check_option("batch_size", batch_size, is_whole(batch_size, least=1), "a whole number above 0")
         if len(split):
             yield from self._nats(split, self._parameters(), batch_size, verbose=verbose)
 
@@ -283,12 +283,10 @@ class Distribution:
         self._check_scope()
         if not self.is_causal:
             raise UserError(f"{leak_warning(self.spec)}, and it can't sample")
-        if not is_whole(number, least=0):
-            raise UserError(f"number={number!r} is not a whole number, 0 or more")
-        if not is_whole(seed, least=0):
-            raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
-        if not is_number(temperature) or not 0 <= temperature < math.inf:
-            raise UserError(f"temperature={temperature!r} is not a number, 0 or more")
+        check_option("number", number, is_whole(number, least=0), "a whole number, 0 or more")
+        check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
+        is_possible = is_number(temperature) and 0 <= temperature < math.inf
+        check_option("temperature", temperature, is_possible, "a number, 0 or more")
         labels = checked_labels(labels, number, self.nr_labels)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
@@ -531,6 +529,8 @@ class Distribution:
     def archiver(self) -> Archiver:
         """The Archiver, which writes and reads files of images. Raises UserError if the network leaks."""
         self._check_scope()
+        if self._has_other_parameters:
+            raise UserError("compressed files are of the network's own parameters: leave the argument parameters out")
         with self._lock:
             return self._archiver()
 
@@ -566,8 +566,7 @@ def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> in
     """
     height = image_shape[0]
     keep_rows = height // 2 if keep_rows is None else keep_rows
-    if not is_whole(keep_rows, least=0):
-        raise UserError(f"{option('keep_rows')}={keep_rows!r} is not a whole number, 0 or more")
+    check_option("keep_rows", keep_rows, is_whole(keep_rows, least=0), "a whole number, 0 or more")
     if keep_rows >= height:
         raise UserError(
             f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"

@@ -49,6 +49,19 @@ def option(name: str, in_python: str | None = None) -> str:
     return f"--{name}" if _named_as_flags.get() else in_python or name
 
 
+def check_option(name: str, value: object, is_possible: bool, must_be: str) -> None:
+    """Raises UserError if an option's value is not allowed.
+
+    Args:
+        name: the option's.
+        value: the given value.
+        is_possible: whether the value is allowed.
+        must_be: the allowed values, in words: "a number above 0".
+    """
+    if not is_possible:
+        raise UserError(f"{option(name)}={value!r} is not {must_be}")
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number of things in words: "1 image", "2,000 images".
 

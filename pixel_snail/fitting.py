@@ -16,11 +16,11 @@ from pixel_snail import checkpoint
 from pixel_snail.backend import tf
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
-from pixel_snail.errors import Stopped, UserError, is_number, is_whole
+from pixel_snail.errors import Stopped, UserError, check_option, is_number, is_whole
 from pixel_snail.network import Network
 from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.runs import history
+from pixel_snail.runs import average, history
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History
@@ -127,7 +127,7 @@ class Training:
             UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
         """
         trainer = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster)
-        trainer.load(opened, history.read(opened) or History())
+        trainer.load(opened, history.read(opened) or History(age=average.read(opened)))
         self._trainer, self.is_new = trainer, False
         self._wait()
 
@@ -242,7 +242,7 @@ class Fit(Watcher):
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within it, Ctrl-C ends the training after the current step or test, and a second Ctrl-C at once.
+        """Within it, Ctrl-C ends the training after the current step, or batch of a test, and a second one at once.
 
         Before the first step is done, Ctrl-C ends the training at once. Outside the main thread, where Python handles
         no signals, and if the program has set its own handler of SIGINT, Ctrl-C does what it did before.
@@ -326,10 +326,9 @@ def check_length(epochs: object, minutes: object) -> None:
     """Raises UserError unless `epochs` or `minutes`, arguments of `fit`, say how long to train."""
     if epochs is None and minutes is None:
         raise UserError("give epochs or minutes: how long to train")
-    if epochs is not None and not is_whole(epochs, least=1):
-        raise UserError(f"epochs={epochs!r} is not a whole number above 0")
-    if minutes is not None and not (is_number(minutes) and 0 < minutes < math.inf):
-        raise UserError(f"minutes={minutes!r} is not a number above 0")
+    check_option("epochs", epochs, epochs is None or is_whole(epochs, least=1), "a whole number above 0")
+    is_possible = minutes is None or (is_number(minutes) and 0 < minutes < math.inf)
+    check_option("minutes", minutes, is_possible, "a number above 0")
 
 
 @contextlib.contextmanager

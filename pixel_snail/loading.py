@@ -8,7 +8,7 @@ from pixel_snail import checkpoint
 from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.distribution import Distribution
-from pixel_snail.errors import UserError, first_line, is_whole, option
+from pixel_snail.errors import UserError, check_option, first_line, is_whole, option
 from pixel_snail.fitting import seeded
 from pixel_snail.model import build_network
 from pixel_snail.parallel.cluster import Cluster
@@ -143,10 +143,8 @@ def build(
         "resnet_nonlinearity": resnet_nonlinearity,
         "dropout_p": dropout_p,
     }
-    if seed is not None and not is_whole(seed, least=0):
-        raise UserError(f"seed={seed!r} is not a whole number, 0 or more")
-    if nr_labels is not None and not is_whole(nr_labels, least=1):
-        raise UserError(f"nr_labels={nr_labels!r} is not a whole number above 0")
+    check_option("seed", seed, seed is None or is_whole(seed, least=0), "a whole number, 0 or more")
+    check_option("nr_labels", nr_labels, nr_labels is None or is_whole(nr_labels, least=1), "a whole number above 0")
     if not hasattr(image_shape, "__len__"):
         raise UserError(f"image_shape must be (H, W, 3), not {image_shape!r}")
     with seeded(seed):

@@ -25,7 +25,7 @@ from pixel_snail.blocks import (
     residual_blocks,
     to_bfloat16,
 )
-from pixel_snail.errors import UserError, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.network import Network, check_image_size
@@ -282,11 +282,11 @@ def build_network(
         if value not in known:
             raise UserError(f"{option(name)}: unknown {name} {value!r}; known: {', '.join(sorted(known))}")
     for name in ("nr_resnet", "nr_filters", "nr_logistic_mix"):
-        if not is_whole(settings.get(name, 1), least=1):
-            raise UserError(f"{option(name)}={settings[name]!r} is not a whole number above 0")
+        value = settings.get(name, 1)
+        check_option(name, value, is_whole(value, least=1), "a whole number above 0")
     dropout_p = settings.get("dropout_p", 0.5)
-    if not isinstance(dropout_p, numbers.Real) or not 0 <= dropout_p < 1:
-        raise UserError(f"{option('dropout_p')}={dropout_p!r} is not a number in [0, 1)")
+    is_possible = isinstance(dropout_p, numbers.Real) and 0 <= dropout_p < 1
+    check_option("dropout_p", dropout_p, is_possible, "a number in [0, 1)")
     if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
     network = specs[model](**settings)

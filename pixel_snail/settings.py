@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from pixel_snail.errors import UserError, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_number, is_whole, option
 
 NETWORK_DEFAULTS = {
     "model": "h12_noup_smallkey",
@@ -62,16 +62,16 @@ class TrainingSettings:
 
     def __post_init__(self):
         for name in ("batch_size", "init_batch_size", "grad_accum"):
-            check(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
+            check_option(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
         for name in ("lr_to_zero", "bfloat16", "recompute", "average_machines"):
-            check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
+            check_option(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         for name in ("skip_nonfinite", "seed"):
             is_possible = is_whole(getattr(self, name), least=0) and getattr(self, name) < 2**31
-            check(name, getattr(self, name), is_possible, "a whole number from 0 to 2^31 - 1")
+            check_option(name, getattr(self, name), is_possible, "a whole number from 0 to 2^31 - 1")
         for name in ("learning_rate", "lr_decay"):
             value = getattr(self, name)
-            check(name, value, is_number(value) and 0 < value < math.inf, "a number above 0")
-        check(
+            check_option(name, value, is_number(value) and 0 < value < math.inf, "a number above 0")
+        check_option(
             "polyak_decay", self.polyak_decay, is_number(self.polyak_decay) and 0 <= self.polyak_decay < 1, "in [0, 1)"
         )
         if self.batch_size % self.grad_accum:
@@ -79,16 +79,3 @@ class TrainingSettings:
                 f"{option('batch_size')}={self.batch_size} can't be cut into {option('grad_accum')}={self.grad_accum} "
                 f"equal parts: choose a divisor of {option('batch_size')}"
             )
-
-
-def check(name: str, value: object, is_possible: bool, must_be: str) -> None:
-    """Raises UserError if an option's value is not allowed.
-
-    Args:
-        name: the option's.
-        value: the given value.
-        is_possible: whether the value is allowed.
-        must_be: the allowed values, in words: "a number above 0".
-    """
-    if not is_possible:
-        raise UserError(f"{option(name)}={value!r} is not {must_be}")

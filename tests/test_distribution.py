@@ -35,7 +35,7 @@ def images_of(number, shape=SHAPE, seed=0):
 
 @pytest.fixture(scope="module")
 def one_block():
-    """A network of one block over classes: for what does not depend on the network."""
+    """A network of one residual step, with classes: for what does not depend on the network."""
     with pytest.MonkeyPatch.context() as patch:
         add_spec(patch, "h0", OneStep)
         keras.utils.set_random_seed(0)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from networks import OneStep, add_spec
 
 import data
+import golden_numbers
 import pixel_snail
 import train as train_command
 from benchmarks import reliability
@@ -427,3 +428,14 @@ def test_a_checkpoint_without_adam_s_state_is_evaluated_but_not_gone_on_from(tmp
         pixel_snail.load(tmp_path / "less", optimizer=True)
     with pytest.raises(UserError, match="predicts with the averages, as after fit: leave averaged=False out"):
         pixel_snail.load(tmp_path / "mine", averaged=False, optimizer=True)
+
+
+def test_a_training_of_the_original_goes_on_with_an_average_of_unknown_age(tmp_path, recwarn):
+    sizes = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2, "image_shape": (8, 8, 3)}
+    model = pixel_snail.load(golden_numbers.checkpoint("h6_shift"), model="h6_shift", optimizer=True, **sizes)
+    assert saved(model, tmp_path / "mine").keys().isdisjoint({"pixel_snail/weight_of_initial"})
+    assert not recwarn.list
+    averaging = pixel_snail.Distribution(model.network, parameters=lambda: [v * 0 for v in model.network.weights])
+    assert (averaging.bits_per_dim(HELD_OUT, verbose=0) != model.bits_per_dim(HELD_OUT, verbose=0)).all()
+    with pytest.raises(UserError, match="compressed files are of the network's own parameters"):
+        averaging.compress(HELD_OUT, verbose=0)

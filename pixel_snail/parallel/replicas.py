@@ -1,5 +1,6 @@
 """The replicas of a network: the devices and machines that compute it."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,6 +8,8 @@ from pixel_snail.backend import tf
 from pixel_snail.errors import UserError, counted
 from pixel_snail.parallel import devices, micro_batches, multi_worker
 from pixel_snail.parallel.cluster import Cluster
+
+_until_the_program_ends = contextlib.ExitStack()
 
 
 def strategy(
@@ -18,8 +21,8 @@ def strategy(
     several workers, MultiWorkerMirroredStrategy. If TensorFlow can't use a GPU that the machine has, a line on stderr
     says why.
 
-    On GPUs, TF32 is switched off for the rest of the process, because only commands call this function. The Python
-    interface uses devices.without_tf32 instead. (--bfloat16 is the way to trade digits for time.)
+    On GPUs, the rest of the process computes without TF32 (see devices.without_tf32): only programs of ours call this
+    function. (--bfloat16 is the way to trade digits for time.)
 
     Args:
         nr_gpu: the number of replicas of a worker; by default all GPUs. On a machine without GPUs, that many logical
@@ -40,7 +43,7 @@ def strategy(
                 f"--nr_gpu={nr_gpu}, but this machine has {counted(gpus, 'GPU')}: give a smaller number, or leave "
                 "--nr_gpu out"
             )
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+        _until_the_program_ends.enter_context(devices.without_tf32())
         _leave_other_gpus(replicas)
         kind = "GPU"
     else:

@@ -262,12 +262,11 @@ def test_on_gpus_float32_is_float32_and_unused_ones_are_left_to_others(gpus, mon
     taken = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda chosen, kind: taken.append((kind, chosen)))
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: names)
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
         assert replicas.strategy(2) == ["GPU:0", "GPU:1"]
         assert not tf.config.experimental.tensor_float_32_execution_enabled()
     finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
+        replicas._until_the_program_ends.close()
     assert taken == [("GPU", seen[:2])]
 
 
