@@ -13,7 +13,7 @@ import data
 from pixel_snail.commands import command_line
 from pixel_snail.dataset import Split
 from pixel_snail.errors import counted
-from pixel_snail.likelihoods.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.reports import plotting
 from pixel_snail.storage import files
 
@@ -39,7 +39,7 @@ def plot(flags: argparse.Namespace) -> None:
     data_set = data.load(flags.data_set, Path(flags.data_dir), **data.options(flags))
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
-    images = from_8_bits(data_set.train.images[chosen])
+    images = from_values(data_set.train.images[chosen])
     files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     for note in data_set.notes:
         print(note)

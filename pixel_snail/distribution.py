@@ -19,7 +19,7 @@ from pixel_snail.dataset import Split, checked_images, checked_labels, checked_s
 from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.likelihoods.levels import from_8_bits, to_8_bits
+from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
@@ -224,7 +224,7 @@ class Distribution:
         Raises:
             UserError: the network leaks, the labels do not have that form, or memory does not suffice.
         """
-        return to_8_bits(self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose))
+        return to_values(self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose))
 
     def complete(
         self,
@@ -250,11 +250,11 @@ class Distribution:
         """
         images = checked_images(images, self.image_shape)
         keep_rows = rows_to_keep(keep_rows, self.image_shape)
-        given = from_8_bits(np.asarray(images[:]))
+        given = from_values(np.asarray(images[:]))
         drawn = self.draw(
             len(images), labels, seed=seed, temperature=temperature, given=given, keep_rows=keep_rows, verbose=verbose
         )
-        return to_8_bits(drawn)
+        return to_values(drawn)
 
     @devices.without_tf32()
     @memory.shortage_reported(lambda: _to_draw_in_less())

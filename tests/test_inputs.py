@@ -9,7 +9,7 @@ from networks import OneStep, add_spec
 import pixel_snail
 from data.converted import MappedImages
 from pixel_snail.backend import keras, tf
-from pixel_snail.likelihoods.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
@@ -144,7 +144,7 @@ def test_other_things_are_told_in_one_line(call, message, model):
 SCALED = {
     "[0, 1]": (IMAGES / 255, "np.uint8(np.round(255 * images))"),
     "[0, 1], float32": ((IMAGES / 255).astype(np.float32), "np.uint8(np.round(255 * images))"),
-    "[-1, 1]": (from_8_bits(IMAGES), "np.uint8(np.round(127.5 * images + 127.5))"),
+    "[-1, 1]": (from_values(IMAGES), "np.uint8(np.round(127.5 * images + 127.5))"),
     "0 to 255": (IMAGES.astype(np.float32), "np.uint8(np.round(images))"),
     "0 to 255, int64": (IMAGES.astype(np.int64), "np.uint8(np.round(images))"),
 }
@@ -182,7 +182,7 @@ def test_the_advice_for_a_wrong_shape_gives_images_that_are_taken(kind, model):
 
 @pytest.mark.parametrize(
     "images",
-    [from_8_bits(IMAGES) * 1.01, IMAGES * 2.0, IMAGES - 1.0, IMAGES * np.nan, IMAGES > 5, IMAGES[:0] / 255],
+    [from_values(IMAGES) * 1.01, IMAGES * 2.0, IMAGES - 1.0, IMAGES * np.nan, IMAGES > 5, IMAGES[:0] / 255],
     ids=["beyond [-1, 1]", "above 255", "from -1", "nan", "booleans", "none"],
 )
 def test_where_the_values_do_not_tell_there_is_no_advice(images, model):

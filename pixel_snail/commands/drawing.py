@@ -11,7 +11,7 @@ import PIL.Image
 from pixel_snail import distribution
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.likelihoods.levels import from_8_bits
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.reports import plotting
 from pixel_snail.storage import paths, pictures
 
@@ -97,7 +97,7 @@ def images_to_complete(
     if images.shape[1:] != tuple(image_shape) or not len(images):
         raise UserError(f"{path} is an array {images.shape}, not of images {tuple(image_shape)}")
     if images.dtype == np.uint8:
-        return from_8_bits(images), ""
+        return from_values(images), ""
     if images.dtype.kind != "f" or not np.abs(images).max() <= 1:
         raise UserError(f"{path} has {images.dtype} values that are neither 8-bit nor in [-1, 1]")
     if images.min() >= 0:
@@ -131,7 +131,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels):
             grid = f"{columns // width} x {rows // height} images of {width} x {height} pixels"
             done.append(f"cut into a grid of {grid}; --resize takes the picture as one image")
         tiles = picture.reshape(-1, height, columns // width, width, 3).swapaxes(1, 2)
-        return from_8_bits(tiles.reshape(-1, *image_shape)), "".join(done)
+        return from_values(tiles.reshape(-1, *image_shape)), "".join(done)
     elif rows < height or columns < width:
         raise UserError(
             f"{path} has {columns} x {rows} pixels, but the network's images have {width} x {height}: --resize "
@@ -140,7 +140,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels):
     if (rows, columns) != (height, width):
         done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
     top, left = (rows - height) // 2, (columns - width) // 2
-    return from_8_bits(picture[None, top : top + height, left : left + width]), ", then ".join(done)
+    return from_values(picture[None, top : top + height, left : left + width]), ", then ".join(done)
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:

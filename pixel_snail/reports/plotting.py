@@ -11,7 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from pixel_snail.likelihoods.levels import to_8_bits
+from pixel_snail.likelihoods.levels import to_values
 from pixel_snail.storage import files
 
 
@@ -91,7 +91,7 @@ def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None
     height, width, channels = rows[0].shape[1:]
     grid = np.full([len(rows), height, columns, width, channels], 255, np.uint8)
     for row, images in zip(grid, rows, strict=True):
-        row[:, : len(images)] = to_8_bits(images).swapaxes(0, 1)
+        row[:, : len(images)] = to_values(images).swapaxes(0, 1)
     picture = PIL.Image.fromarray(grid.reshape(len(rows) * height, columns * width, channels))
     if names:
         picture = _with_names(picture, names, height)
