@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
+from pixel_snail.errors import UserError, option
 from pixel_snail.kernels import dropout
+from pixel_snail.likelihoods.logistic_mixture import outputs_per_component
 from pixel_snail.weights import Layer, layers_in
 
 
@@ -189,11 +191,18 @@ class PlainPointwise(Layer):
 
 
 class Output(Layer):
-    """The mixture's parameters, nin(elu(ul)), [B, H, W, 10 K]; always elu, as in the original."""
+    """The mixture's parameters, nin(elu(ul)), [B, H, W, 10 K] for C = 3; always elu, as in the original."""
 
-    def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
+    def __init__(
+        self,
+        resnet: Callable,
+        conv: type[keras.layers.Layer],
+        nr_filters: int,
+        nr_logistic_mix: int,
+        channels: int,
+    ):
         super().__init__()
-        self.nin = nn.nin(10 * nr_logistic_mix)
+        self.nin = nn.nin(outputs_per_component(channels) * nr_logistic_mix)
 
     def call(self, ul, known, h=None, seed=None, cache=None):
         return self.nin(tf.nn.elu(ul))
@@ -204,10 +213,25 @@ class ChannelWiseOutput(Layer):
 
     The layer gets R and G of the pixel itself by calling known(lr) and known(lr, lg). On whole maps, `known` returns
     the image. Pixel by pixel, it draws or decodes the next channel from these outputs, and returns the channels so far.
+
+    Raises:
+        UserError: the images do not have three channels.
     """
 
-    def __init__(self, resnet: Callable, conv: type[keras.layers.Layer], nr_filters: int, nr_logistic_mix: int):
+    def __init__(
+        self,
+        resnet: Callable,
+        conv: type[keras.layers.Layer],
+        nr_filters: int,
+        nr_logistic_mix: int,
+        channels: int,
+    ):
         super().__init__()
+        if channels != 3:
+            raise UserError(
+                f"{option('model')}: this network predicts R, G and B one after another, so images must have 3 "
+                f"channels, not {channels}: choose another, such as h8_noup_smallkey"
+            )
         self.red = nn.nin(3 * nr_logistic_mix)
         self.green_in = nn.nin(nr_filters)
         self.green_stream, self.green_merge = resnet(conv), resnet(conv)
@@ -233,20 +257,20 @@ def to_bfloat16(x: tf.Tensor | None) -> tf.Tensor | None:
 
 
 def background(x: tf.Tensor) -> tf.Tensor:
-    """Each pixel's coordinates, [B, H, W, 6]: (y - H/2) / H and (x - W/2) / W, each three times, as in the original."""
+    """Each pixel's coordinates, [B, H, W, 2 C]: (y - H/2) / H and (x - W/2) / W, each C times, as in the original."""
     batch = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
-    height, width = x.shape[1:3]
+    height, width, channels = x.shape[1:]
     y = (tf.range(height, dtype=tf.float32) - height / 2) / height
     x = (tf.range(width, dtype=tf.float32) - width / 2) / width
     return tf.concat(
         [
-            tf.broadcast_to(y[None, :, None, None], [batch, height, width, 3]),
-            tf.broadcast_to(x[None, None, :, None], [batch, height, width, 3]),
+            tf.broadcast_to(y[None, :, None, None], [batch, height, width, channels]),
+            tf.broadcast_to(x[None, None, :, None], [batch, height, width, channels]),
         ],
         -1,
     )
 
 
 def with_ones_channel(x: tf.Tensor) -> tf.Tensor:
-    """x with a fourth channel of ones, so that layers can distinguish the image from the zeros around it."""
+    """x with a further channel of ones, so that layers can distinguish the image from the zeros around it."""
     return tf.concat([x, tf.ones_like(x[..., :1])], -1)

@@ -225,17 +225,27 @@ class ImageCache(Cache):
     Args:
         layers_by_size, batch, height, width, filters: as in Cache.
         attentions: the attention blocks.
-        background: the coordinates, [1, H, W, 6], if the network uses them.
+        background: the coordinates, [1, H, W, 2 C], if the network uses them.
+        channels: C.
     """
 
     def __init__(
-        self, layers_by_size, batch, height, width, filters, attentions=(), background: tf.Tensor | None = None
+        self,
+        layers_by_size,
+        batch,
+        height,
+        width,
+        filters,
+        attentions=(),
+        background: tf.Tensor | None = None,
+        channels: int = 3,
     ):
         super().__init__(layers_by_size, batch, height, width, filters)
+        self.image_channels = channels
         self.memories = {block: _Memory(block, batch, height, width) for block in attentions}
         self.background = background
         # The two rows above, with their channel of ones, and a column of zeros on either side.
-        self.pixels_above = _zeros(batch, 2, width + 2, 4)
+        self.pixels_above = _zeros(batch, 2, width + 2, channels + 1)
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -256,7 +266,7 @@ class ImageCache(Cache):
             memory.begin_row(y)
 
     def position(self) -> tf.Tensor:
-        """The coordinates of the row, [B, 1, W, 6]; in a step, of the pixel, [B, 6]."""
+        """The coordinates of the row, [B, 1, W, 2 C]; in a step, of the pixel, [B, 2 C]."""
 
         def compute():
             row = tf.gather(self.background, [self.y], axis=1)
@@ -277,7 +287,7 @@ class ImageCache(Cache):
         return tf.where(self.x > 0, conv(self.around()[:, :, :1])[:, 1, 0], 0)
 
     def around(self) -> tf.Tensor:
-        """The image at rows y - 1 and y and columns x - 1 to x + 1, with its channel of ones, [B, 2, 3, 4].
+        """The image at rows y - 1 and y and columns x - 1 to x + 1, with its channel of ones, [B, 2, 3, C + 1].
 
         This pixel, [:, 1, 1], and the next pixel on its right are zeros, because they are not drawn yet.
         """
@@ -287,8 +297,8 @@ class ImageCache(Cache):
 
     def end_row_pass(self) -> dict:
         loop = super().end_row_pass()
-        loop["pixel"] = tf.zeros([self.batch, 4])
-        loop["pixels"] = _rows(self.width, self.batch, 4)
+        loop["pixel"] = tf.zeros([self.batch, self.image_channels + 1])
+        loop["pixels"] = _rows(self.width, self.batch, self.image_channels + 1)
         loop["memories"] = [memory.end_row_pass() for memory in self.memories.values()]
         return loop
 
@@ -302,7 +312,7 @@ class ImageCache(Cache):
         """Adds this pixel's key and value to the block's memory once the pixel is drawn.
 
         Args:
-            make: a function that computes the key and value, [B, D + M], from the pixel [B, 3].
+            make: a function that computes the key and value, [B, D + M], from the pixel [B, C].
         """
         self.waiting[block] = make
 
@@ -311,7 +321,7 @@ class ImageCache(Cache):
         return self.memories[block].look_up(make_query)
 
     def end_step_with(self, pixel: tf.Tensor) -> dict:
-        """Ends the step, with the pixel [B, 3] that was drawn; returns the `loop` of the next step."""
+        """Ends the step, with the pixel [B, C] that was drawn; returns the `loop` of the next step."""
         for block, make in self.waiting.items():
             self.memories[block].remember(make(pixel))
         loop = self.end_step()
@@ -321,13 +331,13 @@ class ImageCache(Cache):
         return loop
 
     def end_row(self, loop: dict) -> tf.Tensor:
-        """As in Cache; returns the row's pixels, [B, W, 3]."""
+        """As in Cache; returns the row's pixels, [B, W, C]."""
         super().end_row(loop)
         for memory, state in zip(self.memories.values(), loop["memories"], strict=True):
             memory.end_row(state)
         row = tf.transpose(loop["pixels"].stack(), [1, 0, 2])
         self.pixels_above.assign(tf.stack([self.pixels_above[:, 1], tf.pad(row, [[0, 0], [1, 1], [0, 0]])], 1))
-        return row[..., :3]
+        return row[..., : self.image_channels]
 
 
 class _Memory:

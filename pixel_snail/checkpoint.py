@@ -28,6 +28,7 @@ import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
+from pixel_snail.likelihoods.levels import MOST_LEVELS
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.storage import files, prefixes
@@ -309,12 +310,11 @@ class Checkpoint:
         Raises:
             UserError: the recorded values are not possible.
         """
-        # Earlier versions kept no names of classes.
-        names = NETWORK + "class_names"
         fields = [
             field.name
             for field in dataclasses.fields(Description)
-            if field.name != "class_names" or names in self.shapes
+            # Earlier versions recorded no names of classes and no levels.
+            if field.name not in ("class_names", "levels") or NETWORK + field.name in self.shapes
         ]
         if not any(NETWORK + name in self.shapes for name in fields):
             return None
@@ -325,12 +325,13 @@ class Checkpoint:
                 "nr_labels": int(values.pop("nr_labels")) or None,
                 "dropout_p": float(values.pop("dropout_p")),
                 "class_names": tuple(name.decode() for name in values.pop("class_names", ())) or None,
+                "levels": int(values.pop("levels", 256)),
                 **{name: int(values.pop(name)) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")},
                 **{name: value.decode() for name, value in values.items()},
             }
             height, width, channels = values["image_shape"]
             sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
-            if min(sizes) < 1 or channels != 3 or (values["nr_labels"] or 1) < 1:
+            if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not 2 <= values["levels"] <= MOST_LEVELS:
                 raise ValueError
             if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError
@@ -396,16 +397,16 @@ class Checkpoint:
         Args:
             expected: the shapes of the network's parameters.
             network: which network it is.
-            apart_from_labels: whether the networks may differ in their classes, so that `expected` may lack the weights
-                of the labels.
+            apart_from_labels: whether the networks may differ in their levels and classes, so that `expected` may lack
+                the weights of the labels.
         """
         found, recorded = self.parameters(), self.description()
         passed_over = ["image_shape", "dropout_p", "class_names"]
         if apart_from_labels:
             found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
-            passed_over.append("nr_labels")
+            passed_over += ["nr_labels", "levels"]
         if recorded is not None:
-            has, asked = dataclasses.asdict(recorded), dataclasses.asdict(network)
+            has, asked = ({"channels": of.image_shape[2]} | dataclasses.asdict(of) for of in (recorded, network))
             differing = [
                 _difference(name, has[name], asked[name])
                 for name in has
@@ -422,7 +423,7 @@ class Checkpoint:
         name = differing[0]
         raise Mismatch(
             f"the checkpoint {self.prefix} is of another network: its {name} is {_described(found.get(name))}, not "
-            f"{_described(expected.get(name))}; the difference is probably {_likely_option(found, expected)}"
+            f"{_described(expected.get(name))}; the difference is probably {_likely_option(found, expected, network)}"
         )
 
 
@@ -463,6 +464,8 @@ def _is_file_of(name, file):
 
 def _difference(field, has, asked):
     """In words, how a checkpoint's network differs from the requested one in a field of Description."""
+    if field == "channels":
+        return f"it is of images with {counted(has, 'channel')}, not {asked}"
     if field != "nr_labels":
         return f"its {option(field)} is {has}, not {asked}"
     if has and asked:
@@ -474,7 +477,7 @@ def _described(shape):
     return "absent" if shape is None else f"of shape {list(shape)}"
 
 
-def _likely_option(found, expected):
+def _likely_option(found, expected, network):
     """The options that most probably turn the shapes in `found` into those in `expected`."""
     options = []
     stem = next(iter(expected))
@@ -491,8 +494,9 @@ def _likely_option(found, expected):
     else:
         outputs = list(expected)[-1]
         if found[outputs] != expected[outputs]:
-            components = f"{found[outputs][0] // 10} in the checkpoint, not {expected[outputs][0] // 10}"
-            options.append(f"{option('nr_logistic_mix')} ({components})")
+            components = network.nr_logistic_mix * found[outputs][0] // expected[outputs][0]
+            in_words = f"{components} in the checkpoint, not {network.nr_logistic_mix}"
+            options.append(f"{option('nr_logistic_mix')} ({in_words})")
         elif not options:
             options.append(f"{option('resnet_nonlinearity')} or {option('model')}")
     return " and ".join(options)

@@ -52,6 +52,7 @@ class DataSet:
     unverified: str | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    levels: int = 256
 
     def __post_init__(self):
         for name, split in self._splits().items():
@@ -192,7 +193,7 @@ def _check_labels(name, split):
         raise UserError(f"the labels of the {name} images are {labels.dtype}: {must}, such as {mend}")
 
 
-def checked_images(images: object, image_shape: tuple[int, int, int]) -> np.ndarray:
+def checked_images(images: object, image_shape: tuple[int, int, int], levels: int = 256) -> np.ndarray:
     """Checks images for a network, and returns them as an array or as an object that is indexed like one.
 
     Objects that are indexed like an array, such as data sets of h5py and memory-mapped files, are not read: they may be
@@ -249,25 +250,25 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
     return labels
 
 
-def checked_split(images: object, labels: object, image_shape: tuple[int, int, int], nr_labels: int | None) -> Split:
+def checked_split(images, labels, image_shape, nr_labels, levels=256) -> Split:
     """Images and labels to train or test a network on; arguments and errors as in checked_images and checked_labels.
 
     Raises:
         UserError: also if there are no images.
     """
-    images = checked_images(images, image_shape)
+    images = checked_images(images, image_shape, levels)
     if not len(images):
         raise UserError("there are no images: give at least one")
     return Split(images, checked_labels(labels, len(images), nr_labels))
 
 
-def checked_validation(validation: object, image_shape: tuple[int, int, int], nr_labels: int | None) -> Split:
+def checked_validation(validation, image_shape, nr_labels, levels=256) -> Split:
     """As checked_split, for images or a tuple (images, labels)."""
     pair = validation if isinstance(validation, tuple) else (validation, None)
     if len(pair) != 2:
         raise UserError(f"validation must be images or (images, labels), not a tuple of {len(pair)}")
     try:
-        return checked_split(*pair, image_shape, nr_labels)
+        return checked_split(*pair, image_shape, nr_labels, levels)
     except UserError as error:
         raise UserError(f"validation must be images or (images, labels): {error}") from error
 

@@ -19,7 +19,7 @@ from pixel_snail.dataset import Split, checked_images, checked_labels, checked_s
 from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
@@ -30,8 +30,8 @@ from pixel_snail.storage import paths
 from pixel_snail.weights import normalised_weights
 
 Images = np.ndarray | tf.Tensor
-"""uint8 [N, H, W, 3], RGB. Tensors of other libraries, lists of images and data sets of h5py are taken too. h5py's
-data sets are read a batch at a time."""
+"""Values from 0 to levels - 1, [N, H, W, C]: uint8 for 256 levels, else any integers. Tensors of other libraries, lists
+of images and data sets of h5py are taken too. h5py's data sets are read a batch at a time."""
 
 Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 """Integers [N] from 0 to nr_labels - 1."""
@@ -40,15 +40,16 @@ Labels = np.ndarray | tf.Tensor | Sequence[int] | None
 class Distribution:
     """A distribution over images, as `load` and `build` return it.
 
-    Methods take any number of images, uint8 [N, H, W, 3], RGB, as arrays or tensors, and compute them in batches.
+    Methods take any number of images [N, H, W, C], as arrays or tensors, and compute them in batches. Images have the
+    values 0 to levels - 1: uint8 for 256 levels, else any integers. Methods return uint8, or uint16 above 256 levels.
     Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it. A class-conditional
     network needs `labels`, integers [N] from 0 to nr_labels - 1. Several threads may call the methods at the same time
     and get the results of calls one after another; while one runs `fit` or `initialise`, the others must wait.
 
         model = pixel_snail.load("data/save/demo")
         model.bits_per_dim(images)                       # float64 [N]
-        model.sample(16, seed=1)                         # uint8 [16, H, W, 3]
-        model.complete(images, keep_rows=16)             # uint8 [N, H, W, 3]
+        model.sample(16, seed=1)                         # [16, H, W, C]
+        model.complete(images, keep_rows=16)             # [N, H, W, C]
         model.fit(images, validation=others, epochs=3)   # training, or fine-tuning
         model.save("runs/mine/params.ckpt")              # a checkpoint, which `load` reads
         model.network.save("model.keras")                # a Keras model like any other
@@ -63,9 +64,10 @@ class Distribution:
             been loaded, and `initialise` must not replace them; None: neither.
 
     Attributes:
-        network: the keras.Model: float32 [B, H, W, 3] in [-1, 1] -> the parameters of each pixel's mixture.
+        network: the keras.Model: float32 [B, H, W, C] in [-1, 1] -> the parameters of each pixel's mixture.
         spec: the name of its specification.
-        image_shape: (H, W, 3).
+        image_shape: (H, W, C).
+        levels: L, the number of values of a channel.
         nr_labels: the number of classes; None: the network is not conditional.
         class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
@@ -105,6 +107,7 @@ class Distribution:
         self.network = network
         self.spec = network.description.model
         self.image_shape = network.description.image_shape
+        self.levels = network.description.levels
         self.nr_labels = network.description.nr_labels
         self.class_names = network.description.class_names
         self.is_causal = not network.leaks
@@ -121,13 +124,14 @@ class Distribution:
 
     def __repr__(self) -> str:
         labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
-        return f"<Distribution {self.spec} over images {self.image_shape}{labels}>"
+        levels = "" if self.levels == 256 else f", {self.levels:,} levels"
+        return f"<Distribution {self.spec} over images {self.image_shape}{levels}{labels}>"
 
     def log_prob(self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1) -> np.ndarray:
         """The log-likelihood of each image in nats, float64 [N].
 
         Args:
-            images: uint8 [N, H, W, 3].
+            images: values [N, H, W, C].
             labels: integers [N], of a conditional network.
             batch_size: images computed at once by a replica.
             verbose: 0: no progress bar.
@@ -140,7 +144,7 @@ class Distribution:
     def bits_per_dim(
         self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
     ) -> np.ndarray:
-        """Bits per dimension of each image, float64 [N]: -log_prob / (ln 2 * H * W * 3). Arguments as in log_prob."""
+        """Bits per dimension of each image, float64 [N]: -log_prob / (ln 2 * H * W * C). Arguments as in log_prob."""
         return -logistic_mixture.bits_per_dim(
             self.log_prob(images, labels, batch_size=batch_size, verbose=verbose), self.image_shape
         )
@@ -148,7 +152,7 @@ class Distribution:
     def bits_per_dim_per_channel(
         self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
     ) -> np.ndarray:
-        """Bits per dimension of R, of G given R, and of B given both, for each image, float64 [N, 3].
+        """Bits per dimension of each channel, given the channels before it, for each image, float64 [N, C].
 
         Their mean is bits_per_dim. Arguments as in log_prob.
         """
@@ -163,9 +167,9 @@ class Distribution:
         Arguments and errors as in log_prob. It does not warn about a network that leaks.
 
         Yields:
-            float32 [b, H, W, 3], of the next b images: each channel's, given the channels and pixels before it.
+            float32 [b, H, W, C], of the next b images: each channel's, given the channels and pixels before it.
         """
-        images = checked_images(images, self.image_shape)
+        images = checked_images(images, self.image_shape, self.levels)
         split = Split(images, checked_labels(labels, len(images), self.nr_labels))
         check_option("batch_size", batch_size, is_whole(batch_size, least=1), "a whole number above 0")
         if len(split):
@@ -182,7 +186,7 @@ class Distribution:
         """The mean bits/dim of the images of a split, predicted with given parameters, as training tests them.
 
         Args:
-            split: uint8 images [N, H, W, 3], and labels if the network is conditional.
+            split: images [N, H, W, C], and labels if the network is conditional.
             parameters: in the order of network.weights.
             batch_size: images computed at once by a replica.
             before_each: called before each batch; it may raise.
@@ -212,7 +216,7 @@ class Distribution:
     def sample(
         self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
     ) -> np.ndarray:
-        """Draws images, uint8 [number, H, W, 3].
+        """Draws images, [number, H, W, C].
 
         Args:
             number: how many.
@@ -224,7 +228,8 @@ class Distribution:
         Raises:
             UserError: the network leaks, the labels do not have that form, or memory does not suffice.
         """
-        return to_values(self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose))
+        drawn = self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose)
+        return to_values(drawn, self.levels)
 
     def complete(
         self,
@@ -236,25 +241,25 @@ class Distribution:
         temperature: float = 1.0,
         verbose: int = 1,
     ) -> np.ndarray:
-        """Keeps the upper rows of images and draws the rest, uint8 [N, H, W, 3].
+        """Keeps the upper rows of images and draws the rest, [N, H, W, C].
 
         For several completions of each image, repeat the images: `complete(np.repeat(images, 4, axis=0))`.
 
         Args:
-            images: uint8 [N, H, W, 3].
+            images: values [N, H, W, C].
             keep_rows: how many rows stay; by default half of them.
             labels, seed, temperature, verbose: as in sample.
 
         Raises:
             UserError: as in sample; or the images do not have that form, or no row is left to draw.
         """
-        images = checked_images(images, self.image_shape)
+        images = checked_images(images, self.image_shape, self.levels)
         keep_rows = rows_to_keep(keep_rows, self.image_shape)
-        given = from_values(np.asarray(images[:]))
+        given = from_values(np.asarray(images[:]), self.levels)
         drawn = self.draw(
             len(images), labels, seed=seed, temperature=temperature, given=given, keep_rows=keep_rows, verbose=verbose
         )
-        return to_values(drawn)
+        return to_values(drawn, self.levels)
 
     @devices.without_tf32()
     @memory.shortage_reported(lambda: _to_draw_in_less())
@@ -270,10 +275,13 @@ class Distribution:
         batch_on_gpu: int = 32,
         verbose: int = 1,
     ) -> np.ndarray:
-        """Draws images as the original does: float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits.
+        """Draws images as the original does: float32 in [-1, 1], [number, H, W, C].
+
+        8-bit RGB is not rounded to 8 bits. Other values are rounded to their levels as they are drawn, before others
+        are predicted from them.
 
         Args:
-            given: images [number, H, W, 3] in [-1, 1]; the upper `keep_rows` rows of each are kept.
+            given: images [number, H, W, C] in [-1, 1]; the upper `keep_rows` rows of each are kept.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
             number, labels, seed, temperature, verbose: as in sample.
 
@@ -320,10 +328,10 @@ class Distribution:
         """Compresses images without loss, to about as many bits as their likelihood says.
 
         Args:
-            images: uint8 [N, H, W, 3].
+            images: values [N, H, W, C].
             labels: integers [N], of a conditional network. They are in the result.
             batch_size: images that are coded at once, and share a part of the result; by default 8, or 32 if there are
-                more than 16 images.
+                more than 16 images, or 256 if there are more than 64 images of at most a kilobyte, not of 8-bit RGB.
             verify: whether to decode everything once it is encoded, which doubles the time.
             verbose: 0: no progress bar.
 
@@ -335,13 +343,13 @@ class Distribution:
             UserError: the network leaks, the images or labels do not have that form, memory does not suffice, or
                 decoding did not restore the images.
         """
-        images = checked_images(images, self.image_shape)
+        images = checked_images(images, self.image_shape, self.levels)
         labels = checked_labels(labels, len(images), self.nr_labels)
         return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
 
     @memory.shortage_reported(memory.MORE_MEMORY)
     def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
-        """The images that `compress` has compressed, uint8 [N, H, W, 3].
+        """The images that `compress` has compressed, [N, H, W, C].
 
         Needs the same parameters and a machine that rounds identically. Returns the exact images or raises.
 
@@ -359,7 +367,7 @@ class Distribution:
             header, groups = container.read(bytes(data))
         except UserError as error:
             raise UserError(f"data is {error}") from error
-        images = [np.zeros([0, *self.image_shape], np.uint8)]
+        images = [np.zeros([0, *self.image_shape], dtype_of(self.levels))]
         for group in self.archiver.decompress(header, groups, verbose):
             if isinstance(group, UserError):
                 raise group
@@ -372,14 +380,14 @@ class Distribution:
         """Does the data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
 
         Args:
-            images: a batch of training images, uint8 [N, H, W, 3].
+            images: a batch of training images, values [N, H, W, C].
             labels: as in log_prob.
             seed: of dropout, which is active as in training.
         """
         self._check_scope()
         if self._training.is_begun():
             raise UserError("the network has been trained or loaded: initialise one that build has just made")
-        images = np.asarray(checked_images(images, self.image_shape)[:])
+        images = np.asarray(checked_images(images, self.image_shape, self.levels)[:])
         batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
         steps.initialise(self.network, batch, seed)
         self._training = Training(self.network, self._strategy, self._cluster, is_new=None, age=Age())
@@ -424,7 +432,7 @@ class Distribution:
         keeps what it has learned, and `fit` may be called again.
 
         Args:
-            images: uint8 [N, H, W, 3]; only a batch at a time is read.
+            images: values [N, H, W, C]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
             validation: images that are tested after each epoch; (images, labels) for a conditional network.
             epochs: how many epochs to train. The rest of an interrupted epoch counts as one.
@@ -461,12 +469,12 @@ class Distribution:
             seed=seed,
         )
         check_arguments(on_epoch, strategy)
-        split, test = checked_split(images, labels, self.image_shape, self.nr_labels), None
+        split, test = checked_split(images, labels, self.image_shape, self.nr_labels, self.levels), None
         check_length(epochs, minutes)
         if self._training.thread is not None:
             raise UserError("on_epoch calls fit, which is running: let it end first, by raising StopIteration")
         if validation is not None:
-            held_out = checked_validation(validation, self.image_shape, self.nr_labels)
+            held_out = checked_validation(validation, self.image_shape, self.nr_labels, self.levels)
             stop = lambda: trainer.stop_if_asked()
             test = lambda values: self.mean_bits_per_dim(held_out, values, batch_size, stop, verbose)
         if strategy is not None and strategy is not self._strategy:
@@ -538,9 +546,9 @@ class Distribution:
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
             warnings.warn(leak_warning(self.spec), stacklevel=3)
-        images = checked_images(images, self.image_shape)
+        images = checked_images(images, self.image_shape, self.levels)
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
-        return steps.summed_over_pixels(batches) if len(images) else np.zeros([0, 3])
+        return steps.summed_over_pixels(batches) if len(images) else np.zeros([0, self.image_shape[2]])
 
     def _check_scope(self):
         check_process()

@@ -26,6 +26,7 @@ def load(
     nr_logistic_mix: int | None = None,
     resnet_nonlinearity: str | None = None,
     image_shape: Sequence[int] | None = None,
+    levels: int | None = None,
     nr_labels: int | None = None,
     dropout_p: float | None = None,
     averaged: bool = True,
@@ -44,8 +45,9 @@ def load(
             or a network's .keras file, which records the network: then give no keyword but strategy and cluster; or a
             checkpoint that search.find has opened.
         model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
-        image_shape: (H, W, 3); by default, the shape of the training images. It may be another shape, because the
-            shapes of the parameters do not depend on it.
+        image_shape: (H, W, C); by default, the shape of the training images. H and W may be others, because the shapes
+            of the parameters do not depend on them.
+        levels: L, the number of values of a channel; by default, the checkpoint's, or 256 for one of the original.
         nr_labels: the number of classes; by default, the checkpoint's.
         dropout_p: for `fit`; by default, the checkpoint's or, for a checkpoint of the original, train.py's.
         averaged: whether to use the Polyak averages of the parameters, as the published figures do, or the parameters.
@@ -68,7 +70,7 @@ def load(
         path = paths.expanded(os.fspath(path))
         if path.endswith(".keras") and os.path.isfile(path):
             of_network = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
-            chosen = any(value is not None for value in (*of_network, image_shape, nr_labels))
+            chosen = any(value is not None for value in (*of_network, image_shape, levels, nr_labels))
             if not averaged or optimizer or chosen:
                 raise UserError(
                     f"{path} is a Keras file, which has one network, no averages and no optimizer: give no keyword but "
@@ -93,7 +95,7 @@ def load(
     if image_shape is None and recorded is None:
         raise UserError(
             f"the checkpoint {opened.prefix} does not record the size of its images: give "
-            f"{option('image_size', in_python='image_shape=(H, W, 3)')}"
+            f"{option('image_size', in_python='image_shape=(H, W, C)')}"
         )
     _check_size(opened, settings)
     with (strategy or tf.distribute.get_strategy()).scope():
@@ -101,6 +103,7 @@ def load(
             image_shape=tuple(image_shape or recorded.image_shape),
             nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
             class_names=None if recorded is None else recorded.class_names,
+            levels=levels if levels is not None else recorded.levels if recorded else 256,
             dropout_p=dropout_p if dropout_p is not None else recorded.dropout_p if recorded else 0.5,
             **settings,
         )
@@ -116,6 +119,7 @@ def build(
     model: str = NETWORK_DEFAULTS["model"],
     *,
     image_shape: Sequence[int],
+    levels: int = 256,
     nr_labels: int | None = None,
     nr_resnet: int = NETWORK_DEFAULTS["nr_resnet"],
     nr_filters: int = NETWORK_DEFAULTS["nr_filters"],
@@ -128,13 +132,14 @@ def build(
 
     Args:
         model: a name in `pixel_snail.specs`.
-        image_shape: (H, W, 3).
+        image_shape: (H, W, C): (32, 32, 3) for RGB, (28, 28, 1) for grey images.
+        levels: L, the number of values of a channel, from 2 to 65,536: 2 for binary images, 256 for 8-bit images.
         nr_labels: the number of classes, if the network is to be conditional on them.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
         seed: decides the random parameters, as train.py's --seed does; by default, Keras's random state decides them.
 
     Raises:
-        UserError: there is no such specification, or the network does not take images of this size.
+        UserError: there is no such specification, or the network does not take such images.
     """
     settings = {
         "nr_resnet": nr_resnet,
@@ -146,9 +151,9 @@ def build(
     check_option("seed", seed, seed is None or is_whole(seed, least=0), "a whole number, 0 or more")
     check_option("nr_labels", nr_labels, nr_labels is None or is_whole(nr_labels, least=1), "a whole number above 0")
     if not hasattr(image_shape, "__len__"):
-        raise UserError(f"image_shape must be (H, W, 3), not {image_shape!r}")
+        raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {image_shape!r}")
     with seeded(seed):
-        network = build_network(model, tuple(image_shape), nr_labels, **settings)
+        network = build_network(model, tuple(image_shape), nr_labels, levels=levels, **settings)
     return Distribution(network, is_new=True)
 
 

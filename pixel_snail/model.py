@@ -1,8 +1,8 @@
 """PixelSNAIL and its specifications, one for each name that --model takes.
 
 A specification is a callable that makes a network from the flags nr_resnet, nr_filters, nr_logistic_mix,
-resnet_nonlinearity and dropout_p. All but pxpp are PixelSNAIL with some arguments bound by functools.partial. As in the
-original, the specification of NAME is the variable NAME_spec.
+resnet_nonlinearity and dropout_p, and from the number of channels of the images. All but pxpp are PixelSNAIL with some
+arguments bound by functools.partial. As in the original, the specification of NAME is the variable NAME_spec.
 """
 
 import functools
@@ -28,6 +28,7 @@ from pixel_snail.blocks import (
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
+from pixel_snail.likelihoods.levels import MOST_LEVELS
 from pixel_snail.network import Network, check_image_size
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
@@ -54,10 +55,12 @@ class PixelSNAIL(Network):
         att_downsample: the factor by which keys and values are max-pooled.
         up: whether there is a stream u.
         conv: the causal convolution of ul, a layer class.
-        output: the output layer, a layer class, called as output(resnet, conv, F, K).
+        output: the output layer, a layer class, called as output(resnet, conv, F, K, C).
+        channels: C.
 
     Raises:
-        UserError: the convolution is causal_shift_nin, and F is no multiple of 4.
+        UserError: the convolution is causal_shift_nin, and F is no multiple of 4; or the output layer is not for C
+            channels.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class PixelSNAIL(Network):
         nr_logistic_mix: int = 10,
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
+        channels: int = 3,
         *,
         key_channels: Callable[[int], int],
         mixin_channels: Callable[[int], int],
@@ -79,7 +83,7 @@ class PixelSNAIL(Network):
         conv: type[keras.layers.Layer] = nn.down_right_shifted_conv2d,
         output: type[keras.layers.Layer] = Output,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels)
         if conv is nn.causal_shift_nin and nr_filters % 4:
             raise UserError(
                 f"{option('nr_filters')}={nr_filters}: causal_shift_nin splits channels into four parts, so it needs a "
@@ -105,7 +109,7 @@ class PixelSNAIL(Network):
             )
             for i in range(attn_rep)
         ]
-        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix)
+        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels)
 
     @staticmethod
     def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
@@ -118,7 +122,9 @@ class PixelSNAIL(Network):
         return hier_inputs and max(hier) > 1
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
-        """The mixture's parameters [B, H, W, 10 K] for images x [B, H, W, 3] in [-1, 1] and labels h [B, L].
+        """The mixture's parameters for images x [B, H, W, C] in [-1, 1] and one-hot labels h [B, classes].
+
+        They are [B, H, W, 10 K] for C = 3, or what the output layer returns.
 
         Args:
             seed: integers [3], of dropout (see kernels/dropout.py); None: no dropout.
@@ -204,8 +210,8 @@ pxpp_spec = PixelCNNpp
 class Specs(dict[str, Callable[..., Network]]):
     """The specifications of networks, by the names that --model takes.
 
-    A specification is a callable of nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity and dropout_p that
-    returns a Network. If you add a specification, `build` and `load` take its name.
+    A specification is a callable of nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p and channels
+    that returns a Network. If you add a specification, `build` and `load` take its name.
     """
 
     def __repr__(self) -> str:
@@ -239,19 +245,19 @@ def leak_warning(name: str) -> str:
     return f"{name} predicts pixels from themselves, as in the original: its bits/dim is not a likelihood"
 
 
-def check_side(model: str, side: int) -> None:
-    """Raises UserError if a network does not take square images of this side, without making the network.
+def check_size(model: str, height: int, width: int) -> None:
+    """Raises UserError if a network does not take images of this size, without making the network.
 
     Your own specifications are checked only when their network is built.
 
     Args:
         model: a name in `specs`.
-        side: in pixels.
+        height, width: in pixels.
     """
     if arguments := bound_arguments(model):
-        check_image_size(model, side, side, *PixelSNAIL.size_limits(**arguments))
+        check_image_size(model, height, width, *PixelSNAIL.size_limits(**arguments))
     elif specs[model] is PixelCNNpp:
-        check_image_size(model, side, side, PixelCNNpp.size_multiple, PixelCNNpp.least_rows)
+        check_image_size(model, height, width, PixelCNNpp.size_multiple, PixelCNNpp.least_rows)
 
 
 def build_network(
@@ -259,15 +265,17 @@ def build_network(
     image_shape: tuple[int, int, int],
     nr_labels: int | None = None,
     class_names: Sequence[str] | None = None,
+    levels: int = 256,
     **settings,
 ) -> Network:
     """Makes the network of a specification and its variables. The data-dependent initialisation is not done.
 
     Args:
         model: a name in `specs`.
-        image_shape: (H, W, 3).
-        nr_labels: L, if the network is to be conditional on labels.
-        class_names: the names of the L classes, if they have names.
+        image_shape: (H, W, C).
+        nr_labels: the number of classes, if the network is to be conditional on labels.
+        class_names: the names of the classes, if they have names.
+        levels: L, from 2 to 65,536.
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; by default, the
             specification's.
 
@@ -287,12 +295,14 @@ def build_network(
     dropout_p = settings.get("dropout_p", 0.5)
     is_possible = isinstance(dropout_p, numbers.Real) and 0 <= dropout_p < 1
     check_option("dropout_p", dropout_p, is_possible, "a number in [0, 1)")
-    if len(image_shape) != 3 or image_shape[2] != 3 or not all(is_whole(size, least=1) for size in image_shape):
-        raise UserError(f"image_shape must be (H, W, 3), not {tuple(image_shape)}")
-    network = specs[model](**settings)
+    if len(image_shape) != 3 or not all(is_whole(size, least=1) for size in image_shape):
+        raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
+    is_possible = is_whole(levels, least=2) and levels <= MOST_LEVELS
+    check_option("levels", levels, is_possible, f"a whole number from 2 to {MOST_LEVELS:,}")
+    network = specs[model](**settings, channels=image_shape[2])
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network), "the network's parameters need")
-        return network.build_for(model, image_shape, nr_labels, class_names)
+        return network.build_for(model, image_shape, nr_labels, class_names, levels)
 
 
 def _least_parameters(network):

@@ -14,10 +14,11 @@ class Description:
 
     Attributes:
         model: the specification's name, as --model takes it.
-        image_shape: (H, W, 3). The shapes of the parameters do not depend on it.
-        nr_labels: L, the number of classes; None: the network is not conditional on labels.
+        image_shape: (H, W, C). The shapes of the parameters do not depend on H and W.
+        nr_labels: the number of classes; None: the network is not conditional on labels.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
-        class_names: the names of the L classes, if they have names.
+        class_names: the names of the classes, if they have names.
+        levels: L, the number of values of a channel: images have the values 0 to L - 1.
     """
 
     model: str
@@ -29,6 +30,15 @@ class Description:
     resnet_nonlinearity: str
     dropout_p: float
     class_names: tuple[str, ...] | None = None
+    levels: int = 256
+
+    @property
+    def drawn_levels(self) -> int | None:
+        """L if drawn values are rounded before others are predicted from them; None for 8-bit RGB.
+
+        The original draws 8-bit RGB without rounding. With few levels, that would be another distribution.
+        """
+        return None if (self.image_shape[2], self.levels) == (3, 256) else self.levels
 
 
 def check_image_size(model: str, height: int, width: int, size_multiple: int, least_rows: int) -> None:
@@ -52,14 +62,17 @@ def check_image_size(model: str, height: int, width: int, size_multiple: int, le
 class Network(keras.Model):
     """The base of the networks: images to the parameters of the mixture of logistics for each pixel.
 
-    `network(x, h=None)` maps images x [B, H, W, 3], float32 in [-1, 1], and one-hot labels h [B, L] of a conditional
-    network to [B, H, W, 10 K], or to three tensors [B, H, W, 3 K] where outputs are channel-wise. Each pixel's
-    parameters are predicted from the pixels before it in raster order.
+    `network(x, h=None)` maps images x [B, H, W, C], float32 in [-1, 1], and one-hot labels h [B, classes] of a
+    conditional network to the outputs that likelihoods/logistic_mixture.py describes: 10 K channels for C = 3, 3 K for
+    C = 1, or three tensors [B, H, W, 3 K] where outputs are channel-wise. Each pixel's parameters are predicted from
+    the pixels before it in raster order.
 
     Args:
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
+        channels: C.
 
     Attributes:
+        channels: C.
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
         least_rows: the least number of rows of an image, which must also have more than one pixel. In a smaller image,
@@ -74,9 +87,16 @@ class Network(keras.Model):
     period = 1
 
     def __init__(
-        self, nr_resnet: int, nr_filters: int, nr_logistic_mix: int, resnet_nonlinearity: str, dropout_p: float
+        self,
+        nr_resnet: int,
+        nr_filters: int,
+        nr_logistic_mix: int,
+        resnet_nonlinearity: str,
+        dropout_p: float,
+        channels: int = 3,
     ):
         super().__init__(dtype="float32")
+        self.channels = channels
         self.settings = {
             "nr_resnet": nr_resnet,
             "nr_filters": nr_filters,
@@ -92,24 +112,28 @@ class Network(keras.Model):
         image_shape: tuple[int, int, int],
         nr_labels: int | None,
         class_names: Sequence[str] | None = None,
+        levels: int = 256,
     ) -> "Network":
         """Creates the variables, and returns the network.
 
         Args:
             model: the specification's name.
-            image_shape: (H, W, 3).
-            nr_labels: L, if the network is to be conditional on labels.
-            class_names: the names of the L classes, if they have names.
+            image_shape: (H, W, C), with the C of the network.
+            nr_labels: the number of classes, if the network is to be conditional on labels.
+            class_names: the names of the classes, if they have names.
+            levels: L.
 
         Raises:
             UserError: the network does not take images of this size, or a layer of your own lacks what training needs.
         """
+        if image_shape[2] != self.channels:
+            raise ValueError(f"the network is of {self.channels} channels, not of images {image_shape}")
         check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
         with first_call(self):
             self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
         class_names = tuple(class_names) if class_names else None
         self.description = Description(
-            model, tuple(map(int, image_shape)), nr_labels, **self.settings, class_names=class_names
+            model, tuple(map(int, image_shape)), nr_labels, **self.settings, class_names=class_names, levels=levels
         )
         return self
 
@@ -132,7 +156,7 @@ class Network(keras.Model):
         return dataclasses.asdict(self.description)
 
     def export(self, filepath: str, format: str = "tf_saved_model", **settings) -> None:
-        """keras.Model.export, quietly, for any batch size, and with one-hot labels [B, L] for a conditional network."""
+        """keras.Model.export, quietly, for any batch size, and with one-hot labels for a conditional network."""
         inputs = [keras.InputSpec("float32", (None, *self.description.image_shape))]
         if self.description.nr_labels is not None:
             inputs.append(keras.InputSpec("float32", (None, self.description.nr_labels)))
@@ -142,5 +166,6 @@ class Network(keras.Model):
     def from_config(cls, config: dict) -> "Network":
         settings = dict(config)
         model, image_shape, nr_labels = (settings.pop(name) for name in ("model", "image_shape", "nr_labels"))
-        class_names = settings.pop("class_names", None)
-        return cls.of_spec(model, **settings).build_for(model, tuple(image_shape), nr_labels, class_names)
+        class_names, levels = settings.pop("class_names", None), settings.pop("levels", 256)
+        network = cls.of_spec(model, channels=image_shape[2], **settings)
+        return network.build_for(model, tuple(image_shape), nr_labels, class_names, levels)

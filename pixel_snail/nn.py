@@ -288,7 +288,10 @@ class causal_shift_nin(Layer):
 
 
 class conditional_weights(Layer):
-    """The contribution of labels to a map: h [B, L] -> h @ hw [B, F]; hw ~ N(0, 0.05), not weight-normalised."""
+    """The contribution of labels to a map: h @ hw, [B, F], of one-hot labels h [B, classes].
+
+    hw ~ N(0, 0.05); it is not weight-normalised.
+    """
 
     def __init__(self, num_filters: int):
         super().__init__()
@@ -334,7 +337,7 @@ class gated_resnet(Layer):
     With f the nonlinearity:
 
         c1 = conv(f(x)) + nin(f(a))             a, a second map [B, H, W, A], is optional
-        c2 = conv(dropout(f(c1))) + h @ hw      h, labels [B, L], are optional
+        c2 = conv(dropout(f(c1))) + h @ hw      h, one-hot labels [B, classes], are optional
         result = x + p * sigmoid(q)             p and q [B, H, W, F] are the halves of c2
 
     The first call creates the inner layers that its arguments need; later calls must have the same arguments.

@@ -27,8 +27,9 @@ class PixelCNNpp(Network):
         nr_logistic_mix: int = 10,
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
+        channels: int = 3,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels)
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         conv = nn.down_right_shifted_conv2d
 
@@ -45,7 +46,7 @@ class PixelCNNpp(Network):
             grow = resample(nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
             level = Level(streams(nr_resnet), shrink, level, grow, streams(nr_resnet + 1))
         self.level = level
-        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix)
+        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix, channels)
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """As PixelSNAIL's."""

@@ -36,8 +36,8 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
 
     Returns:
         draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1) -> images,
-        float32 in [-1, 1], [number, H, W, 3], not rounded to 8 bits. `weights` are those of `normalised_weights`;
-        `classes` [number] are needed by a conditional network; of images `given` [number, H, W, 3], the upper
+        float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of `normalised_weights`;
+        `classes` [number] are needed by a conditional network; of images `given` [number, H, W, C], the upper
         `keep_rows` rows are kept; `temperature` scales the noise: of the choice among mixture components, and of the
         logistic distributions. It raises UserError if the parameters are not finite.
 
@@ -75,7 +75,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
 
 
 def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
-    """Random numbers in [0, 1) for the images from number `first` on: u_mix [B, H, W, K], u_logistic [B, H, W, 3].
+    """Random numbers in [0, 1) for the images from number `first` on: u_mix [B, H, W, K], u_logistic [B, H, W, C].
 
     Each image has a stream of its own, so that its numbers do not depend on which images are drawn with it.
     """
@@ -102,7 +102,7 @@ class RowByRow:
         batch: B.
         choose: a function that chooses a predicted pixel: choose(outputs_of, here, carried) -> (pixel, kept, carried).
             `outputs_of` is the network's last layer, a function of `known` (see blocks.ChannelWiseOutput); `here` has
-            the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, 3] in [-1, 1];
+            the inputs of `row` at this pixel; `carried` goes from pixel to pixel. `pixel` is [B, C] in [-1, 1];
             `kept` are results, [B, ...] each.
         kept: the types of these results.
         jit: whether XLA compiles the computation of a row. A step has a thousand small operations, which TensorFlow
@@ -153,7 +153,7 @@ class RowByRow:
 
         Args:
             weights: those of `normalised_weights`.
-            h: labels [B, L], of a conditional network.
+            h: one-hot labels [B, classes], of a conditional network.
         """
         with self._lock:
             self._cache.reset()
@@ -170,7 +170,7 @@ class RowByRow:
             carried: a nest of tensors, for the first pixel.
 
         Returns:
-            The pixels [B, W, 3], the results [B, W, ...], and `carried` of the last pixel.
+            The pixels [B, W, C], the results [B, W, ...], and `carried` of the last pixel.
         """
         self._advance(tf.constant(y))
         phase = y % self._period
@@ -181,8 +181,8 @@ class RowByRow:
 
 
 class _Row(NamedTuple):
-    """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, 3], given pixels [B, W, 3], and which values
-    of these to keep, booleans [B, W, 3]."""
+    """The inputs of a row of pixels: random numbers [B, W, K] and [B, W, C], given pixels [B, W, C], and which values
+    of these to keep, booleans [B, W, C]."""
 
     u_mix: tf.Tensor
     u_logistic: tf.Tensor
@@ -193,22 +193,22 @@ class _Row(NamedTuple):
 def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws a batch of images with a causal network.
 
-    As in the original, the canvas starts as zeros, and pixels are not rounded to 8 bits before the next ones are
-    predicted from them.
+    As in the original, the canvas starts as zeros, and pixels of 8-bit RGB are not rounded before the next ones are
+    predicted from them. Other values are rounded (see network.Description.drawn_levels).
 
     Args:
         batch: B.
         jit: see RowByRow.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, 3], h=None, given=None, keep_rows=0, temperature=1.0,
-        title=..., verbose=1) -> (images [B, H, W, 3] in [-1, 1], the network's outputs for each of their pixels
-        [B, H, W, 10 K], or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h labels
-        [B, L]; of images `given` [B, H, W, 3], the upper `keep_rows` rows are kept; `temperature` as in `drawer`. A
-        progress bar with that title counts the rows.
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, temperature=1.0,
+        title=..., verbose=1) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels
+        [B, H, W, 10 K] for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h
+        one-hot labels [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept; `temperature`
+        as in `drawer`. A progress bar with that title counts the rows.
     """
-    image_shape = network.description.image_shape
-    height, width, _ = image_shape
+    image_shape, levels = network.description.image_shape, network.description.drawn_levels
+    height, width, channels = image_shape
 
     def choose(outputs_of, here, temperature):
         pixel, output = _draw_pixel(
@@ -216,6 +216,7 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
             here.u_mix,
             here.u_logistic,
             temperature,
+            levels,
             lambda drawn, channel: tf.where(here.is_given[:, channel], here.given[:, channel], drawn),
         )
         return pixel, [output], temperature
@@ -233,7 +234,7 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
         ):
             for y in range(height):
                 inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
-                inputs = _Row(*inputs, is_given=tf.fill([batch, width, 3], y < keep_rows))
+                inputs = _Row(*inputs, is_given=tf.fill([batch, width, channels], y < keep_rows))
                 with progress.step_of(bar):
                     pixels, (outputs,), _ = by_rows.row(y, inputs, temperature)
                 rows.append((pixels.numpy(), outputs.numpy()))
@@ -258,6 +259,7 @@ def new_cache(network: Network, batch: int) -> ImageCache:
         network.description.nr_filters,
         attentions,
         background(tf.zeros([1, height, width, channels])),
+        channels,
     )
 
 
@@ -276,12 +278,13 @@ def check_memory(network: Network, batch: int) -> None:
         )
 
 
-def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
-    """Draws a pixel [B, 3]; returns it and the outputs of the network's last layer, side by side.
+def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given):
+    """Draws a pixel [B, C]; returns it and the outputs of the network's last layer, side by side.
 
     Args:
         outputs_of: the last layer, a function of `known` (see blocks.ChannelWiseOutput).
         temperature: a tensor [].
+        levels: L, if drawn values are to be rounded; None for 8-bit RGB.
         unless_given: replaces drawn values by given ones.
     """
     channels = []
@@ -289,7 +292,7 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
     def drawn(*outputs):
         channel = len(channels)
         value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
-            outputs[0], outputs[-1], u_mix, u_logistic[:, channel], temperature
+            outputs[0], outputs[-1], u_mix, u_logistic[:, channel], temperature, levels
         )
         channels.append(unless_given(value, channel))
         return tf.stack(channels, -1)
@@ -297,7 +300,7 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, unless_given):
     outputs = outputs_of(known=drawn)
     if isinstance(outputs, tuple):
         return drawn(*outputs), tf.concat(outputs, -1)
-    pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature)
+    pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature, levels)
     return unless_given(pixel, slice(None)), outputs
 
 

@@ -11,7 +11,8 @@ from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
-from pixel_snail.likelihoods import levels, logistic_mixture
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import scaled
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import memory, micro_batches, replicas
@@ -20,20 +21,23 @@ from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.weights import data_dependent_initialisation, for_maps, layers_in, normalised_weights, using
 
 
-def network_inputs(batch: dict[str, tf.Tensor], nr_labels: int | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+def network_inputs(
+    batch: dict[str, tf.Tensor], nr_labels: int | None, levels: int = 256
+) -> tuple[tf.Tensor, tf.Tensor | None]:
     """A batch's images scaled to [-1, 1], and its labels one-hot if the network is conditional.
 
     Args:
-        batch: "images", uint8 [B, H, W, 3], and perhaps "labels", integers [B].
-        nr_labels: L; None: the network is not conditional.
+        batch: "images", values of any integer type, [B, H, W, C], and perhaps "labels", integers [B].
+        nr_labels: the number of classes; None: the network is not conditional.
+        levels: L.
     """
-    x = levels.scaled(tf.cast(batch["images"], tf.float32))
+    x = scaled(tf.cast(batch["images"], tf.float32), levels)
     return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
 
 
 def initialise(network: Network, batch: dict[str, tf.Tensor], seed: int) -> None:
     """Does the data-dependent initialisation on a batch, with dropout active as in training."""
-    x, h = network_inputs(batch, network.description.nr_labels)
+    x, h = network_inputs(batch, network.description.nr_labels, network.description.levels)
     with data_dependent_initialisation():
         network(x, h=h, seed=tf.constant([seed, -1, 0]))
 
@@ -57,7 +61,8 @@ def train_step(
         grad_accum: the least number of parts in which the batch is computed, one after another.
         bfloat16, recompute: see PixelSNAIL.call.
     """
-    variables, nr_labels = network.weights, network.description.nr_labels
+    variables = network.weights
+    nr_labels, levels = network.description.nr_labels, network.description.levels
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -67,12 +72,12 @@ def train_step(
         shared = _SharedWeights(network, variables, with_transforms=not recompute, bfloat16=bfloat16)
 
         def loss_and_gradients(micro_batch, first_image):
-            x, h = network_inputs(micro_batch, nr_labels)
+            x, h = network_inputs(micro_batch, nr_labels, levels)
             images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
 
             def loss():
                 outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
-                return tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs))
+                return tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs, levels))
 
             return shared.with_gradients(loss)
 
@@ -193,7 +198,7 @@ class Evaluator:
         network: the network. The parameters are given to `prepared`; the network's variables are not read.
 
     Attributes:
-        nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, 3], in
+        nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, C], in
             order. `batch` has "images" and perhaps "labels", as in `network_inputs`, distributed over the replicas;
             `weights` are those of `prepared`.
     """
@@ -228,12 +233,13 @@ class Evaluator:
         return tf.concat(self.strategy.experimental_local_results(of_replicas), 0)
 
     def _replica_nats(self, batch, packed):
+        description = self._network.description
         weights = dict(zip(self._layers, unpack(packed, self._like), strict=True))
 
         def nats(micro_batch):
-            x, h = network_inputs(micro_batch, self._network.description.nr_labels)
+            x, h = network_inputs(micro_batch, description.nr_labels, description.levels)
             with using(weights):
-                return logistic_mixture.nats_per_value(x, self._network(x, h=h))
+                return logistic_mixture.nats_per_value(x, self._network(x, h=h), description.levels)
 
         images, height, width, _ = batch["images"].shape
         most_images = micro_batches.most_images(self._network.values_per_image(height, width), keeps_activations=False)
@@ -262,7 +268,7 @@ def nats_in_batches(
         verbose: 0: no progress bar.
 
     Yields:
-        [b, H, W, 3]: each channel's, given the channels before it and all pixels before.
+        [b, H, W, C]: each channel's, given the channels before it and all pixels before.
 
     Raises:
         UserError: a likelihood is not finite, or a batch certainly needs more memory than this process can get.
@@ -291,5 +297,5 @@ def nats_in_batches(
 
 
 def summed_over_pixels(batches: Iterator[np.ndarray]) -> np.ndarray:
-    """`nats_in_batches`, summed over the pixels of each image: the nats of each of its channels, float64 [N, 3]."""
+    """`nats_in_batches`, summed over the pixels of each image: the nats of each of its channels, float64 [N, C]."""
     return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in batches])

@@ -17,7 +17,7 @@ from pixel_snail import blocks, checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution, xla
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.model import build_network, check_side, leaks, specs
+from pixel_snail.model import build_network, check_size, leaks, specs
 from pixel_snail.weights import data_dependent_initialisation, normalised_weights, using
 
 ORIGINAL = """
@@ -262,6 +262,6 @@ def test_the_sizes_that_a_network_takes_are_known_before_it_is_made(name):
     for side in range(1, 17):
         if side % network.size_multiple or side < network.least_rows or side < 2:
             with pytest.raises(UserError, match=f"{name} (takes images whose sides are|needs images of at least)"):
-                check_side(name, side)
+                check_size(name, side, side)
         else:
-            check_side(name, side)
+            check_size(name, side, side)

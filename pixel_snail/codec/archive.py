@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
+from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.model import leak_warning
-from pixel_snail.network import Network
+from pixel_snail.network import Description, Network
 from pixel_snail.parallel import devices
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
@@ -59,7 +61,7 @@ class Archiver:
         """A file of images.
 
         Args:
-            images: uint8 [N, H, W, 3]; only a batch at a time is read.
+            images: values, integers [N, H, W, C]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
             pictures: the pictures that were cut into the images.
             checkpoint: see container.Header.
@@ -72,13 +74,14 @@ class Archiver:
             UserError: batch_size or a picture's name is not allowed, memory does not suffice, a prediction is not
                 finite, or decoding did not restore the pixels.
         """
-        batch_size = default_batch_size(len(images)) if batch_size is None else batch_size
+        description = self._network.description
+        batch_size = default_batch_size(len(images), description) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
             raise UserError(
                 f"{option('batch_size')}={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}"
             )
         header = container.Header(
-            _description(self._network),
+            _description(description),
             _checksum(self._network.weights),
             rounding.description(),
             len(images),
@@ -92,7 +95,8 @@ class Archiver:
         groups = []
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
             for batch in self._batches(header):
-                given = _filled(images[batch.first : batch.last], batch_size)
+                of_batch = np.asarray(images[batch.first : batch.last]).astype(dtype_of(description.levels))
+                given = _filled(of_batch, batch_size)
                 stream = coder.encode(batch.weights, given, batch.sizes, batch.h, bar)
                 pixels = _coded_pixels(given, batch.sizes)
                 if verify:
@@ -108,7 +112,7 @@ class Archiver:
     def decompress(
         self, header: container.Header, groups: Sequence[container.Group], verbose: int = 1
     ) -> Iterator[np.ndarray | UserError]:
-        """The images of a file, group by group: uint8 [b, H, W, 3], or the error that says why they can't be decoded.
+        """The images of a file, group by group: [b, H, W, C], or the error that says why they can't be decoded.
 
         Args:
             header, groups: as from container.read.
@@ -148,7 +152,7 @@ class Archiver:
 
     def _check(self, header):
         """Raises UserError if a file's network, checkpoint or number of drawing is not the present one."""
-        ours = _description(self._network)
+        ours = _description(self._network.description)
         for name in sorted({*ours, *header.network}):
             if header.network.get(name) != ours.get(name):
                 theirs, own = (rounding.in_words(of.get(name)) for of in (header.network, ours))
@@ -191,13 +195,24 @@ class Archiver:
         return progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
 
 
-def default_batch_size(images: int) -> int:
-    """The number of images in a batch. For many images, the batch is larger, which takes less time per image."""
+def default_batch_size(images: int, description: Description) -> int:
+    """The number of images in a batch. For many images, the batch is larger, which takes less time per image.
+
+    A batch takes some 20 bytes besides its images. Images of at most a kilobyte are coded in larger batches, because a
+    batch of 32 of them may take only a few hundred bytes. 8-bit RGB is coded as in earlier versions.
+    """
+    height, width, channels = description.image_shape
+    size = height * width * channels * math.log2(description.levels) / 8
+    if images > _MANY and size <= 1024 and description.drawn_levels is not None:
+        return container.MOST_IN_A_GROUP
     return 8 if images <= 16 else 32
 
 
+_MANY = 64
+
+
 class _Batch(NamedTuple):
-    """A batch: its first image and the one after its last, the images' sizes [B, 2], labels [B, L], and the weights."""
+    """A batch: its first image and the one after its last, their sizes [B, 2], labels [B, classes], and the weights."""
 
     first: int
     last: int
@@ -218,16 +233,20 @@ def _filled(values, number):
 
 
 def _coded_pixels(images, sizes):
-    """The values of the pixels that are coded, uint8 [n]."""
+    """The values of the pixels that are coded, [n]."""
     return np.concatenate(
         [image[:rows, :columns].ravel() for image, (rows, columns) in zip(images, sizes, strict=True)]
     )
 
 
-def _description(network):
-    """The fields of a network's description that decide its predictions, besides the parameters."""
-    fields = dataclasses.asdict(network.description) | {"image_shape": list(network.description.image_shape)}
-    return {name: value for name, value in fields.items() if name not in ("class_names", "dropout_p")}
+def _description(description):
+    """The fields of a network's description that decide its predictions, besides the parameters.
+
+    Files of 8-bit images have no field `levels`: earlier versions wrote none.
+    """
+    fields = dataclasses.asdict(description) | {"image_shape": list(description.image_shape)}
+    left_out = ("class_names", "dropout_p", *(["levels"] if description.levels == 256 else []))
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def _weights(network):

@@ -1,10 +1,11 @@
 """Codes a batch of images as one stream, by the probabilities that a network predicts.
 
-The stream has the pixels in raster order; for each pixel first the R values of all images, then G, then B. Encoder and
-decoder must compute the same probabilities, bit by bit. So both run the same compiled function, whose flag `decodes`
-chooses whether a pixel's values come from the image or from the stream.
+The stream has the pixels in raster order; for each pixel first the first channel's values of all images, then the
+second channel's, and so on. Encoder and decoder must compute the same probabilities, bit by bit. So both run the same
+compiled function, whose flag `decodes` chooses whether a pixel's values come from the image or from the stream.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +16,14 @@ from pixel_snail.backend import tf
 from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
 from pixel_snail.commands import progress
 from pixel_snail.errors import UserError
-from pixel_snail.likelihoods import levels, logistic_mixture
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import dtype_of, scaled
 from pixel_snail.network import Network
 from pixel_snail.weights import Weights
 
-_LEVELS = levels.scaled(np.arange(256, dtype=np.float32))
-"""The 8-bit values in [-1, 1]."""
-
 
 class _Row(NamedTuple):
-    """The inputs of a row: the values to encode, int32 [B, W, 3], and which pixels are inside their image, [B, W]."""
+    """The inputs of a row: the values to encode, int32 [B, W, C], and which pixels are inside their image, [B, W]."""
 
     values: tf.Tensor
     is_inside: tf.Tensor
@@ -54,9 +53,11 @@ class ImageCoder:
     def __init__(self, network: Network, batch: int, jit: bool = True):
         sampling.check_memory(network, batch)
         self.batch = batch
-        self.height, self.width, _ = network.description.image_shape
+        self.height, self.width, self.channels = network.description.image_shape
+        self.levels = network.description.levels
+        choose = functools.partial(_choose, channels=self.channels, levels=self.levels)
         # The values, the bounds of their intervals, and whether the prediction was finite.
-        self._pixels = sampling.RowByRow(network, batch, _choose, [tf.int32, tf.int32, tf.bool], jit)
+        self._pixels = sampling.RowByRow(network, batch, choose, [tf.int32, tf.int32, tf.bool], jit)
 
     def encode(
         self,
@@ -70,10 +71,10 @@ class ImageCoder:
 
         Args:
             weights: those of `normalised_weights`.
-            images: uint8 [B, H, W, 3].
+            images: values, integers [B, H, W, C].
             sizes: the numbers of rows and columns of each image that are coded, from the upper left, integers [B, 2];
                 by default all. Other pixels take no bits.
-            h: labels [B, L], of a conditional network.
+            h: one-hot labels [B, classes], of a conditional network.
             bar: a progress bar, which counts the rows.
 
         Raises:
@@ -82,8 +83,9 @@ class ImageCoder:
         encoder = Encoder()
 
         def write(is_inside, bounds):
-            # [B, W, 3, 2] -> [W, 3, B, 2]
-            coded = np.moveaxis(bounds, 0, 2)[np.broadcast_to(is_inside.T[:, None], [self.width, 3, self.batch])]
+            # [B, W, C, 2] -> [W, C, B, 2]
+            shape = [self.width, self.channels, self.batch]
+            coded = np.moveaxis(bounds, 0, 2)[np.broadcast_to(is_inside.T[:, None], shape)]
             encoder.write(coded[:, 0], coded[:, 1])
 
         self._run(weights, images.astype(np.int32), sizes, h, None, write, bar)
@@ -97,22 +99,22 @@ class ImageCoder:
         h: tf.Tensor | None = None,
         bar: tqdm.tqdm | None = None,
     ) -> np.ndarray:
-        """Decodes a stream: images, uint8 [B, H, W, 3]. Pixels that are not coded are black.
+        """Decodes a stream: images [B, H, W, C], uint8 or, above 256 levels, uint16. Pixels that are not coded are 0.
 
         If the stream is damaged, or was written on a machine that rounds differently, the images are wrong.
         Arguments and errors as in `encode`.
         """
         whole = stream + bytes(-len(stream) % 4)
         words = np.frombuffer(whole, "<u4").astype(np.uint32)
-        values = np.zeros([self.batch, self.height, self.width, 3], np.int32)
+        values = np.zeros([self.batch, self.height, self.width, self.channels], np.int32)
         decoded = self._run(weights, values, sizes, h, words, lambda *_: None, bar)
-        return decoded.astype(np.uint8)
+        return decoded.astype(dtype_of(self.levels))
 
     def _run(self, weights, values, sizes, h, words, write, bar):
-        """Goes through the images' pixels, and returns the values [B, H, W, 3]; encodes if `words` is None."""
+        """Goes through the images' pixels, and returns the values [B, H, W, C]; encodes if `words` is None."""
         sizes = np.full([self.batch, 2], [self.height, self.width]) if sizes is None else np.asarray(sizes)
         result = np.zeros(values.shape, np.int32)
-        most = 3 * self.width * self.batch  # words that a row takes
+        most = self.channels * self.width * self.batch  # words that a row takes
         decodes, words = words is not None, np.zeros(0, np.uint32) if words is None else words
         decoder, at = Decoder.begin(_part(words, 0, 2)), 0
         bar = progress.bar(disable=True) if bar is None else bar
@@ -121,7 +123,7 @@ class ImageCoder:
                 is_inside = (y < sizes[:, :1]) & (np.arange(self.width) < sizes[:, 1:])
                 at += int(decoder.position)
                 decoder = decoder._replace(words=_part(words, at, most), position=0)
-                carried = _Carried(decoder, decodes, np.zeros([self.batch, 3], np.int32))
+                carried = _Carried(decoder, decodes, np.zeros([self.batch, self.channels], np.int32))
                 row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
                 with progress.step_of(bar):
                     _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
@@ -141,8 +143,9 @@ def _part(words, first, number):
     return np.concatenate([part, np.zeros(number - len(part), np.uint32)])
 
 
-def _choose(outputs_of, here, carried):
+def _choose(outputs_of, here, carried, channels, levels):
     """Chooses a pixel's values for sampling.RowByRow: those of the row's inputs or, if `decodes`, of the stream."""
+    scaled_values = scaled(np.arange(levels, dtype=np.float32), levels)
     decoder, decodes, before = carried
     known, values, bounds, log_likelihood = tf.zeros([before.shape[0], 0]), [], [], 0.0
 
@@ -150,9 +153,9 @@ def _choose(outputs_of, here, carried):
         """The channels in [-1, 1] that are known once the next one is coded."""
         nonlocal decoder, known, log_likelihood
         channel = len(values)
-        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
+        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels)
         # The channels share the component: components that made the known channels likely get more weight.
-        below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
+        below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
         cumulative = cumulative_frequencies(below)
         value, decoder = decoder.read(cumulative, here.is_inside)
         value = tf.where(decodes, value, here.values[:, channel])
@@ -160,13 +163,13 @@ def _choose(outputs_of, here, carried):
         value = tf.where(here.is_inside, value, before[:, channel])
         values.append(value)
         bounds.append(tf.gather(cumulative, tf.stack([value, value + 1], -1), batch_dims=1))
-        x = tf.gather(_LEVELS, value)[:, None]
+        x = tf.gather(scaled_values, value)[:, None]
         known = tf.concat([known, x], -1)
-        log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale)
+        log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale, levels)
         return known
 
     outputs = outputs_of(known=lambda *outputs: know_next(outputs))
-    for _ in range(3 - len(values)):
+    for _ in range(channels - len(values)):
         know_next(outputs)
     is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(o), -1) for o in tf.nest.flatten(outputs)], 0)
     values = tf.stack(values, -1)

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pixel_snail.errors import UserError, counted, first_line, is_whole
+from pixel_snail.likelihoods.levels import MOST_LEVELS
 
 SIGNATURE = b"\x89SNAIL\r\n"
 VERSION = 1
@@ -74,8 +75,13 @@ class Header:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3)."""
+        """(H, W, C)."""
         return tuple(self.network["image_shape"])
+
+    @property
+    def levels(self) -> int:
+        """L. Files of 8-bit images do not record it."""
+        return self.network.get("levels", 256)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """The number of rows and of columns of each image that are coded."""
@@ -111,8 +117,8 @@ def tiles_of(rows: int, columns: int, height: int, width: int) -> Iterator[tuple
 
 
 def checksum(pixels: np.ndarray) -> bytes:
-    """A checksum of 8 bytes: two different arrays of 8-bit values practically never have the same."""
-    return hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
+    """A checksum of 8 bytes of values, uint8 or uint16: two different arrays practically never have the same."""
+    return hashlib.blake2b(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes(), digest_size=8).digest()
 
 
 def check(header: Header) -> None:
@@ -210,6 +216,7 @@ def _checked(fields):
     _require(_are_whole(settings, least=1), "nr_resnet, nr_filters and nr_logistic_mix must be whole and above 0")
     shape = header.network["image_shape"]
     _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
+    _require(is_whole(header.levels, least=2) and header.levels <= MOST_LEVELS, "levels is no possible number")
     _require(type(header.weights) is str and type(header.machine) is dict, "weights is no text or machine no object")
     _require(is_whole(header.images, least=0), "images is no number")
     _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")

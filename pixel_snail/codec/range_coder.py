@@ -22,26 +22,27 @@ _WORD = 32
 
 
 def cumulative_frequencies(below: tf.Tensor) -> tf.Tensor:
-    """Cumulative frequencies of the 256 values of a channel.
+    """Cumulative frequencies of the L values of a channel.
 
     A value v gets the frequency c[v + 1] - c[v]: its probability, rounded to multiples of 2^-24, and 2^-24 more. So
-    every value can be coded, in 24 bits at most. This takes 258 / 2^24 of the other values' probabilities, 0.00002 bits
-    a value.
+    every value can be coded, in 24 bits at most. This takes (L + 2) / 2^24 of the other values' probabilities: 0.00002
+    bits a value for 256 levels, 0.006 for 65,536.
 
     Args:
-        below: the probabilities that the value is below 1, ..., 255, [..., 255]. Because of rounding, they need not
+        below: the probabilities that the value is below 1, ..., L - 1, [..., L - 1]. Because of rounding, they need not
             increase.
 
     Returns:
-        c, int32 [..., 257], strictly increasing from 1 to TOTAL - 1. The ends are left free for the range encoder,
+        c, int32 [..., L + 1], strictly increasing from 1 to TOTAL - 1. The ends are left free for the range encoder,
         which needs something below and above each value.
     """
-    shared = TOTAL - 258
+    levels = below.shape[-1] + 1
+    shared = TOTAL - levels - 2
     ends = tf.zeros_like(below[..., :1])
     shares = tf.cast(tf.concat([ends, below, ends + 1], -1) * shared, tf.int32)
     frequencies = 1 + tf.maximum(shares[..., 1:] - shares[..., :-1], 0)
     # Where rounding has made frequencies larger, their sum is too large. The limit leaves 1 to each value that follows.
-    limit = np.arange(TOTAL - 256, TOTAL, dtype=np.int32)
+    limit = np.arange(TOTAL - levels, TOTAL, dtype=np.int32)
     return tf.concat([tf.ones_like(shares[..., :1]), tf.minimum(1 + tf.cumsum(frequencies, -1), limit)], -1)
 
 
@@ -92,7 +93,7 @@ class Decoder(NamedTuple):
         Every value takes one word at most.
 
         Args:
-            cumulative: of each distribution, int32 [n, 257], as from `cumulative_frequencies`.
+            cumulative: of each distribution, int32 [n, L + 1], as from `cumulative_frequencies`.
             is_coded: which values are in the stream, bool [n].
 
         Returns:

@@ -17,7 +17,7 @@ from pixel_snail.commands import drawing, progress, streams
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.model import check_side, leak_warning, leaks
+from pixel_snail.model import check_size, leak_warning, leaks
 from pixel_snail.parallel import memory, replicas
 from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons, plotting, table
@@ -71,7 +71,7 @@ def _evaluate(flags, load_data, cluster):
         if cluster.is_chief:
             print(leak_warning(flags.model))
     if flags.image_size:
-        check_side(flags.model, flags.image_size)  # before pictures are converted to it
+        check_size(flags.model, flags.image_size, flags.image_size)  # before pictures are converted to it
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
     devices_in_words = replicas.described(strategy, cluster)

@@ -45,7 +45,7 @@ def describe(opened: Checkpoint) -> dict[str, object]:
 
 
 def _network_of_description(description):
-    height, width, _ = description.image_shape
+    height, width, channels = description.image_shape
     return {
         "model": description.model,
         "nr_filters": description.nr_filters,
@@ -53,6 +53,8 @@ def _network_of_description(description):
         "nr_logistic_mix": description.nr_logistic_mix,
         "resnet_nonlinearity": description.resnet_nonlinearity,
         "images": f"{height} x {width}",
+        "channels": channels,
+        "levels": description.levels,
     }
 
 

@@ -12,7 +12,7 @@ from pixel_snail.backend import keras
 from pixel_snail.commands import progress, signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
-from pixel_snail.model import build_network, check_side, leak_warning
+from pixel_snail.model import build_network, check_size, leak_warning
 from pixel_snail.parallel import devices, memory, replicas
 from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import cluster_from_environment
@@ -55,7 +55,7 @@ def _train(flags, load_data, cluster):
         files.check_writable(flags.save_dir, "save_dir")
     begins = beginning.of_flags(flags)
     if flags.image_size:
-        check_side(flags.model, flags.image_size)  # before pictures are converted to it
+        check_size(flags.model, flags.image_size, flags.image_size)  # before pictures are converted to it
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
@@ -82,6 +82,7 @@ def _train(flags, load_data, cluster):
             image_shape=data_set.image_shape,
             nr_labels=data_set.nr_labels,
             class_names=data_set.class_names,
+            levels=data_set.levels,
             dropout_p=flags.dropout_p,
         )
     trainer = Trainer(network, settings, strategy, cluster)

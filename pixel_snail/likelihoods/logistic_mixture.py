@@ -1,42 +1,59 @@
 """The discretised mixture of logistics: likelihood and sampling of pixels, as pure functions.
 
-Salimans et al. 2017 (PixelCNN++), section 2. A channel has 256 values, scaled to [-1, 1], and each value has an
-interval around it. The probability of a value is the mass of a mixture of K logistic distributions on its interval; the
-first and the last interval reach to infinity. A pixel's three channels share the mixture component. The means of G and
-B also depend on the channels before them.
+Salimans et al. 2017 (PixelCNN++), section 2. A channel has L values, scaled to [-1, 1], and each value has an interval
+around it, from 1 / (L - 1) below to 1 / (L - 1) above. The probability of a value is the mass of a mixture of K
+logistic distributions on its interval; the first and the last interval reach to infinity. A pixel's channels share the
+mixture component. The mean of a channel also depends on the channels before it: it is shifted by the sum of their
+values, each multiplied by a coefficient.
 
-Shapes: `x` are images [B, H, W, 3]. `l` are the network's outputs [B, H, W, 10 K]; `lr`, `lg` and `lb` are those of a
-network with channel-wise outputs, [B, H, W, 3 K] each.
+Shapes: `x` are images [B, H, W, C]. `l` are the network's outputs [B, H, W, `outputs_per_component(C)` K]; `lr`, `lg`
+and `lb` are those of a network with channel-wise outputs, for C = 3, [B, H, W, 3 K] each. `levels` is L.
 """
+
+import functools
+import operator
 
 import numpy as np
 
 from pixel_snail.backend import tf
+from pixel_snail.likelihoods.levels import scaled
 
 MIN_LOG_SCALE = -7.0
+"""As in the original, whatever the number of levels. At 256 levels, a single logistic of this scale gives a value at
+its mean the probability 0.97; at 1,024 levels, whose intervals are narrower, 0.49; at 65,536 levels, 0.008."""
 
 
-def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor) -> tf.Tensor:
+def outputs_per_component(channels: int) -> int:
+    """The number of a network's outputs for each mixture component, given C: 3 for grey images, 10 for RGB.
+
+    They are its logit, a mean and a log-scale for each channel, and a coefficient for each pair of channels.
+    """
+    return 1 + 2 * channels + channels * (channels - 1) // 2
+
+
+def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor, levels: int = 256) -> tf.Tensor:
     """The log-likelihood of each pixel in nats, [B, H, W]."""
-    return _mixture_log_prob(x, *_mixture(x, l))
+    return _mixture_log_prob(x, *_mixture(x, l), levels)
 
 
-def discretized_mix_logistic_log_prob_per_chn(x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor) -> tf.Tensor:
+def discretized_mix_logistic_log_prob_per_chn(
+    x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor, levels: int = 256
+) -> tf.Tensor:
     """The same from channel-wise outputs; all channels share the logits in `lr`, as in the original."""
-    return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb))
+    return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb), levels)
 
 
-def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
+def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple, levels: int = 256) -> tf.Tensor:
     """Minus the log-likelihood of each image in nats, [B], from outputs l or (lr, lg, lb)."""
     if isinstance(outputs, (tuple, list)):
-        log_prob = discretized_mix_logistic_log_prob_per_chn(x, *outputs)
+        log_prob = discretized_mix_logistic_log_prob_per_chn(x, *outputs, levels)
     else:
-        log_prob = discretized_mix_logistic_log_prob(x, outputs)
+        log_prob = discretized_mix_logistic_log_prob(x, outputs, levels)
     return -tf.reduce_sum(log_prob, [1, 2])
 
 
-def nats_per_value(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
-    """Minus the log-likelihood in nats of each channel of each pixel, given the channels before it, [B, H, W, 3].
+def nats_per_value(x: tf.Tensor, outputs: tf.Tensor | tuple, levels: int = 256) -> tf.Tensor:
+    """Minus the log-likelihood in nats of each channel of each pixel, given the channels before it, [B, H, W, C].
 
     The channels share the mixture component and so depend on each other: log p(G | R) = log p(R, G) - log p(R).
 
@@ -45,7 +62,7 @@ def nats_per_value(x: tf.Tensor, outputs: tf.Tensor | tuple) -> tf.Tensor:
     """
     is_per_chn = isinstance(outputs, (tuple, list))
     logits, means, log_scales = _mixture_per_chn(*outputs) if is_per_chn else _mixture(x, outputs)
-    up_to_channel = tf.cumsum(logistic_log_prob(x[..., None], means, log_scales), -2)
+    up_to_channel = tf.cumsum(logistic_log_prob(x[..., None], means, log_scales, levels), -2)
     joint = tf.reduce_logsumexp(up_to_channel + tf.nn.log_softmax(logits)[..., None, :], -1)
     return tf.concat([tf.zeros_like(joint[..., :1]), joint[..., :-1]], -1) - joint
 
@@ -56,85 +73,102 @@ def bits_per_dim(nats, image_shape: tuple[int, ...], images: int = 1):
 
 
 def bits_per_dim_per_channel(nats: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Converts the nats of each channel of each image, [N, 3], to bits/dim of that channel, [N, 3]."""
-    # A channel has a third of an image's dimensions.
-    return 3 * bits_per_dim(nats, image_shape)
+    """Converts the nats of each channel of each image, [N, C], to bits/dim of that channel, [N, C]."""
+    # A channel has 1 / C of an image's dimensions.
+    return image_shape[-1] * bits_per_dim(nats, image_shape)
 
 
-def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
-    """The log mass in nats of a logistic distribution on the interval of the 8-bit value x in [-1, 1].
+def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor, levels: int = 256) -> tf.Tensor:
+    """The log mass in nats of a logistic distribution on the interval of the scaled value x in [-1, 1].
 
     A mass too small for a difference of sigmoids is approximated by the density at the interval's centre times the
     width. Every branch is finite everywhere, so that a branch not taken puts no NaN into a gradient.
     """
+    half_width = 1 / (levels - 1)  # with 2 levels, both intervals reach to infinity, and `inner` is never chosen
     scale = tf.exp(-log_scale)
     d = x - mean
-    upper = scale * (d + 1 / 255)
-    lower = scale * (d - 1 / 255)
+    upper = scale * (d + half_width)
+    lower = scale * (d - half_width)
     centre = scale * d
     delta = tf.sigmoid(upper) - tf.sigmoid(lower)
-    density = centre - log_scale - 2 * tf.math.softplus(centre) - np.log(127.5)
+    density = centre - log_scale - 2 * tf.math.softplus(centre) - np.log((levels - 1) / 2)
     inner = tf.where(delta > 1e-5, tf.math.log(tf.maximum(delta, 1e-12)), density)
     below = upper - tf.math.softplus(upper)
     above = -tf.math.softplus(lower)
-    return tf.where(x < -0.999, below, tf.where(x > 0.999, above, inner))
+    last = 1 - 0.255 * half_width  # 0.999 at 256 levels, as in the original; it lies between the last two values
+    return tf.where(x < -last, below, tf.where(x > last, above, inner))
 
 
-def next_channel(outputs: tf.Tensor | tuple, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def next_channel(
+    outputs: tf.Tensor | tuple, known: tf.Tensor, channels: int = 3
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The mixture of a pixel's next channel: logits, means and log-scales, [..., K] each.
 
     The logits are those of the pixel, whatever values the known channels have.
 
     Args:
-        outputs: l [..., 10 K], or lr, (lr, lg) or (lr, lg, lb), [..., 3 K] each.
-        known: the channels before, in [-1, 1], [..., C] with C from 0 to 2.
+        outputs: l [..., `outputs_per_component(C)` K], or lr, (lr, lg) or (lr, lg, lb), [..., 3 K] each.
+        known: the channels before, in [-1, 1], [..., 0 to C - 1].
+        channels: C.
     """
     channel = known.shape[-1]
     if isinstance(outputs, (tuple, list)):
         _, mean, log_scale = tf.split(outputs[channel], 3, -1)
         return tf.split(outputs[0], 3, -1)[0], mean, tf.maximum(log_scale, MIN_LOG_SCALE)
-    x = tf.concat([known, tf.zeros_like(outputs[..., channel:3])], -1)
+    x = tf.concat([known, tf.zeros_like(outputs[..., channel:channels])], -1)
     logits, means, log_scales = _mixture(x, outputs)
     return logits, means[..., channel, :], log_scales[..., channel, :]
 
 
-def probabilities_below(logits: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
-    """The probabilities that an 8-bit value is below 1, 2, ..., 255: [..., K] -> [..., 255].
+def probabilities_below(logits: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor, levels: int = 256) -> tf.Tensor:
+    """The probabilities that a value is below 1, 2, ..., L - 1: [..., K] -> [..., L - 1].
 
     They are the mixture's cumulative distribution at the borders between the values' intervals. So the probabilities of
-    the 256 values, which are their differences, sum to one. `logistic_log_prob` approximates tiny masses instead.
+    the L values, which are their differences, sum to one. `logistic_log_prob` approximates tiny masses instead.
     """
-    borders = (2 * np.arange(1, 256, dtype=np.float32) - 256) / 255
+    borders = (2 * np.arange(1, levels, dtype=np.float32) - levels) / (levels - 1)
     below = tf.sigmoid((borders - mean[..., None]) * tf.exp(-log_scale)[..., None])
     return tf.reduce_sum(tf.nn.softmax(logits)[..., None] * below, -2)
 
 
 def sample_from_discretized_mix_logistic(
-    l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
+    l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0, levels: int | None = None
 ) -> tf.Tensor:
-    """Draws pixels in [-1, 1], not rounded to 8 bits, as the original does.
+    """Draws pixels in [-1, 1].
+
+    Without `levels`, they are not rounded to values, as in the original. With it, each channel is rounded before the
+    next one is drawn: the result is an exact draw from the discretised mixture.
 
     Args:
-        l: [..., 10 K].
+        l: [..., `outputs_per_component(C)` K].
         u_mix: uniform random numbers in [0, 1), [..., K], for the choice of the component.
-        u_logistic: the same, [..., 3], for the logistic distribution of each channel.
+        u_logistic: the same, [..., C], for the logistic distribution of each channel.
         temperature: scales the noise of both; 0 gives the mean of the likeliest component.
+        levels: L, if the channels are to be rounded.
 
     Returns:
-        [..., 3]: R, then G and B, whose means depend on the channels drawn before them.
+        [..., C], in order: the mean of a channel depends on the channels drawn before it.
     """
-    logits, means, log_scales, coefficients = _split(l)
+    logits, means, log_scales, coefficients = _split(l, u_logistic.shape[-1])
     chosen = _choose_component(logits, u_mix, temperature)[..., None, :]
-    mean, log_scale, coefficient = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales, coefficients))
+    mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales))
     value = _draw_logistic(mean, log_scale, u_logistic, temperature)
-    red = tf.clip_by_value(value[..., 0], -1, 1)
-    green = tf.clip_by_value(value[..., 1] + coefficient[..., 0] * red, -1, 1)
-    blue = tf.clip_by_value(value[..., 2] + coefficient[..., 1] * red + coefficient[..., 2] * green, -1, 1)
-    return tf.stack([red, green, blue], -1)
+    drawn = [_as_drawn(value[..., 0], levels)]
+    if coefficients is not None:
+        coefficient = tf.reduce_sum(coefficients * chosen, -1)
+        for channel in range(1, u_logistic.shape[-1]):
+            shifts = _shifts(channel, lambda pair: coefficient[..., pair], drawn)
+            drawn.append(_as_drawn(_sum([value[..., channel], *shifts]), levels))
+    return tf.stack(drawn, -1)
 
 
 def sample_channel_from_discretized_mix_logistic(
-    lr: tf.Tensor, l: tf.Tensor, u_mix: tf.Tensor, u_logistic: tf.Tensor, temperature: float = 1.0
+    lr: tf.Tensor,
+    l: tf.Tensor,
+    u_mix: tf.Tensor,
+    u_logistic: tf.Tensor,
+    temperature: float = 1.0,
+    levels: int | None = None,
 ) -> tf.Tensor:
     """Draws one channel, in [-1, 1], from channel-wise outputs.
 
@@ -143,7 +177,7 @@ def sample_channel_from_discretized_mix_logistic(
         l: the outputs for this channel, [..., 3 K].
         u_mix: uniform random numbers in [0, 1), [..., K], the same ones for all channels of a pixel.
         u_logistic: uniform random numbers in [0, 1), [...], for this channel.
-        temperature: as in sample_from_discretized_mix_logistic.
+        temperature, levels: as in sample_from_discretized_mix_logistic.
 
     Returns:
         [...].
@@ -151,7 +185,16 @@ def sample_channel_from_discretized_mix_logistic(
     chosen = _choose_component(tf.split(lr, 3, -1)[0], u_mix, temperature)
     _, means, log_scales = tf.split(l, 3, -1)
     mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, tf.maximum(log_scales, MIN_LOG_SCALE)))
-    return tf.clip_by_value(_draw_logistic(mean, log_scale, u_logistic, temperature), -1, 1)
+    return _as_drawn(_draw_logistic(mean, log_scale, u_logistic, temperature), levels)
+
+
+def _as_drawn(value, levels):
+    """Clips drawn numbers to [-1, 1] and, if there are `levels`, rounds them to the nearest scaled value."""
+    value = tf.clip_by_value(value, -1, 1)
+    if levels is None:
+        return value
+    half = (levels - 1) / 2
+    return scaled(tf.round(value * half + half), levels)
 
 
 def _choose_component(logits, u_mix, temperature):
@@ -165,19 +208,36 @@ def _draw_logistic(mean, log_scale, u, temperature):
     return mean + temperature * tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1 - u))
 
 
-def _split(l):
-    """Splits outputs [..., 10 K]: logits [..., K]; means, log-scales (floored) and coefficients, [..., 3, K] each."""
-    nr_mix = l.shape[-1] // 10
-    logits, rest = tf.split(l, [nr_mix, 9 * nr_mix], -1)
-    rest = tf.reshape(rest, [*tf.unstack(tf.shape(l))[:-1], 3, 3 * nr_mix])
-    means, log_scales, coefficients = tf.split(rest, 3, -1)
-    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients)
+def _split(l, channels):
+    """Splits outputs: logits [..., K]; means and log-scales (floored), [..., C, K]; coefficients [..., pairs, K].
+
+    Pairs of channels are in the order (1, 0), (2, 0), (2, 1), (3, 0) and so on. With one channel, there are no
+    coefficients: None.
+    """
+    nr_mix = l.shape[-1] // outputs_per_component(channels)
+    pairs = channels * (channels - 1) // 2
+    logits, rest = tf.split(l, [nr_mix, (2 * channels + pairs) * nr_mix], -1)
+    shape = tf.unstack(tf.shape(l))[:-1]
+    if channels == 3:  # as in the original: a mean, a log-scale and one of the three coefficients for each channel
+        means, log_scales, coefficients = tf.split(tf.reshape(rest, [*shape, 3, 3 * nr_mix]), 3, -1)
+    else:
+        rest = tf.reshape(rest, [*shape, 2 * channels + pairs, nr_mix])
+        means, log_scales, coefficients = tf.split(rest, [channels, channels, pairs], -2)
+    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients) if pairs else None
 
 
 def _mixture(x, l):
-    """Logits [..., K], means and log-scales [..., 3, K] from outputs [..., 10 K], given the pixels x [..., 3]."""
-    logits, means, log_scales, coefficients = _split(l)
-    return logits, means + _shift_by_lower_channels(x[..., None], coefficients), log_scales
+    """Logits [..., K], means and log-scales [..., C, K] from the outputs l, given the pixels x [..., C]."""
+    channels = x.shape[-1]
+    logits, means, log_scales, coefficients = _split(l, channels)
+    if coefficients is None:
+        return logits, means, log_scales
+    x = x[..., None]
+    values = [x[..., channel, :] for channel in range(channels - 1)]
+    of_pairs = tf.unstack(coefficients, axis=-2)
+    no_shift = tf.zeros_like(of_pairs[0])
+    shifts = [_sum(_shifts(channel, of_pairs.__getitem__, values)) for channel in range(1, channels)]
+    return logits, means + tf.stack([no_shift, *shifts], -2), log_scales
 
 
 def _mixture_per_chn(lr, lg, lb):
@@ -189,15 +249,25 @@ def _mixture_per_chn(lr, lg, lb):
     return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE)
 
 
-def _shift_by_lower_channels(x, coefficients):
-    """The shifts of the three means by the channels before them, [..., 3, K], from x [..., 3, 1]."""
-    red, green = x[..., 0, :], x[..., 1, :]
-    c0, c1, c2 = tf.unstack(coefficients, axis=-2)
-    return tf.stack([tf.zeros_like(c0), c0 * red, c1 * red + c2 * green], -2)
+def _shifts(channel, coefficient, before):
+    """The shifts of a channel's mean: each channel before it, multiplied by its coefficient.
+
+    Args:
+        channel: its number, above 0.
+        coefficient: a function of a pair's number (see _split).
+        before: the values of the channels, at least of those before.
+    """
+    first_pair = channel * (channel - 1) // 2
+    return [coefficient(first_pair + other) * before[other] for other in range(channel)]
 
 
-def _mixture_log_prob(x, logits, means, log_scales):
-    channels = logistic_log_prob(x[..., None], means, log_scales)
+def _sum(terms):
+    """The sum from left to right, which decides its rounding."""
+    return functools.reduce(operator.add, terms)
+
+
+def _mixture_log_prob(x, logits, means, log_scales, levels):
+    channels = logistic_log_prob(x[..., None], means, log_scales, levels)
     return tf.reduce_logsumexp(tf.reduce_sum(channels, -2) + tf.nn.log_softmax(logits), -1)
 
 
