@@ -236,7 +236,7 @@ def png(samples: np.ndarray, bits: int = 8) -> bytes:
     """
     if bits >= 8:
         stream = io.BytesIO()
-        picture(samples).save(stream, format="PNG", optimize=True)
+        as_picture(samples).save(stream, format="PNG", optimize=True)
         return stream.getvalue()
     # Pillow filters the rows of such pictures, which makes them larger: PNG's specification advises against it.
     height, width, _ = samples.shape
@@ -250,7 +250,7 @@ def png(samples: np.ndarray, bits: int = 8) -> bytes:
     )
 
 
-def picture(samples: np.ndarray) -> PIL.Image.Image:
+def as_picture(samples: np.ndarray) -> PIL.Image.Image:
     """Samples [H, W, C] as a picture of Pillow, with the C of `png`: uint8, or uint16 if C is 1."""
     return PIL.Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
 
