@@ -78,7 +78,7 @@ def test_the_next_channel_is_predicted_as_the_likelihood_predicts_it(rng):
         np.testing.assert_allclose(-total, nats, rtol=1e-5)
 
 
-@pytest.mark.parametrize("channels, levels", itertools.product((1, 2, 3, 4), (2, 3, 16, 256, 1024, 65536)))
+@pytest.mark.parametrize("channels, levels", list(itertools.product((1, 2, 3, 4), (2, 3, 16, 256, 1024, 65536))))
 def test_every_kind_of_channel_is_predicted_as_its_likelihood_predicts_it(channels, levels, rng):
     """The next channel's probabilities, given the channels before, are those of `nats_per_value`."""
     number = 5

@@ -121,3 +121,53 @@ def test_the_probabilities_of_all_values_of_a_pixel_sum_to_one(channels, levels,
         nats = logistic_mixture.loss_per_image(scaled(values, levels), outputs, levels).numpy().astype(np.float64)
         # Of 256 levels, the original approximates each component's masses below 1e-5.
         assert abs(np.exp(-nats).sum() - 1) < (1e-4 if levels == 256 else 1e-5)
+
+
+def chi_squared_excess(drawn, nats, levels):
+    """How many standard deviations chi-squared is above its mean, of drawn pixels against the nats of all pixels.
+
+    Args:
+        drawn: in [-1, 1], [N, C].
+        nats: of each possible pixel, in the order of np.unravel_index.
+    """
+    values = np.round((drawn + 1) * (levels - 1) / 2).astype(int)
+    observed = np.bincount(np.ravel_multi_index(values.T, [levels] * values.shape[1]), minlength=len(nats))
+    expected = len(drawn) * np.exp(-nats.astype(np.float64))
+    is_rare = expected < 5
+    observed, expected = (np.append(of[~is_rare], of[is_rare].sum()) for of in (observed, expected))
+    chi_squared = (np.square(observed - expected) / np.maximum(expected, 1)).sum()
+    return (chi_squared - (~is_rare).sum()) / np.sqrt(2 * (~is_rare).sum())
+
+
+@pytest.mark.parametrize("channels, levels", [(1, 2), (1, 3), (1, 256), (2, 2), (2, 5), (3, 3), (3, 16), (4, 2)])
+def test_drawn_pixels_have_the_probabilities_of_the_likelihood(channels, levels, rng):
+    """Each channel is drawn given the rounded values of those before. Given unrounded ones, few levels would show it."""
+    number = 40_000
+    nr_mix = 2
+    _, l = some_pixels(channels, levels, rng, nr_mix, number=4)
+    l = 2 * l[0]
+    outputs = tf.constant(np.tile(l, [number, 1]))
+    uniforms = [tf.constant(rng.random([number, size]), tf.float32) for size in (nr_mix, channels)]
+    draw = logistic_mixture.sample_from_discretized_mix_logistic
+    drawn, unrounded = draw(outputs, *uniforms, levels=levels).numpy(), draw(outputs, *uniforms).numpy()
+    pixels = np.stack(np.unravel_index(np.arange(levels**channels), [levels] * channels), -1)
+    assert np.isin(drawn, scaled(np.arange(levels)[:, None], levels).numpy()).all()
+    of_pixels = tf.constant(np.tile(l, [len(pixels), 1, 1, 1]))
+    nats = logistic_mixture.loss_per_image(scaled(pixels, levels), of_pixels, levels).numpy()
+    assert chi_squared_excess(drawn, nats, levels) < 4
+    if channels > 1 and levels <= 3:
+        assert chi_squared_excess(unrounded, nats, levels) > 20
+
+
+def test_channel_wise_outputs_draw_values_with_the_probabilities_of_the_likelihood(rng):
+    """Each channel alone: its outputs already depend on the channels before."""
+    number, levels = 40_000, 8
+    lr, lg = (tf.constant(np.tile(rng.normal(0, 1, 6), [number, 1]), tf.float32) for _ in range(2))
+    u_mix, u_logistic = (tf.constant(rng.random(shape), tf.float32) for shape in ([number, 2], [number]))
+    drawn = logistic_mixture.sample_channel_from_discretized_mix_logistic(lr, lg, u_mix, u_logistic, 1.0, levels)
+    one_channel = np.concatenate([lr[0, :2], lg[0, 2:]])  # the logits of R, the means and log-scales of G
+    pixels = np.arange(levels)[:, None]
+    nats = logistic_mixture.loss_per_image(
+        scaled(pixels, levels), tf.constant(np.tile(one_channel, [levels, 1, 1, 1])), levels
+    )
+    assert chi_squared_excess(drawn.numpy()[:, None], nats.numpy(), levels) < 4
