@@ -1,5 +1,7 @@
 """Probabilities as integer frequencies: every value can be coded, and what that costs."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,3 +76,43 @@ def test_the_next_channel_is_predicted_as_the_likelihood_predicts_it(rng):
             x[:, None, None], tf.nest.map_structure(lambda o: o[:, None, None], outputs)
         )
         np.testing.assert_allclose(-total, nats, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels, levels", list(itertools.product((1, 2, 3, 4), (2, 3, 16, 256, 1024, 65536))))
+def test_every_kind_of_channel_is_predicted_as_its_likelihood_predicts_it(channels, levels, rng):
+    """The next channel's probabilities, given the channels before, are those of `nats_per_value`."""
+    number = 5
+    values = rng.integers(0, levels, [number, channels])
+    values[:2] = np.array([[0], [levels - 1]])
+    x = tf.constant(2 * values / (levels - 1) - 1, tf.float32)
+    outputs = tf.constant(
+        rng.normal(0, 0.5, [number, 2 * logistic_mixture.outputs_per_component(channels)]), tf.float32
+    )
+    nats = logistic_mixture.nats_per_value(x[:, None, None], outputs[:, None, None], levels)[:, 0, 0].numpy()
+    log_likelihood = 0.0
+    for channel in range(channels):
+        logits, mean, log_scale = logistic_mixture.next_channel(outputs, x[:, :channel], channels)
+        below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
+        log_likelihood += logistic_mixture.logistic_log_prob(x[:, channel, None], mean, log_scale, levels)
+        whole = np.pad(below.numpy().astype(np.float64), [(0, 0), (1, 1)], constant_values=[(0, 0), (0, 1)])
+        found = whole[range(number), values[:, channel] + 1] - whole[range(number), values[:, channel]]
+        # Sums of K sigmoids in float32, of which neighbours are subtracted.
+        np.testing.assert_allclose(found, np.exp(-nats[:, channel]), rtol=1e-4, atol=2e-7)
+        cumulative = range_coder.cumulative_frequencies(below).numpy()
+        assert cumulative.shape == (number, levels + 1)
+        assert np.diff(cumulative).min() >= 1
+        assert (cumulative[:, 0] == 1).all() and (cumulative[:, -1] == range_coder.TOTAL - 1).all()
+
+
+@pytest.mark.parametrize("levels", [2, 3, 1024, 65536])
+def test_rounding_to_frequencies_costs_what_it_says_it_does(levels):
+    """cumulative_frequencies: (L + 2) / 2^24 of the other values' probabilities."""
+    uniform = np.arange(1, levels) / levels
+    below = np.stack([uniform, uniform**3, np.zeros(levels - 1), np.ones(levels - 1)])
+    cumulative = range_coder.cumulative_frequencies(tf.constant(below, tf.float32)).numpy()
+    assert np.diff(cumulative).min() >= 1
+    shares = np.diff(cumulative / range_coder.TOTAL)
+    probabilities = np.diff(np.pad(below, [(0, 0), (1, 1)], constant_values=[(0, 0), (0, 1)]))
+    lost = probabilities - shares
+    assert lost.max() < (levels + 2) / range_coder.TOTAL
+    np.testing.assert_array_equal(np.argmax(shares[2:], 1), [levels - 1, 0])
