@@ -149,9 +149,8 @@ def _check_kind(flags, prefix, channels, levels, data_set):
             do = "add --grey"
         elif channels == 3 and flags.grey:
             do = "leave --grey out"
-        raise UserError(
-            f"the network of {prefix} is of {_images_of(channels)}, but the data set {name} has {_images_of(ours)}: {do}"
-        )
+        theirs, ours = _images_of(channels), _images_of(ours)
+        raise UserError(f"the network of {prefix} is of {theirs}, but the data set {name} has {ours}: {do}")
     if data_set.levels != levels:
         unreduced, do = 256 if data_set.reduction else data_set.levels, elsewhere
         if data_set.reduction and levels == unreduced:
