@@ -151,16 +151,19 @@ def _repeat_pixels(x, size):
     return tf.nn.depth_to_space(tf.tile(x, [1, 1, 1, size**2]), size) if size > 1 else x
 
 
-def naive_sampler(predict: Callable[..., tf.Tensor], temperature: float = 1.0) -> Callable[..., np.ndarray]:
+def naive_sampler(
+    predict: Callable[..., tf.Tensor], temperature: float = 1.0, levels: int | None = None
+) -> Callable[..., np.ndarray]:
     """A function that draws images the original's way: for each pixel, it computes the whole network.
 
     Args:
-        predict: (images [B, H, W, 3], labels [B, L] or None) -> outputs [B, H, W, 10 K], or three tensors
-            [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn given R, B given both.
+        predict: (images [B, H, W, C], labels [B, classes] or None) -> outputs [B, H, W, 10 K] for C = 3, or three
+            tensors [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn given R, B given both.
         temperature: scales the noise.
+        levels: L, if each drawn value is to be rounded.
 
     Returns:
-        draw(u_mix [B, H, W, K], u_logistic [B, H, W, 3], labels or None) -> images in [-1, 1], [B, H, W, 3].
+        draw(u_mix [B, H, W, K], u_logistic [B, H, W, C], labels or None) -> images in [-1, 1], [B, H, W, C].
     """
 
     @tf.function
@@ -176,19 +179,19 @@ def naive_sampler(predict: Callable[..., tf.Tensor], temperature: float = 1.0) -
                         outputs = predict(canvas, h)
                     of_pixel = [l[:, y, x] for l in outputs]
                     value = logistic_mixture.sample_channel_from_discretized_mix_logistic(
-                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel], temperature
+                        of_pixel[0], of_pixel[channel], u_mix, u_logistic[:, channel], temperature, levels
                     )
                     this_channel = tf.reshape(tf.range(3) == channel, [1, 1, 1, 3])
                     canvas = tf.where(here & this_channel, value[:, None, None, None], canvas)
             else:
                 pixel = logistic_mixture.sample_from_discretized_mix_logistic(
-                    outputs[:, y, x], u_mix, u_logistic, temperature
+                    outputs[:, y, x], u_mix, u_logistic, temperature, levels
                 )
                 canvas = tf.where(here, pixel[:, None, None], canvas)
         return canvas
 
     def draw(u_mix, u_logistic, h=None):
-        canvas = tf.zeros([*u_mix.shape[:3], 3])
+        canvas = tf.zeros(u_logistic.shape)
         for y in progress.bar(range(u_mix.shape[1]), desc="sampling", unit="row"):
             canvas = draw_row(canvas, tf.constant(y), tf.constant(u_mix[:, y]), tf.constant(u_logistic[:, y]), h)
         return canvas.numpy()
