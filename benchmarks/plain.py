@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +17,7 @@ from pixel_snail import nn, steps
 from pixel_snail.commands import progress
 from pixel_snail.kernels import dropout
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.network import Network
 
 
 @contextlib.contextmanager
@@ -40,8 +40,8 @@ def layers() -> Iterator[None]:
         yield
 
 
-def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that takes one step of Adam on images, uint8 [B, H, W, 3], and returns their loss in nats."""
+def train_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that takes one step of Adam on images of values, [B, H, W, C], and returns their loss in nats."""
     parameters = [variable.value for variable in model.trainable_variables]
     averages, momentums, velocities = (
         [tf.Variable(start(parameter)) for parameter in parameters]
@@ -51,9 +51,8 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
     @tf.function(autograph=False)
     def step(images):
-        x = steps.network_inputs({"images": images}, None)[0]
         with layers(), tf.GradientTape() as tape:
-            loss = tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=tf.zeros([2], tf.int32))))
+            loss = _loss(model, images, seed=tf.zeros([2], tf.int32))
         gradients = tape.gradient(loss, parameters)
         for p, g, average, m, v in zip(parameters, gradients, averages, momentums, velocities, strict=True):
             m.assign(0.95 * m + 0.05 * g)
@@ -66,16 +65,21 @@ def train_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return step
 
 
-def evaluation_step(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from images, uint8 [B, H, W, 3], to their loss in nats."""
+def evaluation_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from images of values, [B, H, W, C], to their loss in nats."""
 
     @tf.function(autograph=False)
     def step(images):
-        x = steps.network_inputs({"images": images}, None)[0]
         with layers():
-            return tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x)))
+            return _loss(model, images)
 
     return step
+
+
+def _loss(model, images, seed=None):
+    levels = model.description.levels
+    x, _ = steps.network_inputs({"images": images}, None, levels)
+    return tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=seed), levels))
 
 
 def _conv2d(self, x, cache=None):
@@ -157,10 +161,11 @@ def naive_sampler(
     """A function that draws images the original's way: for each pixel, it computes the whole network.
 
     Args:
-        predict: (images [B, H, W, C], labels [B, classes] or None) -> outputs [B, H, W, 10 K] for C = 3, or three
-            tensors [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn given R, B given both.
+        predict: (images [B, H, W, C], labels [B, classes] or None) -> outputs [B, H, W, 10 K] for C = 3, or those of
+            another C, or three tensors [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn
+            given R, B given both.
         temperature: scales the noise.
-        levels: L, if each drawn value is to be rounded.
+        levels: L, if each drawn value is rounded before others are predicted from it (Description.drawn_levels).
 
     Returns:
         draw(u_mix [B, H, W, K], u_logistic [B, H, W, C], labels or None) -> images in [-1, 1], [B, H, W, C].

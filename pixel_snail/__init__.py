@@ -3,13 +3,13 @@
     import pixel_snail
 
     model = pixel_snail.load("data/save/demo")    # a folder with runs, or a checkpoint
-    model.bits_per_dim(images)                    # uint8 [N, H, W, 3] -> float64 [N]
-    model.sample(16)                              # uint8 [16, H, W, 3]
+    model.bits_per_dim(images)                    # values [N, H, W, C] -> float64 [N]
+    model.sample(16)                              # [16, H, W, C]
     model.fit(images, epochs=3)                   # trains the network, here by fine-tuning
     model.network                                 # the keras.Model
 
-`specs` has the specifications of the 17 networks by name; `build` makes an untrained network. Mistakes raise UserError,
-a ValueError whose message says what to do.
+`specs` has the specifications of the 17 networks by name; `build` makes an untrained network. `Binarized` and `Reduced`
+show images with two, or with fewer levels. Mistakes raise UserError, a ValueError whose message says what to do.
 
 TensorFlow is imported only when one of these names is first used, which takes seconds: commands report wrong flags
 before. The classes of the networks are registered with Keras, for its .keras files, as soon as both packages are
@@ -23,14 +23,16 @@ import sys
 __version__ = "2.1"
 
 _MODULES = {
+    "Binarized": "pixel_snail.storage.reductions",
     "Distribution": "pixel_snail.distribution",
+    "Reduced": "pixel_snail.storage.reductions",
     "UserError": "pixel_snail.errors",
     "build": "pixel_snail.loading",
     "load": "pixel_snail.loading",
     "specs": "pixel_snail.model",
 }
 
-__all__ = ["Distribution", "UserError", "build", "load", "specs"]
+__all__ = ["Binarized", "Distribution", "Reduced", "UserError", "build", "load", "specs"]
 
 
 def __getattr__(name: str) -> object:

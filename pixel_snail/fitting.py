@@ -17,7 +17,8 @@ from pixel_snail.backend import tf
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
 from pixel_snail.errors import Stopped, UserError, check_option, is_number, is_whole
-from pixel_snail.network import Network
+from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.network import Description, Network
 from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import average, history
@@ -171,6 +172,11 @@ class Training:
         progress = trainer.history.tensors()
         checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
 
+    @property
+    def description(self) -> Description:
+        """The description of the network."""
+        return self._network.description
+
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""
         return self._trainer is not None or self._is_loaded
@@ -294,14 +300,23 @@ class Fit(Watcher):
         history.train.append(float(bits[np.isfinite(bits)].mean()) if np.isfinite(bits).any() else math.nan)
         history.seconds.append(figures["time"])
         line = f"epoch {figures['epoch']}: {figures['time']:.1f} s, training {history.train[-1]:.4f} bits/dim"
+        line += self._in_nats(history.train[-1])
         if "test_bpd" in figures:
             history.test.append(figures["test_bpd"])
             history.test_unaveraged.append(figures.get("test_bpd_unaveraged", math.nan))
-            line += f", validation {figures['test_bpd']:.4f}"
+            line += f", validation {figures['test_bpd']:.4f}{self._in_nats(figures['test_bpd'])}"
         if "test_bpd_unaveraged" in figures:
-            line += f", without averaging {figures['test_bpd_unaveraged']:.4f}"
+            unaveraged = figures["test_bpd_unaveraged"]
+            line += f", without averaging {unaveraged:.4f}{self._in_nats(unaveraged)}"
         if self.verbose:
             print(line, file=sys.stderr, flush=True)
+
+    def _in_nats(self, bits_per_dim):
+        """Of images of two levels, the figure in nats an image, as the literature gives it; else ""."""
+        description = self.training.description
+        if description.levels != 2:
+            return ""
+        return f" ({logistic_mixture.nats_per_image(bits_per_dim, description.image_shape):.2f} nats an image)"
 
     def after_epoch(self, epoch, is_last):
         if self.on_epoch:

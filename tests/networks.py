@@ -77,8 +77,8 @@ def build_shallow(
     name: str, shape, rng: np.random.Generator, nr_labels: int | None = None, levels: int = 256, **settings
 ) -> Network:
     """A shallow network whose features are all of order 1."""
-    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2, "channels": shape[2]} | settings
-    network = shallow(name)(**settings).build_for(name, shape, nr_labels, levels=levels)
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2} | settings
+    network = shallow(name)(**settings, channels=shape[2]).build_for(name, shape, nr_labels, levels=levels)
     h = None if nr_labels is None else tf.one_hot([0, 1, 2], nr_labels)
     with data_dependent_initialisation():
         network(tf.cast(rng.uniform(-1, 1, [3, *shape]), tf.float32), h=h)

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 
 from pixel_snail.codec import PORTABLE, container
 from pixel_snail.codec.container import Picture, tiles_of
@@ -116,34 +115,41 @@ def _compress(flags):
     with memory.shortage_reported("lower --batch_size, or compress fewer pictures at a time"):
         opened = search.find(flags.load_params)
         prefix = os.path.abspath(opened.prefix)
-        image_shape = (flags.image_size, flags.image_size, 3) if flags.image_size else None
+        recorded = opened.description()
+        channels, levels = (recorded.image_shape[2], recorded.levels) if recorded else (3, 256)
+        values = [
+            pictures.as_values(picture, channels, levels, path)
+            for path, picture in zip(flags.pictures, read, strict=True)
+        ]
+        image_shape = (flags.image_size, flags.image_size, channels) if flags.image_size else None
         model = _load(opened, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
         if not flags.raw and (young := average.read(opened).why_young()):
             print(f"note: {young}; --raw compresses with the parameters themselves", file=sys.stderr, flush=True)
-        tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in read]
+        tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in values]
         classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
         labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
         if labels is not None:
             labels = np.repeat(labels, list(map(len, tiles)))
         images = np.zeros([sum(map(len, tiles)), *model.image_shape], np.uint8)
-        cut = ((picture, tile) for picture, of_picture in zip(read, tiles, strict=True) for tile in of_picture)
+        cut = ((picture, tile) for picture, of_picture in zip(values, tiles, strict=True) for tile in of_picture)
         for image, (picture, (top, left, rows, columns)) in zip(images, cut, strict=True):
             image[:rows, :columns] = picture[top : top + rows, left : left + columns]
         named = [
-            Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, read, strict=True)
+            Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, values, strict=True)
         ]
         settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
         data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
     files.write(flags.output, lambda path: Path(path).write_bytes(data))
 
-    others = [comparisons.file_sizes(picture) for picture in read]
+    others = [comparisons.file_sizes(picture, levels) for picture in values]
     formats = [name for name in others[0] if all(name in of_picture for of_picture in others)]
     sizes = {flags.output: len(data)} | {f"{name} files": sum(of[name] for of in others) for name in formats}
-    values = sum(picture.size for picture in read)
+    number = sum(picture.size for picture in values)
+    uncompressed = -(-number * (levels - 1).bit_length() // 8)
     width = max(map(len, sizes))
     print(f"{'':{width}} {'bytes':>12} {'bits/dim':>9}")
-    for name, size in (sizes | {"uncompressed": values}).items():
-        print(f"{name:{width}} {size:12,} {8 * size / values:9.4f}")
+    for name, size in (sizes | {"uncompressed": uncompressed}).items():
+        print(f"{name:{width}} {size:12,} {8 * size / number:9.4f}")
     print("not read back: --no_verify" if flags.no_verify else "every pixel was read back")
 
 
@@ -155,6 +161,8 @@ def decompress(flags: argparse.Namespace) -> None:
             Archiver and its `decompress`.
     """
     header, groups, _ = _read(flags.file)
+    if reason := pictures.why_no_picture(header.image_shape[2], header.levels):
+        raise UserError(f"{flags.file}: {reason}: decompress the file from Python, as arrays")
     files.check_writable(flags.output, "output")
     for path in (Path(flags.output, name) for name in _names(header)):
         if os.path.lexists(path):
@@ -181,7 +189,7 @@ def _restore(flags, header, groups, prefix, is_averaged):
     opened = search.find(flags.load_params) if flags.load_params else Checkpoint(prefix)
     settings = {name: header.network[name] for name in NETWORK_DEFAULTS}
     try:
-        model = _load(opened, settings, header.image_shape, is_averaged)
+        model = _load(opened, settings, header.image_shape, is_averaged, header.levels)
     except Mismatch as error:
         raw = "" if header.checkpoint or flags.raw else "; or add --raw, if it was compressed with --raw"
         raise UserError(
@@ -197,7 +205,7 @@ def _restore(flags, header, groups, prefix, is_averaged):
             print(printable(f"not restored: {path.name}: {picture}"), file=sys.stderr, flush=True)
             failures.append(picture)
             continue
-        files.write(path, functools.partial(PIL.Image.fromarray(picture).save, format="PNG", optimize=True))
+        files.write(path, functools.partial(pictures.save_values, picture, header.levels))
         written += 1
     total = written + len(failures)
     print(f"wrote {written:,} of {counted(total, 'picture')} into {flags.output}")
@@ -215,9 +223,9 @@ def info(flags: argparse.Namespace) -> None:
         UserError: it can't be read.
     """
     header, groups, size = _read(flags.file)
-    coded = sum(3 * rows * columns for rows, columns in header.sizes())
+    height, width, channels = header.image_shape
+    coded = sum(channels * rows * columns for rows, columns in header.sizes())
     damaged = sum(group.stream is None for group in groups)
-    height, width, _ = header.image_shape
     lines = {
         "size": f"{size:,} bytes" + (f", {8 * size / coded:.4f} bits/dim" if coded else ""),
         "size of the header": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
@@ -225,6 +233,8 @@ def info(flags: argparse.Namespace) -> None:
         else None,
         "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",
         "groups": f"{len(groups)}, {damaged} of them damaged",
+        "channels": channels,
+        "levels": header.levels,
         **{name: header.network[name] for name in NETWORK_DEFAULTS},
         "number of classes": header.network.get("nr_labels"),
         "checksum (weights)": header.weights,
@@ -261,10 +271,10 @@ def _name_of(path):
     return "picture" if name.isdecimal() and files.is_stream(path) else name
 
 
-def _load(opened, settings, image_shape, averaged):
+def _load(opened, settings, image_shape, averaged, levels=None):
     from pixel_snail import loading
 
-    return loading.load(opened, **settings, image_shape=image_shape, averaged=averaged)
+    return loading.load(opened, **settings, image_shape=image_shape, levels=levels, averaged=averaged)
 
 
 def _names(header) -> Iterator[str]:
@@ -317,7 +327,7 @@ def _pictures(header, images) -> Iterator[np.ndarray | UserError]:
         if lost:
             yield lost
             continue
-        whole = np.empty([picture.height, picture.width, 3], np.uint8)
+        whole = np.empty([picture.height, picture.width, header.image_shape[2]], np.uint8)
         for (top, left, rows, columns), image in of_picture:
             whole[top : top + rows, left : left + columns] = image[:rows, :columns]
         yield whole

@@ -118,9 +118,11 @@ def _notes(flags, cluster, network, data_set):
         notes.append(leak_warning(flags.model))
     if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():
         notes.append("--bfloat16 saves memory only, and no time: this processor has no instructions for bfloat16")
-    published = comparisons.paper_test_sets.get(flags.data_set)
-    reason = comparisons.why_not_published(flags.data_set, len(data_set.test), data_set.unverified)
+    name = flags.data_set, data_set.reduction
+    published = comparisons.published_test_sets.get(name)
+    reason = comparisons.why_not_published(*name, len(data_set.test), data_set.unverified)
     if published and len(data_set.train) != published.train_images:
         reason = f"the published training set has {published.train_images:,} images"
-    not_comparable = [f"warning: no result will be comparable with the paper's: {reason}"] if reason else []
+    theirs = comparisons.source_of_figures(*name)
+    not_comparable = [f"warning: no result will be comparable with {theirs}: {reason}"] if reason else []
     return [*notes, *data_set.notes, *not_comparable]

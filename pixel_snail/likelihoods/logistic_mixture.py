@@ -72,6 +72,11 @@ def bits_per_dim(nats, image_shape: tuple[int, ...], images: int = 1):
     return nats / (np.log(2.0) * np.prod(image_shape) * images)
 
 
+def nats_per_image(bits_per_dim, image_shape: tuple[int, ...]):
+    """Converts bits/dim to nats an image, as the literature gives the figures of images of two levels."""
+    return bits_per_dim * np.log(2.0) * np.prod(image_shape)
+
+
 def bits_per_dim_per_channel(nats: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
     """Converts the nats of each channel of each image, [N, C], to bits/dim of that channel, [N, C]."""
     # A channel has 1 / C of an image's dimensions.

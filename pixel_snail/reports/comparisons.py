@@ -4,7 +4,9 @@ import dataclasses
 import io
 
 import numpy as np
-import PIL.Image
+
+from pixel_snail.likelihoods.levels import dtype_of
+from pixel_snail.storage import pictures
 
 ORIGINAL = "PixelSNAIL, Chen et al. 2018"
 _PIXELRNN = "PixelRNN, van den Oord et al. 2016, arXiv 1601.06759"
@@ -12,60 +14,88 @@ _GATED_PIXELCNN = "Gated PixelCNN, van den Oord et al. 2016, arXiv 1606.05328"
 _PIXELCNNPP = "PixelCNN++, Salimans et al. 2017, arXiv 1701.05517"
 _IMAGE_TRANSFORMER = "Image Transformer, Parmar et al. 2018, arXiv 1802.05751"
 _SPARSE_TRANSFORMER = "Sparse Transformer, Child et al. 2019, arXiv 1904.10509"
+_PYTORCH_GENERATIVE = "in pytorch-generative, its README"
+_FLOWS = "listed in zalandoresearch/fashion-mnist, issue 144"
 
 
 @dataclasses.dataclass(frozen=True)
-class PaperTestSet:
-    """A test set of the paper.
+class PublishedTestSet:
+    """A test set with published figures.
 
     Args:
         images: the number of its images.
         train_images: the number of images of its training set.
-        bits_per_dim: the paper's figure.
-        others: (model and source, bits/dim) of other models with exact likelihoods, on the same images.
+        others: (model and source, figure, remark) for models on the same images, and for image files.
+        paper: the paper's figure in bits/dim; None: the paper does not use the set.
+        in_nats: whether the figures are in nats an image; otherwise they are in bits/dim.
     """
 
     images: int
     train_images: int
-    bits_per_dim: float
-    others: tuple[tuple[str, float], ...]
+    others: tuple[tuple[str, float, str], ...]
+    paper: float | None = None
+    in_nats: bool = False
 
 
-paper_test_sets = {
-    "cifar": PaperTestSet(
+published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
+    ("cifar", None): PublishedTestSet(
         images=10_000,
         train_images=50_000,
-        bits_per_dim=2.85,
+        paper=2.85,
         others=(
-            (_PIXELRNN, 3.00),
-            (_GATED_PIXELCNN, 3.03),
-            (_PIXELCNNPP, 2.92),
-            (_IMAGE_TRANSFORMER, 2.90),
-            (_SPARSE_TRANSFORMER, 2.80),
+            (_PIXELRNN, 3.00, ""),
+            (_GATED_PIXELCNN, 3.03, ""),
+            (_PIXELCNNPP, 2.92, ""),
+            (_IMAGE_TRANSFORMER, 2.90, ""),
+            (_SPARSE_TRANSFORMER, 2.80, ""),
         ),
     ),
-    "imagenet": PaperTestSet(
+    ("imagenet", None): PublishedTestSet(
         images=49_999,
         train_images=1_281_149,
-        bits_per_dim=3.80,
+        paper=3.80,
         others=(
-            (_PIXELRNN, 3.86),
-            (_GATED_PIXELCNN, 3.83),
-            (_IMAGE_TRANSFORMER, 3.77),
+            (_PIXELRNN, 3.86, ""),
+            (_GATED_PIXELCNN, 3.83, ""),
+            (_IMAGE_TRANSFORMER, 3.77, ""),
         ),
     ),
-    "imagenet64": PaperTestSet(
+    ("imagenet64", None): PublishedTestSet(
         images=49_999,
         train_images=1_281_149,
-        bits_per_dim=3.52,
+        paper=3.52,
         others=(
-            (_PIXELRNN, 3.63),
-            (_GATED_PIXELCNN, 3.57),
-            (_SPARSE_TRANSFORMER, 3.44),
+            (_PIXELRNN, 3.63, ""),
+            (_GATED_PIXELCNN, 3.57, ""),
+            (_SPARSE_TRANSFORMER, 3.44, ""),
+        ),
+    ),
+    ("mnist", None): PublishedTestSet(
+        images=10_000,
+        train_images=60_000,
+        others=(
+            (f"Real NVP, {_FLOWS}", 1.06, "a bound; some of these flows see images of 32 x 32"),
+            (f"Glow, {_FLOWS}", 1.05, "likewise"),
+            (f"i-ResNet, {_FLOWS}", 1.05, "likewise"),
+            (f"FFJORD, {_FLOWS}", 0.99, "likewise"),
+            (f"Residual Flow, {_FLOWS}", 0.97, "likewise"),
+            ("PNG files, fhkingma/bitswap, issue 1", 2.80, ""),
+        ),
+    ),
+    # Not the fixed set of Larochelle and Murray 2011, of which many papers report figures.
+    ("mnist", "binarized"): PublishedTestSet(
+        images=10_000,
+        train_images=60_000,
+        in_nats=True,
+        others=(
+            (f"PixelSNAIL {_PYTORCH_GENERATIVE}", 78.61, "values drawn anew in each epoch"),
+            (f"PixelCNN {_PYTORCH_GENERATIVE}", 81.45, "likewise"),
+            (f"Gated PixelCNN {_PYTORCH_GENERATIVE}", 81.50, "likewise"),
+            ("Locally masked PixelCNN, Jain et al. 2020, its README", 77.56, "mean over 8 orders of the pixels"),
         ),
     ),
 }
-"""The paper's test sets, by their --data_set names."""
+"""Test sets with published figures, by their --data_set names and reductions (see dataset.DataSet)."""
 
 _CIFAR_RUN = {
     "data_set": "cifar",
@@ -86,55 +116,66 @@ paper_flags = {
 """The flags of the paper's runs, by the names that --paper takes."""
 
 
-def why_not_published(data_set: str, images: int, unverified: str | None) -> str | None:
+def source_of_figures(data_set: str, reduction: str | None) -> str:
+    """Whose figures a result on a data set would be compared with, in words; arguments as in why_not_published."""
+    published = published_test_sets.get((data_set, reduction))
+    return "the paper's" if published is None or published.paper is not None else "the published"
+
+
+def why_not_published(data_set: str, reduction: str | None, images: int, unverified: str | None) -> str | None:
     """Why test images may not be the published ones, in one clause; None if they are, or if none are published.
 
     Args:
         data_set: the name that --data_set takes.
         images: the number of test images.
-        unverified: see dataset.DataSet.
+        reduction, unverified: see dataset.DataSet.
     """
-    published = paper_test_sets.get(data_set)
+    published = published_test_sets.get((data_set, reduction))
     if published and images != published.images:
         return f"the published test set has {published.images:,} images"
     return unverified
 
 
 def why_not_comparable(
-    data_set: str, images: int, causal: bool, class_conditional: bool, unverified: str | None
+    data_set: str,
+    reduction: str | None,
+    images: int,
+    causal: bool,
+    class_conditional: bool,
+    unverified: str | None,
 ) -> str | None:
-    """Why a result can't be compared with the paper's, in one clause; None if it can be.
+    """Why a result can't be compared with published figures, in one clause; None if it can be.
 
     Args:
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was given the labels.
-        data_set, images, unverified: as in why_not_published.
+        data_set, reduction, images, unverified: as in why_not_published.
     """
-    if reason := why_not_published(data_set, images, unverified):
+    if reason := why_not_published(data_set, reduction, images, unverified):
         return reason
     if not causal:
         return "the network predicts pixels from themselves"
-    if data_set not in paper_test_sets:
+    if (data_set, reduction) not in published_test_sets:
         return "no published figure is of these images"
-    return "the network is given the images' labels, the paper's is not" if class_conditional else None
+    theirs = "the paper's is not" if source_of_figures(data_set, reduction) == "the paper's" else "others are not"
+    return f"the network is given the images' labels, {theirs}" if class_conditional else None
 
 
-def comparison(data_set: str, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:
-    """Rows of a table, (name, bits/dim, remark): the paper's figure, the difference from it, other papers' figures."""
-    test_set = paper_test_sets[data_set]
-    difference = bits_per_dim - test_set.bits_per_dim
-    close = abs(difference) <= 2 * stderr
-    return [
-        (ORIGINAL, test_set.bits_per_dim, "the paper"),
-        ("difference from the paper", difference, f"{'within' if close else 'beyond'} twice the standard error"),
-        *((name, bits, "") for name, bits in test_set.others),
-    ]
+def comparison(test_set: PublishedTestSet, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:
+    """Rows of a table, (name, figure, remark): the paper's figure, the difference from it, the figures of others.
 
+    The figures have the test set's unit.
+    """
+    rows = []
+    if test_set.paper is not None:
+        difference = bits_per_dim - test_set.paper
+        close = abs(difference) <= 2 * stderr
+        rows = [
+            (ORIGINAL, test_set.paper, "the paper"),
+            ("difference from the paper", difference, f"{'within' if close else 'beyond'} twice the standard error"),
+        ]
+    return [*rows, *test_set.others]
 
-_FILE_SETTINGS = {
-    "PNG": {"optimize": True},
-    "WebP": {"lossless": True, "quality": 100, "method": 6},
-}
 
 _WEBP_SIDE = 16_383
 """WebP files hold no larger picture."""
@@ -143,28 +184,49 @@ MOST_IMAGES = 1000
 """At most this many images are compressed: ten thousand would take minutes."""
 
 
-def files_bits_per_dim(images: np.ndarray) -> dict[str, float]:
+def files_bits_per_dim(images: np.ndarray, levels: int = 256) -> dict[str, float]:
     """Bits/dim of lossless image files, by format: one file an image, at the strongest compression, with headers.
 
+    Formats that can't hold the images are left out; see lossless_files.
+
     Args:
-        images: uint8 [N, H, W, 3]. If N is above MOST_IMAGES, that many are chosen, evenly spaced.
+        images: values [N, H, W, C]. If N is above MOST_IMAGES, that many are chosen, evenly spaced.
+        levels: L.
     """
     chosen = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)
     images = images[chosen]
-    sizes = [file_sizes(image) for image in images]
-    return {name: sum(of_image[name] for of_image in sizes) * 8 / images.size for name in _FILE_SETTINGS}
+    sizes = [file_sizes(image, levels) for image in images]
+    return {name: sum(of_image[name] for of_image in sizes) * 8 / images.size for name in sizes[0]}
 
 
-def file_sizes(picture: np.ndarray) -> dict[str, int]:
-    """The bytes of a picture, uint8 [H, W, 3], as a lossless file of each format, at the strongest compression.
+def file_sizes(image: np.ndarray, levels: int = 256) -> dict[str, int]:
+    """The bytes of an image's lossless files, by format; arguments as for lossless_files."""
+    return {name: len(content) for name, content in lossless_files(image, levels).items()}
 
-    Formats that can't hold so large a picture are left out.
+
+def lossless_files(image: np.ndarray, levels: int = 256) -> dict[str, bytes]:
+    """An image as a lossless file of each format, by the format's name, at the strongest compression.
+
+    The samples in the files are the values themselves: photographs of few levels were larger with values scaled to 255.
+    A PNG has a grey image in as few bits as its levels need, 1, 2, 4, 8 or 16, or in 8 if that file is smaller. Other
+    images have 8 bits and at most 256 levels: two channels are grey and alpha, three RGB, four RGB and alpha. WebP
+    takes at most 256 levels and 16,383 pixels a side; it has grey images as RGB. Formats that can't hold the image are
+    left out.
+
+    Args:
+        image: values [H, W, C].
+        levels: L.
     """
-    sizes = {}
-    for name, settings in _FILE_SETTINGS.items():
-        if name == "WebP" and max(picture.shape[:2]) > _WEBP_SIDE:
-            continue
+    height, width, channels = image.shape
+    if channels > 4 or (channels > 1 and levels > 256):
+        return {}
+    possible = (1, 2, 4, 8) if channels == 1 else (8,)
+    bits = [bits for bits in possible if levels <= 2**bits] or [16]
+    samples = image.astype(dtype_of(levels))
+    found = {"PNG": min((pictures.png(samples, each) for each in {bits[0], bits[-1]}), key=len)}
+    if levels <= 256 and max(height, width) <= _WEBP_SIDE:
         stream = io.BytesIO()
-        PIL.Image.fromarray(picture).save(stream, format=name, **settings)
-        sizes[name] = stream.tell()
-    return sizes
+        # exact: colours stay as they are where alpha is 0.
+        pictures.as_picture(samples).save(stream, format="WebP", lossless=True, quality=100, method=6, exact=True)
+        found["WebP"] = stream.getvalue()
+    return found

@@ -1,4 +1,8 @@
-"""Pictures of a run: grids of images, the learning curve, and maps of the bits that each pixel takes."""
+"""Pictures of a run: grids of images, the learning curve, and maps of the bits that each pixel takes.
+
+Images have any number of channels and levels. Pictures show them on 8 bits: black is the value 0, white the last one.
+Images of one channel are grey, of three RGB; of others, the channels stand side by side, each as a grey picture.
+"""
 
 import functools
 import math
@@ -11,8 +15,8 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from pixel_snail.likelihoods.levels import to_values
-from pixel_snail.storage import files
+from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.storage import files, pictures
 
 
 def save_samples(
@@ -21,19 +25,24 @@ def save_samples(
     data_set: str,
     classes: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    levels: int = 256,
 ) -> str:
-    """Writes images as `<data_set>_samples.png`, a grid, and unrounded as `.npy`; returns the path of the grid.
+    """Writes images as `<data_set>_samples.png`, a grid, and as an array; returns the path of the grid.
+
+    The array, `<data_set>_samples.npy`, has 8-bit RGB unrounded: float32 in [-1, 1]. It has other images as values from
+    0 to levels - 1: uint8, or uint16 above 256 levels.
 
     Args:
-        images: [N, H, W, 3] in [-1, 1].
+        images: [N, H, W, C] in [-1, 1].
         classes: the class of each image, integers [N]: each class has a row of the grid.
         class_names: the names of all classes, which are written beside their rows.
+        levels: L.
 
     Raises:
         UserError: they can't be written.
     """
     stem = os.path.join(folder, f"{data_set}_samples")
-    files.write(f"{stem}.npy", lambda path: np.save(path, images))
+    _save_array(images, levels, f"{stem}.npy")
     if classes is None:
         files.write(f"{stem}.png", lambda path: save_grid(images, path))
     else:
@@ -44,16 +53,19 @@ def save_samples(
     return f"{stem}.png"
 
 
-def save_completions(truth: np.ndarray, completions: np.ndarray, keep_rows: int, folder: str, data_set: str) -> str:
+def save_completions(
+    truth: np.ndarray, completions: np.ndarray, keep_rows: int, folder: str, data_set: str, levels: int = 256
+) -> str:
     """Writes completions as a picture and an array; returns the path of the picture.
 
     `<data_set>_completions.png` has a row for each image: the image, its kept rows, its completions. The `.npy` has the
-    completions unrounded, [N, n, H, W, 3].
+    completions [N, n, H, W, C], as save_samples writes images.
 
     Args:
-        truth: the images, [N, H, W, 3] in [-1, 1].
-        completions: [N * n, H, W, 3]: the n completions of the first image, then those of the second, and so on.
+        truth: the images, [N, H, W, C] in [-1, 1].
+        completions: [N * n, H, W, C]: the n completions of the first image, then those of the second, and so on.
         keep_rows: how many upper rows of each image were kept.
+        levels: L.
 
     Raises:
         UserError: they can't be written.
@@ -63,14 +75,20 @@ def save_completions(truth: np.ndarray, completions: np.ndarray, keep_rows: int,
     kept[:, keep_rows:] = 0
     rows = np.concatenate([truth[:, None], kept[:, None], completions], 1)
     stem = os.path.join(folder, f"{data_set}_completions")
-    files.write(f"{stem}.npy", lambda path: np.save(path, completions))
+    _save_array(completions, levels, f"{stem}.npy")
     grid = rows.reshape(-1, *truth.shape[1:])
     files.write(f"{stem}.png", lambda path: save_grid(grid, path, columns=rows.shape[1]))
     return f"{stem}.png"
 
 
+def _save_array(images, levels, path):
+    is_8_bit_rgb = (images.shape[-1], levels) == (3, 256)
+    saved = images if is_8_bit_rgb else to_values(images, levels)
+    files.write(path, lambda path: np.save(path, saved))
+
+
 def save_grid(images: np.ndarray, path: str, columns: int | None = None) -> None:
-    """Writes images [B, H, W, 3] in [-1, 1] as a PNG, a grid.
+    """Writes images [B, H, W, C] in [-1, 1] as a PNG, a grid.
 
     Args:
         columns: by default, the grid is the full rectangle that is nearest to a square, so that no empty tile looks
@@ -82,20 +100,29 @@ def save_grid(images: np.ndarray, path: str, columns: int | None = None) -> None
 
 
 def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None = None) -> None:
-    """Writes rows of images, each [n, H, W, 3] in [-1, 1], as a PNG. Shorter rows are filled up with white.
+    """Writes rows of images, each [n, H, W, C] in [-1, 1], as a PNG. Shorter rows are filled up with white.
 
     Args:
         names: the names of the rows, written on their left.
     """
     columns = max(map(len, rows))
+    rows = [_shown(images) for images in rows]
     height, width, channels = rows[0].shape[1:]
     grid = np.full([len(rows), height, columns, width, channels], 255, np.uint8)
     for row, images in zip(grid, rows, strict=True):
-        row[:, : len(images)] = to_values(images).swapaxes(0, 1)
-    picture = PIL.Image.fromarray(grid.reshape(len(rows) * height, columns * width, channels))
+        row[:, : len(images)] = images.swapaxes(0, 1)
+    picture = pictures.as_picture(grid.reshape(len(rows) * height, columns * width, channels))
     if names:
         picture = _with_names(picture, names, height)
     picture.save(path, "PNG")
+
+
+def _shown(images):
+    """Images [n, H, W, C] in [-1, 1] as pictures of 8 bits: RGB, or grey [n, H, W', 1]; see the module."""
+    images = to_values(images)
+    if images.shape[-1] == 3:
+        return images
+    return np.concatenate(np.split(images, images.shape[-1], axis=-1), axis=2)
 
 
 def _with_names(picture, names, height):
@@ -105,7 +132,7 @@ def _with_names(picture, names, height):
     size = max(6, min(14, height - 2))
     font = PIL.ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
     margin = max(math.ceil(font.getlength(name)) for name in names) + 8
-    wider = PIL.Image.new("RGB", (margin + picture.width, picture.height), "white")
+    wider = PIL.Image.new(picture.mode, (margin + picture.width, picture.height), "white")
     wider.paste(picture, (margin, 0))
     draw = PIL.ImageDraw.Draw(wider)
     for row, name in enumerate(names):
@@ -128,7 +155,11 @@ def _in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
 
 @_in_matplotlibs_own_style
 def save_learning_curve(
-    steps: list[list[float]], test: list[float], path: str, unaveraged: Mapping[int, float] = types.MappingProxyType({})
+    steps: list[list[float]],
+    test: list[float],
+    path: str,
+    unaveraged: Mapping[int, float] = types.MappingProxyType({}),
+    nats_of_a_bit: float | None = None,
 ) -> None:
     """Writes bits/dim over optimisation steps as a PNG.
 
@@ -136,6 +167,7 @@ def save_learning_curve(
         steps: the training bits/dim of each step, in a list for each epoch.
         test: the test bits/dim after each epoch; that of the last epoch may still be missing.
         unaveraged: the test bits/dim without averaging, by the numbers of the epochs that have it.
+        nats_of_a_bit: the nats an image of one bit/dim, for a second axis on the right; None: there is none.
     """
     from matplotlib.figure import Figure
 
@@ -153,19 +185,25 @@ def save_learning_curve(
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
     axes.set_ylim(min([shown.min(), *test, *unaveraged.values()]) - 0.1, max([shown.max(), *test[-1:]]) + 0.5)
+    if nats_of_a_bit:
+        of_nats = axes.secondary_yaxis("right", (lambda bits: bits * nats_of_a_bit, lambda nats: nats / nats_of_a_bit))
+        of_nats.set_ylabel("nats an image")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)
 
 
 @_in_matplotlibs_own_style
-def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[float], path: str) -> None:
+def save_bit_maps(
+    images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[float], path: str, levels: int = 256
+) -> None:
     """Writes a PNG: images, each above a map of its bits, and a histogram of the bits/dim of all images.
 
     Args:
-        images: uint8 [n, H, W, 3]: the images with the fewest bits of a test set, then those with the most.
+        images: values [n, H, W, C]: the images with the fewest bits of a test set, then those with the most.
         maps: the bits of each of their pixels, [n, H, W], shown on one colour scale.
         bits_per_dim: the bits/dim of every image of the test set.
+        levels: L.
     """
     easiest = -(-len(images) // 2)
     from matplotlib.figure import Figure
@@ -175,11 +213,12 @@ def save_bit_maps(images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[f
     axes = grid.subplots(4, easiest, squeeze=False)
     for row in axes.flat:
         row.set_axis_off()
-    for i, (image, bits) in enumerate(zip(images, maps, strict=True)):
+    channels = images.shape[-1]
+    for i, (image, bits) in enumerate(zip(_shown(from_values(images, levels)), maps, strict=True)):
         block, column = divmod(i, easiest)
         above, below = axes[2 * block, column], axes[2 * block + 1, column]
-        above.imshow(image)
-        above.set_title(f"{bits.mean() / 3:.2f}", fontsize=10)
+        above.imshow(image, cmap="gray", vmin=0, vmax=255)  # of RGB, Matplotlib ignores these
+        above.set_title(f"{bits.mean() / channels:.2f}", fontsize=10)
         shown = below.imshow(bits, cmap="magma", vmin=0, vmax=np.percentile(maps, 99.5))
     grid.suptitle("the images with the fewest bits/dim, and below them those with the most")
     grid.colorbar(shown, ax=axes, label="bits per pixel", shrink=0.8)

@@ -12,6 +12,7 @@ from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import Stopped, counted
+from pixel_snail.likelihoods.logistic_mixture import nats_per_image
 from pixel_snail.parallel import devices, memory
 from pixel_snail.reports import plotting
 from pixel_snail.runs.clock import Clock
@@ -22,6 +23,14 @@ from pixel_snail.trainer import Trainer, Watcher
 
 DIGITS = {"epoch": "d", "time": ".2f", "lr": ".6g", "train_bpd": ".4f", "test_bpd": ".4f"}
 """The figures of an epoch, by the original's names, and how they are rounded."""
+
+_IN_NATS = {
+    "loss": "loss_nats",
+    "train_bpd": "train_nats",
+    "test_bpd": "test_nats",
+    "test_bpd_unaveraged": "test_nats_unaveraged",
+}
+"""Of images of two levels, figures in bits/dim are also given in nats an image, by these names."""
 
 _FIRST_CURVE = 60
 """Seconds of training before the learning curve is first drawn. It is drawn again whenever this time has doubled."""
@@ -91,7 +100,7 @@ class Run(Watcher):
     def after_step(self, bits_per_dim, learning_rate):
         self.steps_here += 1
         if not np.isnan(bits_per_dim):
-            self._summarise({"loss": bits_per_dim})
+            self._summarise(self._with_nats({"loss": bits_per_dim}))
         if self.clock.seconds_here() > self.next_curve:
             self.next_curve *= 2
             self._draw_curve()
@@ -110,11 +119,14 @@ class Run(Watcher):
         return self.checkpoints.is_due()
 
     def tested(self, figures):
-        self.folder.log("\n".join(f"{name} {figures[name]:{digits}}" for name, digits in DIGITS.items()))
+        figures = self._with_nats(figures)
+        shown = DIGITS | {name: ".2f" for name in ("train_nats", "test_nats") if name in figures}
+        self.folder.log("\n".join(f"{name} {figures[name]:{digits}}" for name, digits in shown.items()))
         if "test_bpd_unaveraged" in figures:
+            nats = f", test_nats {figures['test_nats_unaveraged']:.2f}" if "test_nats_unaveraged" in figures else ""
             self.folder.log(
                 f"few steps have been averaged so far: {self.history.age.why_young()}; without averaging, test_bpd is "
-                f"{figures['test_bpd_unaveraged']:{DIGITS['test_bpd']}}"
+                f"{figures['test_bpd_unaveraged']:{DIGITS['test_bpd']}}{nats}"
             )
         self._summarise(figures)
         self._draw_curve()
@@ -148,7 +160,9 @@ class Run(Watcher):
 
         def save():
             names = self.data_set.class_names
-            self.samples = plotting.save_samples(images, self.folder.path, self.flags.data_set, classes, names)
+            self.samples = plotting.save_samples(
+                images, self.folder.path, self.flags.data_set, classes, names, self.model.levels
+            )
 
         self.folder.attempt("write the samples", save)
 
@@ -156,9 +170,19 @@ class Run(Watcher):
         figures = self.history
         if self.cluster.is_chief and (any(figures.steps) or figures.test):
             draw = partial(
-                plotting.save_learning_curve, figures.steps, figures.test, unaveraged=figures.test_unaveraged
+                plotting.save_learning_curve,
+                figures.steps,
+                figures.test,
+                unaveraged=figures.test_unaveraged,
+                nats_of_a_bit=nats_per_image(1, self.model.image_shape) if self.model.levels == 2 else None,
             )
             self.folder.attempt(f"write {self.curve}", lambda: files.write(self.curve, draw))
+
+    def _with_nats(self, figures):
+        if self.model.levels != 2:
+            return figures
+        of_bits = {nats: figures[bits] for bits, nats in _IN_NATS.items() if bits in figures}
+        return figures | {name: nats_per_image(bits, self.model.image_shape) for name, bits in of_bits.items()}
 
     def _summarise(self, scalars):
         def write():

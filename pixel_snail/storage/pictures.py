@@ -1,14 +1,17 @@
-"""Pictures and arrays of images, read from files of unknown origin.
+"""Pictures and arrays of images, read from files of unknown origin, and images of values as pictures.
 
 If a file is missing, broken or of another kind, `read_picture`, `read_npy` and `readable` raise UserError, in one line
 that names the file.
 """
 
 import contextlib
+import io
 import math
 import os
 import re
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +21,7 @@ import PIL
 import PIL.Image
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from pixel_snail.errors import UserError, first_line, option
+from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.storage import metadata
 
 MAX_PIXELS = 250_000_000
@@ -150,6 +153,106 @@ def _rgb(image, pixels, orientation):
     rgb = np.array(image)
     rgb[(rgb == np.array(key) % levels * (255 // (levels - 1))).all(-1)] = 255
     return rgb
+
+
+def why_no_picture(channels: int, levels: int) -> str | None:
+    """Why a picture can't show images of so many channels and levels, as a clause; None if it can."""
+    if channels in (1, 3) and levels <= 256:
+        return None
+    ours = f"{counted(channels, 'channel')} and {levels:,} levels"
+    return f"a picture has 1 or 3 channels and at most 256 levels, but the network's images have {ours}"
+
+
+def shown(levels: int) -> np.ndarray:
+    """The grey that stands for each value in a picture of 8 bits, uint8 [levels]: black for 0, white for levels - 1.
+
+    With at most 256 levels, all of them differ.
+    """
+    return (np.arange(levels) * (255 / (levels - 1))).round().astype(np.uint8)
+
+
+def as_values(picture: np.ndarray, channels: int, levels: int, path: str) -> np.ndarray:
+    """The values that a picture shows, without loss: uint8 [H, W, channels], from 0 to levels - 1.
+
+    Args:
+        picture: RGB, uint8 [H, W, 3], as read_picture returns it. Its values must be those of `shown`.
+        channels: of the network's images.
+        levels: of the network's images.
+        path: the picture's name in error messages.
+
+    Raises:
+        UserError: the picture has colours or values that the network's images do not have, or no picture can show them.
+    """
+    if reason := why_no_picture(channels, levels):
+        raise UserError(f"{path}: {reason}: compress them from Python, as arrays")
+    if channels == 1:
+        if (is_coloured := (picture != picture[..., :1]).any(-1)).any():
+            row, column = np.argwhere(is_coloured)[0]
+            raise UserError(
+                f"{path} has a colour at row {row}, column {column}, but the network's images are grey: convert it to "
+                "grey first"
+            )
+        picture = picture[..., :1]
+    values = np.full(256, -1, np.int16)
+    values[shown(levels)] = np.arange(levels)
+    found = values[picture]
+    if (found < 0).any():
+        row, column, channel = np.argwhere(found < 0)[0]
+        raise UserError(
+            f"{path} has the value {picture[row, column, channel]} at row {row}, column {column}, but a picture of the "
+            f"network's {levels} levels has only {_listed(shown(levels))}: convert it to these values first"
+        )
+    return found.astype(np.uint8)
+
+
+def _listed(numbers):
+    """Some numbers in words, at most ten of them."""
+    words = [str(number) for number in numbers]
+    return ", ".join(words if len(words) <= 10 else [*words[:4], "...", words[-1]])
+
+
+def save_values(values: np.ndarray, levels: int, path: str | Path) -> None:
+    """Writes an image as a PNG in which `read_picture` and `as_values` find the same values.
+
+    A grey picture has 1, 2 or 4 bits if they hold its levels evenly spaced from black to white, else 8.
+
+    Args:
+        values: [H, W, C], from 0 to levels - 1. C is 1 or 3.
+        levels: at most 256.
+    """
+    possible = (1, 2, 4, 8) if values.shape[-1] == 1 else (8,)
+    bits = next((bits for bits in possible if (2**bits - 1) % (levels - 1) == 0), 8)
+    samples = shown(levels)[values]
+    Path(path).write_bytes(png(samples // (255 // (2**bits - 1)), bits))
+
+
+def png(samples: np.ndarray, bits: int = 8) -> bytes:
+    """A PNG file of samples, at the strongest compression.
+
+    Args:
+        samples: [H, W, C], from 0 to 2^bits - 1: uint8, or uint16 for 16 bits. C = 1: grey; 2: grey and alpha; 3: RGB;
+            4: RGB and alpha.
+        bits: those of a sample: 8, or for grey also 1, 2, 4 or 16.
+    """
+    if bits >= 8:
+        stream = io.BytesIO()
+        as_picture(samples).save(stream, format="PNG", optimize=True)
+        return stream.getvalue()
+    # Pillow filters the rows of such pictures, which makes them larger: PNG's specification advises against it.
+    height, width, _ = samples.shape
+    rows = np.packbits(np.unpackbits(samples.astype(np.uint8), axis=-1)[..., 8 - bits :].reshape(height, -1), axis=1)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    unfiltered = np.pad(rows, [(0, 0), (1, 0)])  # each row begins with the number of its filter: 0, none
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(unfiltered.tobytes(), 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks.items()
+    )
+
+
+def as_picture(samples: np.ndarray) -> PIL.Image.Image:
+    """Samples [H, W, C] as a picture of Pillow, with the C of `png`: uint8, or uint16 if C is 1."""
+    return PIL.Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
 
 
 def read_npy(source: Path | BinaryIO, name: str) -> np.ndarray:

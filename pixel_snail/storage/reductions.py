@@ -8,6 +8,8 @@ from pixel_snail.storage import values
 
 FIXED_SEED = 2**31
 """The seed of the values that a Binarized has when it is indexed: the next one above the largest of a training."""
+BINARIZED = f"binarized in each epoch anew, the test set from seed {FIXED_SEED}"
+"""How images were reduced to those of Binarized, for DataSet.reduction."""
 
 
 class Reduced:

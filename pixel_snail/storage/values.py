@@ -40,13 +40,17 @@ def first_outside(images: np.ndarray, levels: int) -> tuple[int, str] | None:
     return None
 
 
-def first_nan(images: np.ndarray) -> str | None:
-    """Where the first NaN of an array of floating-point numbers is, in words; None if there is none."""
+def first_nan(images: np.ndarray, number: int = 0) -> str | None:
+    """Where the first NaN of an array of floating-point numbers is, in words; None if there is none.
+
+    Args:
+        number: the number of the first image.
+    """
     is_nan = np.isnan(images)
     if not is_nan.any():
         return None
     place = np.unravel_index(np.argmax(is_nan), images.shape)
-    return f"image {place[0]} has {_at(images, place)}"
+    return f"image {number + place[0]} has {_at(images, place)}"
 
 
 def is_within(dtype: np.dtype, levels: int) -> bool:

@@ -166,9 +166,8 @@ TINY_NETWORK = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2"]
 def tiny(monkeypatch):
     add_spec(monkeypatch, "h0", OneStep)
     monkeypatch.setitem(data.data_sets, "tiny", lambda data_dir: tiny_data_set())
-    monkeypatch.setitem(
-        comparisons.paper_test_sets, "tiny", comparisons.PaperTestSet(5, 11, 9.0, (("Another, 2016", 7.5),))
-    )
+    published = comparisons.PublishedTestSet(5, 11, (("Another, 2016", 7.5, ""),), paper=9.0)
+    monkeypatch.setitem(comparisons.published_test_sets, ("tiny", None), published)
     odd = Split(np.zeros([11, 7, 7, 3], np.uint8))
     monkeypatch.setitem(data.data_sets, "odd", lambda data_dir: DataSet(odd, odd))
     monkeypatch.setitem(data.data_sets, "tiny_labels", lambda data_dir: tiny_data_set(labels=True))
@@ -376,7 +375,7 @@ def test_the_learning_curve_is_drawn_before_the_first_test_is(tiny, tmp_path, mo
     monkeypatch.setattr("pixel_snail.runs.run._FIRST_CURVE", 1e-9)
     save = plotting.save_learning_curve
 
-    def recording(steps, test, path, unaveraged):
+    def recording(steps, test, path, unaveraged, **others):
         drawn.append((len(test), list(unaveraged)))
         save(steps, test, path, unaveraged)
 
@@ -391,8 +390,8 @@ def test_a_set_of_another_size_than_the_published_one_is_told_before_training(ti
     assert run(train_command, [*argv, f"-o{tmp_path}/a"]) == 0
     assert "comparable" not in capsys.readouterr().out
     for test_images, train_images, reason in ((6, 11, "test set has 6"), (5, 12, "training set has 12")):
-        published = comparisons.PaperTestSet(test_images, train_images, 9.0, ())
-        monkeypatch.setitem(comparisons.paper_test_sets, "tiny", published)
+        published = comparisons.PublishedTestSet(test_images, train_images, (), paper=9.0)
+        monkeypatch.setitem(comparisons.published_test_sets, ("tiny", None), published)
         assert run(train_command, [*argv, f"-o{tmp_path}/{train_images}"]) == 0
         told = f"warning: no result will be comparable with the paper's: the published {reason} images\n"
         assert told in capsys.readouterr().out

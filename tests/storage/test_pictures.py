@@ -229,3 +229,48 @@ def test_a_picture_above_the_limit_is_refused_before_it_is_decoded(monkeypatch):
         read(content)
     with options_named_as_flags(), pytest.raises(pictures.PictureError, match=r"raise --max_megapixels$"):
         read(content)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 6, 16, 32, 200, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_saved_as_a_picture_are_read_back(channels, levels, tmp_path, rng):
+    values = rng.integers(0, levels, [23, 13, channels]).astype(np.uint8)
+    values.flat[:levels] = np.arange(levels)  # all of them
+    pictures.save_values(values, levels, tmp_path / "a.png")
+    read = pictures.read_picture(tmp_path / "a.png", "a.png")
+    assert (read.min(), read.max()) == (0, 255)
+    found = pictures.as_values(read, channels, levels, "a.png")
+    assert (found.dtype, found.shape) == (np.uint8, values.shape)
+    np.testing.assert_array_equal(found, values)
+    bits, kind = (tmp_path / "a.png").read_bytes()[24:26]
+    assert (bits, kind) == ({2: 1, 4: 2, 6: 4, 16: 4}.get(levels, 8), GREY) if channels == 1 else (8, COLOUR)
+
+
+def test_a_saved_picture_of_8_bit_rgb_is_the_file_that_pillow_writes(tmp_path, rng):
+    values = rng.integers(0, 256, [9, 7, 3], np.uint8)
+    pictures.save_values(values, 256, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == saved(PIL.Image.fromarray(values), "PNG", optimize=True)
+
+
+@pytest.mark.parametrize(
+    "channels, levels, place, value, message",
+    [
+        (1, 256, (2, 1, 2), 9, "a has a colour at row 2, column 1, but the network's images are grey: convert it to g"),
+        (1, 3, (3, 0), 127, "a has the value 127 at row 3, column 0, but .* 3 levels has only 0, 128, 255: convert it"),
+        (
+            3,
+            32,
+            (0, 1, 2),
+            254,
+            "a has the value 254 at row 0, column 1, .* only 0, 8, 16, 25, ..., 255: convert it to",
+        ),
+        (2, 256, (), 0, "a: a picture has 1 or 3 channels and at most 256 levels, but .* 2 channels and 256 levels: "),
+        (1, 300, (), 0, "but the network's images have 1 channel and 300 levels: compress them from Python, as arrays"),
+    ],
+)
+def test_a_picture_that_a_network_does_not_take_without_loss_is_refused(channels, levels, place, value, message):
+    picture = np.zeros([5, 4, 3], np.uint8)
+    picture[place] = value
+    with pytest.raises(UserError, match=message) as error:
+        pictures.as_values(picture, channels, levels, "a")
+    assert "\n" not in str(error.value)
