@@ -37,7 +37,12 @@ class Stem(Layer):
 
 
 class ShiftStem(Layer):
-    """The stem of a network whose convolutions are causal_shift_nin: (ul, None)."""
+    """The stem of a network whose convolutions are causal_shift_nin: (ul, None).
+
+    In the original, causal_shift_nin splits R, G, B and the channel of ones into its four parts: it sees R of the pixel
+    to the left, G of those above left and above right, and B of the pixel above. Of images with other channels, it sees
+    all channels of these pixels.
+    """
 
     def __init__(self, nr_filters: int):
         super().__init__()
@@ -45,8 +50,12 @@ class ShiftStem(Layer):
 
     def call(self, x, cache=None):
         if cache is None:
-            return self.shift_nin(with_ones_channel(x)), None
-        return (None if cache.in_row else self.shift_nin(cache.around())[:, 1, 1]), None
+            return self.shift_nin(self._in_four_parts(with_ones_channel(x))), None
+        return (None if cache.in_row else self.shift_nin(self._in_four_parts(cache.around()))[:, 1, 1]), None
+
+    @staticmethod
+    def _in_four_parts(x):
+        return x if x.shape[-1] == 4 else tf.tile(x[..., :-1], [1, 1, 1, 4])
 
 
 class Streams(Layer):

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import CAUSAL, shallow
+from networks import CAUSAL, build_shallow, distinct, shallow
 
 import golden_numbers
 from pixel_snail import blocks, checkpoint
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import convolution, xla
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network, check_size, leaks, specs
 from pixel_snail.weights import data_dependent_initialisation, normalised_weights, using
 
@@ -134,6 +135,51 @@ def test_the_leaking_models_are_those_that_are_named_so(name, number, rng):
     assert sum(map(leaks, golden_numbers.NAMES)) == 3
 
 
+@pytest.mark.parametrize(
+    "name, shape, levels",
+    [
+        ("model", (4, 4, 1), 2),
+        ("h6_shift", (4, 3, 1), 256),
+        ("h6_shift", (3, 4, 2), 5),
+        ("h12_pool2_smallkey", (4, 4, 4), 16),
+    ],
+    ids=str,
+)
+def test_no_value_changes_the_likelihood_of_one_before_it(name, shape, levels, rng):
+    """Values in raster order, a pixel's channels one after another. Both kinds of stems, and attention."""
+    network = build_shallow(name, shape, rng, levels=levels)
+    values = int(np.prod(shape))
+    image = rng.integers(0, levels, values)
+    changed = np.tile(image, [values + 1, 1])
+    changed[range(1, values + 1), range(values)] = (image + 1 + rng.integers(0, levels - 1, values)) % levels
+    x = tf.constant(from_values(changed.reshape(-1, *shape), levels))
+    nats = logistic_mixture.nats_per_value(x, network(x), levels).numpy().reshape(values + 1, values)
+    depends = np.abs(nats[1:] - nats[0]) > 1e-4  # booleans [changed value, predicted value]
+    assert not np.tril(depends, -1).any()
+    assert np.diagonal(depends).mean() > 0.9
+    later = np.triu(depends, 1)[: -2 * shape[1] * shape[2]]
+    assert later.any(1).mean() > 0.9  # the test would see a leak
+    if shape[2] > 1:
+        assert np.mean([depends[i, i + 1] for i in range(0, values, shape[2])]) > 0.9
+
+
+@pytest.mark.parametrize("name", distinct(ORIGINAL))
+def test_every_network_but_one_takes_grey_and_binary_images(name, monkeypatch):
+    monkeypatch.setitem(specs, name, shallow(name))
+    settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+    if name == "h8_noup_smallkey_ar_chs":
+        match = "model: this network predicts R, G and B one after another.* 3 channels, not 1: .*h8_noup_smallkey$"
+        with pytest.raises(UserError, match=match):
+            build_network(name, (8, 8, 1), levels=2, **settings)
+        return
+    network = build_network(name, (8, 8, 1), levels=2, **settings)
+    x = tf.constant(from_values(np.random.default_rng(0).integers(0, 2, [3, 8, 8, 1]), 2))
+    outputs = network(x)
+    assert outputs.shape == (3, 8, 8, 6)
+    nats = logistic_mixture.loss_per_image(x, outputs, 2).numpy() / 64
+    assert (nats > 0.1).all() and (nats < 10).all()  # of noise, 0.69 is the least
+
+
 def dependencies(name, size, rng):
     """Which predictions each pixel changes: booleans [pixel, prediction], found by changing one pixel at a time.
 
@@ -205,11 +251,25 @@ def test_dropout_acts_only_with_a_seed_and_repeats_with_it(rng):
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_background_is_the_coordinates_three_times_each():
+def test_background_is_the_coordinates_once_for_each_channel():
     background = blocks.background(tf.zeros([2, 4, 8, 3])).numpy()
     assert background.shape == (2, 4, 8, 6)
     np.testing.assert_allclose(background[1, :, 3, :3], np.repeat([[-0.5], [-0.25], [0], [0.25]], 3, 1))
     np.testing.assert_allclose(background[0, 2, :, 3:], np.repeat(np.arange(-4, 4)[:, None] / 8, 3, 1))
+    np.testing.assert_array_equal(blocks.background(tf.zeros([2, 4, 8, 1])), background[..., [0, 3]])
+
+
+def test_the_stem_of_shifts_sees_one_channel_in_each_direction_of_rgb_and_all_of_other_images(rng):
+    """So a grey image gives what it gives as RGB."""
+    stem = blocks.ShiftStem(4)
+    grey = tf.cast(rng.uniform(-1, 1, [1, 3, 3, 1]), tf.float32)
+    ul, _ = stem(tf.repeat(grey, 3, -1))
+    np.testing.assert_array_equal(stem(grey)[0], ul)
+    of_two = blocks.ShiftStem(4)
+    pixels = np.zeros([18, 3, 3, 2], np.float32)
+    pixels.reshape(18, 18)[range(18), range(18)] = 1
+    seen = np.abs(of_two(tf.constant(pixels))[0][:, 1, 1] - of_two(tf.zeros([1, 3, 3, 2]))[0][:, 1, 1]).max(-1) > 0
+    np.testing.assert_array_equal(np.flatnonzero(seen), range(8))  # both channels of the four pixels
 
 
 @pytest.mark.parametrize("name, kinds", [("h6_noup", 1), ("h6_noup_124mix_halfattn", 3)])

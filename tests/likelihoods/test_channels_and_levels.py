@@ -141,7 +141,7 @@ def chi_squared_excess(drawn, nats, levels):
 
 @pytest.mark.parametrize("channels, levels", [(1, 2), (1, 3), (1, 256), (2, 2), (2, 5), (3, 3), (3, 16), (4, 2)])
 def test_drawn_pixels_have_the_probabilities_of_the_likelihood(channels, levels, rng):
-    """Each channel is drawn given the rounded values of those before. Given unrounded ones, few levels would show it."""
+    """Each channel is drawn given the rounded values of those before. Of few levels, unrounded ones would show."""
     number = 40_000
     nr_mix = 2
     _, l = some_pixels(channels, levels, rng, nr_mix, number=4)
