@@ -737,7 +737,7 @@ def test_flags_of_a_run_that_are_none_are_refused_in_a_short_line(content, messa
 
 @pytest.mark.parametrize("name", ["nr_filters", "nr_logistic_mix", "nr_resnet"])
 def test_flags_of_a_run_that_make_a_network_beyond_its_checkpoint_are_refused(name, tmp_path):
-    (tmp_path / "flags.json").write_text(json.dumps(RUN | {name: 1_000_000}))
+    (tmp_path / "flags.json").write_text(json.dumps(RUN | {"image_size": 16, "levels": None, name: 1_000_000}))
     (tmp_path / "70").mkdir()
     names = [f"model/conv2d_{number}/V" for number in range(4)]
     tf.raw_ops.SaveV2(
