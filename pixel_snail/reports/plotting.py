@@ -184,9 +184,7 @@ def save_learning_curve(
         axes.plot(ends[list(unaveraged)], list(unaveraged.values()), "o-", ms=4, label="test, without averaging")
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
-    margin = (
-        0.1 if nats_of_a_bit is None else 0.1 / 8
-    )  # values of two levels have an eighth of the bits of 8-bit values
+    margin = 0.1 if nats_of_a_bit is None else 0.1 / 8  # two levels have at most 1 bit, 8-bit values 8
     lowest, highest = min([shown.min(), *test, *unaveraged.values()]), max([shown.max(), *test[-1:]])
     axes.set_ylim(lowest - margin, highest + 5 * margin)
     if nats_of_a_bit:
