@@ -133,7 +133,7 @@ def _found(data_dir, name):
     only = name.partition(":")[0]
     names = tfds.list_builders(with_community_datasets=False)
     if only not in names:
-        near = difflib.get_close_matches(only, names, n=3)
+        near = difflib.get_close_matches(only, names, n=3, cutoff=0.75)
         raise UserError(
             f"TensorFlow Datasets has no set {only}, and none is prepared in {data_dir}"
             + (f"; did you mean {' or '.join(near)}?" if near else ": see www.tensorflow.org/datasets/catalog")

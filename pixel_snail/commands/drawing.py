@@ -11,9 +11,9 @@ import PIL.Image
 from pixel_snail import distribution
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.likelihoods.levels import from_values
+from pixel_snail.likelihoods.levels import from_values, reduced, to_values
 from pixel_snail.reports import plotting
-from pixel_snail.storage import paths, pictures
+from pixel_snail.storage import paths, pictures, values
 
 COMPLETIONS = 4
 """How many completions each image gets, unless --nr_samples says."""
@@ -22,6 +22,7 @@ COMPLETIONS = 4
 def what_to_draw(
     flags: argparse.Namespace,
     image_shape: tuple[int, int, int],
+    levels: int,
     nr_labels: int | None,
     class_names: Sequence[str] | None,
 ) -> Callable[[Distribution], str] | None:
@@ -29,8 +30,8 @@ def what_to_draw(
 
     Args:
         flags: of eval.py.
-        image_shape: (H, W, 3).
-        nr_labels, class_names: see Distribution.
+        image_shape: (H, W, C).
+        levels, nr_labels, class_names: see Distribution.
 
     Returns:
         None if the flags ask for no images.
@@ -42,7 +43,7 @@ def what_to_draw(
     chosen = class_numbers(flags.classes, nr_labels, class_names)
     if flags.complete:
         max_pixels = flags.max_megapixels * 10**6
-        truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels)
+        truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels, levels)
         if what_was_done:
             print(f"{flags.complete}: {what_was_done}", flush=True)
         keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
@@ -54,7 +55,7 @@ def what_to_draw(
             labels = None if classes is None else np.repeat(classes, each)
             given = np.repeat(truth, each, 0)
             images = model.draw(len(given), labels, given=given, keep_rows=keep_rows, **settings)
-            path = plotting.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set)
+            path = plotting.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set, levels)
             return f"completions: {each} of {of_images}: {path}"
 
         return complete
@@ -66,46 +67,78 @@ def what_to_draw(
 
     def sample(model):
         images = model.draw(number, classes, **settings)
-        path = plotting.save_samples(images, flags.save_dir, flags.data_set, classes, class_names)
+        path = plotting.save_samples(images, flags.save_dir, flags.data_set, classes, class_names, levels)
         return f"samples: {counted(number, 'image')}{of_each}: {path}"
 
     return sample if flags.nr_samples else None
 
 
 def images_to_complete(
-    path: str, image_shape: tuple[int, int, int], resize: bool = False, max_pixels: int = pictures.MAX_PIXELS
+    path: str,
+    image_shape: tuple[int, int, int],
+    resize: bool = False,
+    max_pixels: int = pictures.MAX_PIXELS,
+    levels: int = 256,
 ) -> tuple[np.ndarray, str]:
-    """The images in a file, [N, H, W, 3] in [-1, 1], and how the picture was changed, in words; "" if it was not.
+    """The images in a file, [N, H, W, C] in [-1, 1], and how the picture was changed, in words; "" if it was not.
 
     Args:
-        path: a PNG, JPEG or WebP picture, or an .npy array [N, H, W, 3] or [H, W, 3], of 8-bit values or, as samples
-            are saved, in [-1, 1].
-        image_shape: (H, W, 3). A picture whose sides are multiples of H and W is a grid of images. Another larger
-            picture is cropped to its middle.
+        path: a picture, or an .npy file [N, H, W, C] or [H, W, C]; of grey images also [N, H, W] or [H, W]. It has
+            values from 0 to levels - 1, or numbers in [-1, 1] that stand for values. Only those of 8-bit RGB may lie
+            between two values, as samples are saved.
+        image_shape: (H, W, C). A picture whose sides are multiples of H and W is a grid of images. Another larger
+            picture is cropped to its middle. For grey images, a picture becomes grey by the luma of ITU-R 601.
         resize: whether a picture is always one image: it is resized until it just covers H x W, then cropped.
         max_pixels: see pictures.read_picture.
+        levels: L. If it is below 256, a picture's values v become v * L // 256.
 
     Raises:
-        UserError: it can't be read, its images are of another size, or the range of its values is ambiguous.
+        UserError: it can't be read, its images are of another size, it has other values, the range of its values is
+            ambiguous, or a picture can't have such images.
     """
     source = paths.readable_again(path)
     if not _is_array(source):
-        return _picture_to_complete(source, path, image_shape, resize, max_pixels)
+        return _picture_to_complete(source, path, image_shape, resize, max_pixels, levels)
     images = pictures.read_npy(source, path)
+    shape = images.shape
+    if image_shape[2] == 1 and shape[-2:] == image_shape[:2] and len(shape) < 4:
+        images = images[..., None]
     if images.ndim == 3:
         images = images[None]
     if images.shape[1:] != tuple(image_shape) or not len(images):
-        raise UserError(f"{path} is an array {images.shape}, not of images {tuple(image_shape)}")
-    if images.dtype == np.uint8:
-        return from_values(images), ""
+        raise UserError(f"{path} is an array {shape}, not of images {tuple(image_shape)}")
+    if images.dtype.kind in "iu" or (images.dtype.kind == "b" and levels == 2):
+        if outside := values.first_outside(images, levels):
+            raise UserError(
+                f"{path}: {outside[1]}, but the values of the network's images are from 0 to {levels - 1}: save such "
+                "values"
+            )
+        return from_values(images, levels), ""
+    return _from_floats(images, path, levels), ""
+
+
+def _from_floats(images, path, levels):
+    """Images of floating-point numbers in [-1, 1] as float32; raises UserError unless they stand for values."""
     if images.dtype.kind != "f" or not np.abs(images).max() <= 1:
-        raise UserError(f"{path} has {images.dtype} values that are neither 8-bit nor in [-1, 1]")
+        kind = "8-bit" if levels == 256 else f"from 0 to {levels - 1}"
+        raise UserError(f"{path} has {images.dtype} values that are neither {kind} nor in [-1, 1]")
     if images.min() >= 0:
+        most = levels - 1
         raise UserError(
             f"{path} has values from {images.min():.3g} to {images.max():.3g}: it is unclear whether black is 0 or "
-            "-1; save 8-bit values, such as np.uint8(np.round(255 * images)) if black is 0"
+            f"-1; save {'8-bit values' if levels == 256 else f'values from 0 to {most}'}, such as "
+            f"np.uint{8 if levels <= 256 else 16}(np.round({most} * images)) if black is 0"
         )
-    return images.astype(np.float32), ""
+    if (images.shape[-1], levels) == (3, 256):
+        return images.astype(np.float32)
+    rounded = from_values(to_values(images.astype(np.float64), levels), levels)
+    if (is_between := np.abs(images - rounded) > 1e-6).any():
+        image, row, column, channel = place = tuple(np.argwhere(is_between)[0])
+        raise UserError(
+            f"{path}: image {image} has {images[place]:.6g} at row {row}, column {column}, channel {channel}, which is "
+            f"none of the network's {levels:,} levels in [-1, 1]: save values from 0 to {levels - 1}, as integers"
+        )
+    return rounded
 
 
 def _is_array(source):
@@ -114,25 +147,35 @@ def _is_array(source):
     return source.getvalue().startswith(b"\x93NUMPY")  # a pipe has no suffix
 
 
-def _picture_to_complete(source, path, image_shape, resize, max_pixels):
-    height, width, _ = image_shape
+def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
+    height, width, channels = image_shape
+    if reason := pictures.why_no_picture(channels, levels):
+        raise UserError(f"{path}: {reason}: give an .npy file of values")
     picture = pictures.read_picture(source, path, max_pixels)
     rows, columns, _ = picture.shape
     done = []
-    if resize and (rows, columns) != (height, width):
+    is_resized = resize and (rows, columns) != (height, width)
+    if is_resized:
         factor = max(height / rows, width / columns)
         size = max(width, round(columns * factor)), max(height, round(rows * factor))
         if size != (columns, rows):
             picture = np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.LANCZOS))
             done.append(f"resized from {columns} x {rows} to {size[0]} x {size[1]} pixels")
         columns, rows = size
-    elif rows % height == 0 and columns % width == 0:
+    if channels == 1:
+        if (picture != picture[..., :1]).any():
+            done.append("turned to grey")
+        picture = np.asarray(PIL.Image.fromarray(picture).convert("L"))[..., None]
+    if levels < 256:
+        picture = reduced(picture, levels)
+        done.append(f"reduced to {levels} levels")
+    if not is_resized and rows % height == 0 and columns % width == 0:
         if (rows, columns) != (height, width):
             grid = f"{columns // width} x {rows // height} images of {width} x {height} pixels"
             done.append(f"cut into a grid of {grid}; --resize takes the picture as one image")
-        tiles = picture.reshape(-1, height, columns // width, width, 3).swapaxes(1, 2)
-        return from_values(tiles.reshape(-1, *image_shape)), "".join(done)
-    elif rows < height or columns < width:
+        tiles = picture.reshape(-1, height, columns // width, width, channels).swapaxes(1, 2)
+        return from_values(tiles.reshape(-1, *image_shape), levels), ", then ".join(done)
+    if rows < height or columns < width:
         raise UserError(
             f"{path} has {columns} x {rows} pixels, but the network's images have {width} x {height}: --resize "
             "enlarges it"
@@ -140,7 +183,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels):
     if (rows, columns) != (height, width):
         done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
     top, left = (rows - height) // 2, (columns - width) // 2
-    return from_values(picture[None, top : top + height, left : left + width]), ", then ".join(done)
+    return from_values(picture[None, top : top + height, left : left + width], levels), ", then ".join(done)
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from pixel_snail import loading
 from pixel_snail.codec import container
 from pixel_snail.commands import drawing, progress, streams
+from pixel_snail.commands.command_line import height_and_width
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
@@ -71,7 +72,7 @@ def _evaluate(flags, load_data, cluster):
         if cluster.is_chief:
             print(leak_warning(flags.model))
     if flags.image_size:
-        check_size(flags.model, flags.image_size, flags.image_size)  # before pictures are converted to it
+        check_size(flags.model, *height_and_width(flags.image_size))  # before pictures are converted to it
     strategy = replicas.strategy(flags.nr_gpu, cluster, in_micro_batches=not flags.skip_test)
     cluster.check_flags(flags)
     devices_in_words = replicas.described(strategy, cluster)
@@ -80,14 +81,15 @@ def _evaluate(flags, load_data, cluster):
     data_set = None if flags.skip_test else cluster.chief_first(load_data, flags)
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
-    image_shape, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
+    image_shape, levels, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
     # Mistakes in the flags of drawing are reported before anything is computed.
-    draw = drawing.what_to_draw(flags, image_shape, nr_labels, class_names) if cluster.is_chief else None
+    draw = drawing.what_to_draw(flags, image_shape, levels, nr_labels, class_names) if cluster.is_chief else None
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     model = loading.load(
         opened,
         **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=image_shape,
+        levels=levels,
         nr_labels=nr_labels,
         averaged=not flags.raw,
         strategy=strategy,
@@ -106,15 +108,20 @@ def _evaluate(flags, load_data, cluster):
 
 
 def _images_and_classes(flags, opened, data_set):
-    """The shape of the images; of a conditional network, the number of classes, and their names if it has any."""
+    """The shape and the levels of the images; of a conditional network, the number of classes, and their names if it
+    has any."""
     prefix, nr_labels, recorded = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
         raise UserError(f"the network of {prefix} {is_conditional} conditional on classes: {do} --class_conditional")
     names = recorded.class_names if recorded else None
+    height, width, channels = recorded.image_shape if recorded else (_IMAGE_SIZE, _IMAGE_SIZE, 3)
+    levels = recorded.levels if recorded else 256
     if data_set is None:
-        side = flags.image_size or _IMAGE_SIZE
-        return recorded.image_shape if recorded and not flags.image_size else (side, side, 3), nr_labels, names
+        if flags.image_size:
+            height, width = height_and_width(flags.image_size)
+        return (height, width, channels), levels, nr_labels, names
+    _check_kind(flags, prefix, channels, levels, data_set)
     if nr_labels and data_set.nr_labels != nr_labels:
         theirs = counted(nr_labels, "class", "classes")
         ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
@@ -129,7 +136,35 @@ def _images_and_classes(flags, opened, data_set):
                 f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
                 f"for example {theirs} instead of {ours}: evaluate it on the data set of its training"
             )
-    return data_set.image_shape, data_set.nr_labels, names or data_set.class_names
+    return data_set.image_shape, levels, data_set.nr_labels, names or data_set.class_names
+
+
+def _check_kind(flags, prefix, channels, levels, data_set):
+    """Raises UserError if the images of a data set have other channels or levels than those of the network."""
+    ours, name = data_set.image_shape[2], flags.data_set
+    elsewhere = "evaluate it on the data set of its training"
+    if ours != channels:
+        do = elsewhere
+        if channels == 1 and (name == "folder" or name.startswith("tfds:")):
+            do = "add --grey"
+        elif channels == 3 and flags.grey:
+            do = "leave --grey out"
+        theirs, ours = _images_of(channels), _images_of(ours)
+        raise UserError(f"the network of {prefix} is of {theirs}, but the data set {name} has {ours}: {do}")
+    if data_set.levels != levels:
+        unreduced, do = 256 if data_set.reduction else data_set.levels, elsewhere
+        if data_set.reduction and levels == unreduced:
+            do = f"leave --{'binarize' if flags.binarize else 'levels'} out"
+        elif levels < unreduced == 256:
+            do = f"give {'--binarize or ' if levels == 2 and channels == 1 else ''}--levels={levels}"
+        raise UserError(
+            f"the network of {prefix} is of images with {levels:,} levels, but the data set {name} has "
+            f"{data_set.levels:,}: {do}"
+        )
+
+
+def _images_of(channels):
+    return {1: "grey images", 3: "RGB images"}.get(channels, f"images with {channels} channels")
 
 
 def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
@@ -142,6 +177,8 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
     figures = table.result(
         nats,
         data_set.image_shape,
+        levels=data_set.levels,
+        reduction=data_set.reduction,
         data_set=flags.data_set,
         source=data_set.source,
         model=flags.model,
@@ -156,13 +193,13 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
     print(table.summary(figures), flush=True)
     if flags.compress:
         figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
-    figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images)
+    figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images, data_set.levels)
     if flags.json:
         # A name that is not UTF-8 is written as JSON's escapes.
         text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
         files.write(flags.json, lambda path: Path(path).write_bytes(text.encode(errors="backslashreplace")))
     if flags.save_dir:
-        print(f"where the bits go: {_save_bit_maps(flags, test.images, figures, extremes)}")
+        print(f"where the bits go: {_save_bit_maps(flags, data_set, figures, extremes)}")
     print(table.table(figures), flush=True)
     return figures
 
@@ -183,7 +220,8 @@ def _compress(path, model, test, origin):
             print(f"warning: {path}: {images}", file=sys.stderr, flush=True)
             read_back = False
         else:
-            read_back &= np.array_equal(images, test.images[i * header.batch :][: len(images)])
+            first = i * header.batch
+            read_back &= np.array_equal(images, test.images[first : first + len(images)])
     return {
         "bytes_on_disk": len(data),
         "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),
@@ -192,7 +230,7 @@ def _compress(path, model, test, origin):
 
 
 def _nats_and_extremes(batches):
-    """The nats of each channel of each image, [N, 3]; and, for the images with the fewest and the most nats, in that
+    """The nats of each channel of each image, [N, C]; and, for the images with the fewest and the most nats, in that
     order, their numbers and the nats of their values."""
     sums, extremes = [], []
     for nats in batches:
@@ -205,10 +243,10 @@ def _nats_and_extremes(batches):
     return np.concatenate(sums), extremes
 
 
-def _save_bit_maps(flags, images, figures, extremes):
+def _save_bit_maps(flags, data_set, figures, extremes):
     path = os.path.join(flags.save_dir, f"{flags.data_set}_bits.png")
-    shown = np.stack([images[number] for number, _ in extremes])
+    shown = np.stack([data_set.test.images[number] for number, _ in extremes])
     maps = np.stack([nats.sum(-1) / np.log(2) for _, nats in extremes])
     bits = figures["bits_per_dim_per_image"]
-    files.write(path, lambda path: plotting.save_bit_maps(shown, maps, bits, path))
+    files.write(path, lambda path: plotting.save_bit_maps(shown, maps, bits, path, data_set.levels))
     return path

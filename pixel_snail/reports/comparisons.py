@@ -7,6 +7,7 @@ import numpy as np
 
 from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.storage import pictures
+from pixel_snail.storage.reductions import BINARIZED
 
 ORIGINAL = "PixelSNAIL, Chen et al. 2018"
 _PIXELRNN = "PixelRNN, van den Oord et al. 2016, arXiv 1601.06759"
@@ -74,7 +75,7 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
         images=10_000,
         train_images=60_000,
         others=(
-            (f"Real NVP, {_FLOWS}", 1.06, "a bound; some of these flows see images of 32 x 32"),
+            (f"Real NVP, {_FLOWS}", 1.06, "a bound; the size of the images is not given"),
             (f"Glow, {_FLOWS}", 1.05, "likewise"),
             (f"i-ResNet, {_FLOWS}", 1.05, "likewise"),
             (f"FFJORD, {_FLOWS}", 0.99, "likewise"),
@@ -83,7 +84,7 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
         ),
     ),
     # Not the fixed set of Larochelle and Murray 2011, of which many papers report figures.
-    ("mnist", "binarized"): PublishedTestSet(
+    ("mnist", BINARIZED): PublishedTestSet(
         images=10_000,
         train_images=60_000,
         in_nats=True,
@@ -91,7 +92,7 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
             (f"PixelSNAIL {_PYTORCH_GENERATIVE}", 78.61, "values drawn anew in each epoch"),
             (f"PixelCNN {_PYTORCH_GENERATIVE}", 81.45, "likewise"),
             (f"Gated PixelCNN {_PYTORCH_GENERATIVE}", 81.50, "likewise"),
-            ("Locally masked PixelCNN, Jain et al. 2020, its README", 77.56, "mean over 8 orders of the pixels"),
+            ("Locally masked PixelCNN, Jain et al. 2020, its README", 77.56, "8 orders of the pixels"),
         ),
     ),
 }
@@ -116,10 +117,10 @@ paper_flags = {
 """The flags of the paper's runs, by the names that --paper takes."""
 
 
-def source_of_figures(data_set: str, reduction: str | None) -> str:
-    """Whose figures a result on a data set would be compared with, in words; arguments as in why_not_published."""
+def is_only_by_others(data_set: str, reduction: str | None) -> bool:
+    """Whether a test set has published figures, but none of the paper; arguments as in why_not_published."""
     published = published_test_sets.get((data_set, reduction))
-    return "the paper's" if published is None or published.paper is not None else "the published"
+    return published is not None and published.paper is None
 
 
 def why_not_published(data_set: str, reduction: str | None, images: int, unverified: str | None) -> str | None:
@@ -157,7 +158,7 @@ def why_not_comparable(
         return "the network predicts pixels from themselves"
     if (data_set, reduction) not in published_test_sets:
         return "no published figure is of these images"
-    theirs = "the paper's is not" if source_of_figures(data_set, reduction) == "the paper's" else "others are not"
+    theirs = "others are not" if is_only_by_others(data_set, reduction) else "the paper's is not"
     return f"the network is given the images' labels, {theirs}" if class_conditional else None
 
 

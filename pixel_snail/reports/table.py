@@ -17,6 +17,8 @@ def result(
     nats: np.ndarray,
     image_shape: tuple[int, int, int],
     *,
+    levels: int,
+    reduction: str | None,
     data_set: str,
     source: str,
     model: str,
@@ -30,11 +32,16 @@ def result(
 ) -> dict[str, object]:
     """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
+    The channels are named R, G and B if there are three, else by their numbers from 1. Of images of two levels, the
+    figures are also in nats an image: `nats_per_image`, the mean, its standard error, and a third value of each entry
+    of `worst_first`.
+
     Args:
-        nats: minus the log-likelihood of each channel of each test image, in nats, [N, 3].
-        image_shape: (H, W, 3).
+        nats: minus the log-likelihood of each channel of each test image, in nats, [N, C].
+        image_shape: (H, W, C).
+        levels: L.
         data_set: the name that --data_set takes.
-        source, unverified: see dataset.DataSet.
+        reduction, source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
         averaged: whether the parameters are the Polyak averages.
         age: the age of the averages; None, if they are not used.
@@ -44,7 +51,10 @@ def result(
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
     worst_first = np.argsort(-bits, kind="stable").tolist()
-    published = comparisons.paper_test_sets.get(data_set)
+    published = comparisons.published_test_sets.get((data_set, reduction))
+    channels = "RGB" if image_shape[2] == 3 else [str(number) for number in range(1, image_shape[2] + 1)]
+    of_channels = logistic_mixture.bits_per_dim_per_channel(nats, image_shape)
+    in_nats = nats.sum(1) if levels == 2 else None
     figures = {
         "data_set": data_set,
         "source": source,
@@ -54,60 +64,108 @@ def result(
         "weight_of_initial_parameters": age.of_initial if age else None,
         "weight_of_loaded_average": age.of_loaded if age else None,
         "causal": causal,
+        "image_shape": list(image_shape),
+        "levels": levels,
+        "reduction": reduction,
         "images": len(bits),
         "test_set_images": published.images if published else len(bits),
         "bits_per_dim": float(bits.mean()),
-        "bits_per_dim_stderr": float(bits.std(ddof=1) / len(bits) ** 0.5) if len(bits) > 1 else None,
+        "bits_per_dim_stderr": _stderr(bits),
         "bits_per_dim_per_channel": {
-            channel: float(bits.mean())
-            for channel, bits in zip("RGB", logistic_mixture.bits_per_dim_per_channel(nats, image_shape).T, strict=True)
+            channel: float(of_channel.mean()) for channel, of_channel in zip(channels, of_channels.T, strict=True)
         },
         "bits_per_dim_per_image": bits.tolist(),
         "names": None if names is None else list(names),
         "worst_first": [[i if names is None else names[i], float(bits[i])] for i in worst_first],
         "why_not_comparable": comparisons.why_not_comparable(
-            data_set, len(bits), causal, class_conditional, unverified
+            data_set, reduction, len(bits), causal, class_conditional, unverified
         ),
     }
-    if figures["why_not_comparable"] is None:
-        figures["paper_bits_per_dim"] = published.bits_per_dim
+    if in_nats is not None:
+        figures |= {"nats_per_image": float(in_nats.mean()), "nats_per_image_stderr": _stderr(in_nats)}
+        for entry, i in zip(figures["worst_first"], worst_first, strict=True):
+            entry.append(float(in_nats[i]))
+    if figures["why_not_comparable"] is None and published.paper is not None:
+        figures["paper_bits_per_dim"] = published.paper
     return figures
 
 
+def _stderr(values):
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+
+
 def summary(figures: dict[str, object]) -> str:
-    """The result in one line: bits/dim and its standard error, and whether the averages are young."""
-    return "; ".join([f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}", *_young(figures)])
+    """The result in one line: bits/dim and its standard error, and whether the averages are young.
+
+    Of images of two levels, it also has nats an image.
+    """
+    parts = [f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}"]
+    if "nats_per_image" in figures:
+        stderr = figures["nats_per_image_stderr"]
+        spread = "" if stderr is None else f" +- {stderr:.2f}"
+        parts.append(f"nats an image: {figures['nats_per_image']:.2f}{spread}")
+    return "; ".join([*parts, *_young(figures)])
 
 
 def table(figures: dict[str, object]) -> str:
-    """The result as a table: bits/dim, also by channel; the paper's figures if comparable; those of image files."""
+    """The result as a table: bits/dim, also by channel; published figures if comparable; those of image files.
+
+    The title says what the columns are. Of images of two levels, a second column has nats an image.
+    """
     parameters = "averaged" if figures["averaged"] else "raw"
+    of_channels = figures["bits_per_dim_per_channel"]
+    shape = height, width, _ = figures["image_shape"]
     rows = [
-        (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], _plus_or_minus(figures)),
-        *((f"  of {channel}", bits, "") for channel, bits in figures["bits_per_dim_per_channel"].items()),
+        (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], shape, _plus_or_minus(figures)),
+        *((f"  of {name}", bits, (height, width, 1), "") for name, bits in of_channels.items() if len(of_channels) > 1),
     ]
     if "bits_per_dim_on_disk" in figures:
         read_back = "every pixel was read back" if figures["read_back"] else "NOT read back"
-        rows.append(("on disk", figures["bits_per_dim_on_disk"], f"{figures['bytes_on_disk']:,} bytes, {read_back}"))
-    reason = figures["why_not_comparable"]
+        remark = f"{figures['bytes_on_disk']:,} bytes, {read_back}"
+        rows.append(("on disk", figures["bits_per_dim_on_disk"], shape, remark))
+    reason, published = figures["why_not_comparable"], (figures["data_set"], figures["reduction"])
     if reason is None:
-        rows += comparisons.comparison(figures["data_set"], figures["bits_per_dim"], figures["bits_per_dim_stderr"])
+        rows += _published(comparisons.published_test_sets[published], figures)
     sample = "" if figures["images"] <= comparisons.MOST_IMAGES else f"of {comparisons.MOST_IMAGES:,} of the images"
-    rows += [(f"{name} files", bits, sample) for name, bits in figures["files_bits_per_dim"].items()]
-    width = max(len(name) for name, _, _ in rows)
+    rows += [(f"{name} files", bits, shape, sample) for name, bits in figures["files_bits_per_dim"].items()]
+    columns = _bits_and_nats if "nats_per_image" in figures else _bits
+    width = max(len(name) for name, *_ in rows)
     test_set = f"{counted(figures['test_set_images'], 'test image')} of {figures['data_set']} ({figures['source']})"
-    title = f"bits/dim on {figures['images']:,} of {test_set}"
-    lines = [title, "-" * len(title), *(f"{name:{width}} {bits:8.4f} {remark}".rstrip() for name, bits, remark in rows)]
-    worst = [(printable(str(name)), bits) for name, bits in figures["worst_first"][:_WORST]]
+    in_nats = " and nats an image" if "nats_per_image" in figures else ""
+    title = f"bits/dim{in_nats} on {figures['images']:,} of {test_set}"
+    lines = [
+        title,
+        "-" * len(title),
+        *(f"{name:{width}} {columns(bits, of_shape)} {remark}".rstrip() for name, bits, of_shape, remark in rows),
+    ]
+    worst = [(printable(str(name)), bits) for name, bits, *_ in figures["worst_first"][:_WORST]]
     width = max(len(name) for name, _ in worst)
     is_part = len(worst) < figures["images"]
     kind = f"the {len(worst)} images with the most bits/dim" if is_part else "all images, the most bits/dim first"
     lines += ["", f"{kind}{'' if figures['names'] else ' (by number, from 0)'}:"]
-    lines += [f"  {name:{width}} {bits:8.4f}" for name, bits in worst]
+    lines += [f"  {name:{width}} {columns(bits, shape)}" for name, bits in worst]
     if reason is not None:
-        lines += ["", f"Not compared with the paper's figures: {reason}."]
+        theirs = "published figures" if comparisons.is_only_by_others(*published) else "the paper's figures"
+        lines += ["", f"Not compared with {theirs}: {reason}."]
     lines += [f"The average is young: {young}." for young in _young(figures)]
     return "\n".join(["", *lines, ""])
+
+
+def _published(test_set, figures):
+    """Rows of the table, (name, bits/dim, shape, remark), with the published figures of a test set."""
+    shape = figures["image_shape"]
+    rows = comparisons.comparison(test_set, figures["bits_per_dim"], figures["bits_per_dim_stderr"])
+    in_bits = (lambda nats: logistic_mixture.bits_per_dim(nats, shape)) if test_set.in_nats else (lambda bits: bits)
+    return [(name, in_bits(figure), shape, remark) for name, figure, remark in rows]
+
+
+def _bits(bits, shape):
+    return f"{bits:8.4f}"
+
+
+def _bits_and_nats(bits, shape):
+    """Bits/dim, and the nats of all dimensions of a shape, as columns of the table."""
+    return f"{bits:8.4f} {logistic_mixture.nats_per_image(bits, shape):9.2f}"
 
 
 def _plus_or_minus(figures):

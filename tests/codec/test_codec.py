@@ -34,10 +34,11 @@ def run(*argv):
     return exit_.value.code
 
 
-def write_checkpoint(folder, seed):
+def write_checkpoint(folder, seed, channels=3, levels=256):
     keras.utils.set_random_seed(seed)
-    model = pixel_snail.build("h0", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
-    model.initialise(np.random.default_rng(0).integers(0, 256, [4, 4, 4, 3], np.uint8))
+    settings = {"nr_filters": 4, "nr_resnet": 1, "nr_logistic_mix": 2}
+    model = pixel_snail.build("h0", image_shape=(4, 4, channels), levels=levels, **settings)
+    model.initialise(np.random.default_rng(0).integers(0, min(levels, 256), [4, 4, 4, channels], np.uint8))
     optimizer = PolyakAdam()
     optimizer.build(model.network.trainable_variables)
     checkpoint.save(str(folder / "0" / "params_photos.ckpt"), model.network, optimizer, {})
@@ -91,6 +92,41 @@ def test_pictures_of_every_size_and_kind_come_back(place, tmp_path, capsys):
         original = place / "more" / "row.png" if name == "row_2.png" else place / name
         expected = codec.pictures.read_picture(original, name)
         np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "out" / name)), expected)
+
+
+@pytest.mark.parametrize("channels, levels", [(1, 256), (1, 2), (1, 3), (3, 16)])
+def test_pictures_of_any_channels_and_levels_come_back(channels, levels, place, tmp_path, capsys, rng):
+    write_checkpoint(tmp_path / "run", 0, channels, levels)
+    values = rng.integers(0, levels, [5, 7, channels], np.uint8)
+    greys = np.array([round(255 * value / (levels - 1)) for value in range(levels)], np.uint8)
+    PIL.Image.fromarray(greys[values].squeeze(2) if channels == 1 else greys[values]).save(tmp_path / "a.png")
+    assert run("compress", "-r", tmp_path / "run", tmp_path / "a.png", "-o", tmp_path / "a.snail") == 0
+    lines = dict(line.rsplit(maxsplit=2)[::2] for line in capsys.readouterr().out.splitlines()[1:-1])
+    # The picture's bits, rounded up to whole bytes.
+    assert float(lines["uncompressed"]) == pytest.approx((levels - 1).bit_length(), abs=8 / values.size)
+    assert run("info", tmp_path / "a.snail") == 0
+    info = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (info["channels"], info["levels"]) == (str(channels), str(levels))
+    assert run("decompress", tmp_path / "a.snail", "-o", tmp_path / "out") == 0
+    restored = codec.pictures.read_picture(tmp_path / "out" / "a.png", "a.png")
+    np.testing.assert_array_equal(restored, codec.pictures.read_picture(tmp_path / "a.png", "a.png"))
+
+
+@pytest.mark.parametrize(
+    "channels, levels, reason",
+    [
+        (1, 256, "has a colour at row 0, column 0, but the network's images are grey: convert it to grey first"),
+        (3, 2, "has the value .* at row 0, column 0, but a picture of the network's 2 levels has only 0, 255"),
+        (2, 256, "a picture has 1 or 3 channels and at most 256 levels, but the network's images have 2 channels"),
+        (1, 1024, "but the network's images have 1 channel and 1,024 levels: compress them from Python, as arrays"),
+    ],
+)
+def test_a_picture_that_the_network_can_not_show_is_refused(channels, levels, reason, place, tmp_path, capsys):
+    write_checkpoint(tmp_path / "run", 0, channels, levels)
+    capsys.readouterr()
+    assert run("compress", "-r", tmp_path / "run", place / "tile.png", "-o", tmp_path / "a.snail") == 2
+    assert re.search(reason, capsys.readouterr().err)
+    assert not (tmp_path / "a.snail").exists()
 
 
 def test_the_sizes_are_told_beside_those_of_other_formats(place, tmp_path, capsys):

@@ -140,8 +140,8 @@ def test_a_set_for_testing_alone_has_no_training_array(tmp_path):
 OTHER = {
     "undecided levels": (
         {"train": EIGHT // 2 + 73},
-        "the largest value of .*train.* and .*test.* is 200, which does not decide the number of levels: give --levels, "
-        "such as --levels=256 for 8-bit images, or --levels=201$",
+        "the largest value of .*train.* and .*test.* is 200, which does not decide the number of levels: give "
+        "--levels, such as --levels=256 for 8-bit images, or --levels=201$",
     ),
     "undecided above 8 bits": (
         {"train": TRAIN + 600, "test": TEST},

@@ -2,7 +2,9 @@
 
 import numpy as np
 import PIL.Image
+import pytest
 
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.reports import plotting
 
 
@@ -56,3 +58,57 @@ def test_completions_are_a_row_for_each_image_and_an_array(tmp_path, rng):
     assert len(np.unique(picture[8:, 4:8])) == 1
     np.testing.assert_array_equal(picture[6:, 16:], np.round(completions[5] * 127.5 + 127.5))
     np.testing.assert_array_equal(np.load(tmp_path / "tiny_completions.npy"), completions.reshape(2, 3, 6, 4, 3))
+
+
+KINDS = [(1, 2), (1, 256), (1, 65_536), (2, 16), (3, 32), (4, 256)]
+
+
+@pytest.mark.parametrize("channels, levels", KINDS)
+def test_images_of_any_kind_are_shown_from_black_to_white_and_saved_as_values(channels, levels, tmp_path, rng):
+    values = rng.integers(0, levels, [4, 5, 6, channels])
+    values[0], values[1] = 0, levels - 1
+    path = plotting.save_samples(from_values(values, levels), str(tmp_path), "tiny", levels=levels)
+    grid = np.asarray(PIL.Image.open(path))
+    side_by_side = 1 if channels == 3 else channels
+    assert grid.shape == (2 * 5, 2 * 6 * side_by_side) + ((3,) if channels == 3 else ())
+    assert (grid[:5, : 6 * side_by_side] == 0).all() and (grid[:5, 6 * side_by_side :] == 255).all()
+    shown = np.round(values[2] * (255 / (levels - 1)))
+    expected = shown if channels == 3 else np.concatenate(list(np.moveaxis(shown, -1, 0)), axis=1)
+    assert np.abs(grid[5:, : 6 * side_by_side] - expected).max() <= 1
+    saved = np.load(tmp_path / "tiny_samples.npy")
+    assert saved.dtype == (np.uint8 if levels <= 256 else np.uint16)
+    np.testing.assert_array_equal(saved, values)
+    plotting.save_completions(from_values(values[:2], levels), from_values(values, levels), 2, tmp_path, "a", levels)
+    np.testing.assert_array_equal(np.load(tmp_path / "a_completions.npy"), values.reshape(2, 2, 5, 6, channels))
+
+
+def test_samples_of_8_bit_rgb_are_saved_unrounded(tmp_path, rng):
+    images = rng.uniform(-1, 1, [2, 5, 6, 3]).astype(np.float32)
+    plotting.save_samples(images, str(tmp_path), "tiny")
+    np.testing.assert_array_equal(np.load(tmp_path / "tiny_samples.npy"), images)
+
+
+def test_grey_rows_have_names_too(tmp_path):
+    path = tmp_path / "rows.png"
+    plotting.save_rows([np.full([2, 12, 5, 1], -1.0)] * 2, path, ["cat", "dog"])
+    picture = PIL.Image.open(path)
+    assert picture.mode == "L"
+    margin = np.asarray(picture)[:, :-10]
+    assert (margin[:12] < 128).any() and (margin[12:] < 128).any() and margin.max() == 255
+
+
+@pytest.mark.parametrize("channels, levels", KINDS)
+def test_bit_maps_show_images_of_any_kind(channels, levels, tmp_path, rng):
+    images = rng.integers(0, levels, [3, 5, 6, channels])
+    plotting.save_bit_maps(images, rng.uniform(0, 9, [3, 5, 6]), rng.uniform(2, 4, 30), tmp_path / "a.png", levels)
+    assert np.asarray(PIL.Image.open(tmp_path / "a.png")).std() > 0
+
+
+def test_a_learning_curve_can_have_an_axis_of_nats(tmp_path):
+    pictures = []
+    for factor in (None, 543.4):
+        plotting.save_learning_curve([[0.9, 0.5], [0.2]], [0.3, 0.2], tmp_path / "a.png", nats_of_a_bit=factor)
+        pictures.append(np.asarray(PIL.Image.open(tmp_path / "a.png")))
+    without, with_axis = pictures
+    right = with_axis[:, 720:]
+    assert (right[..., :3] < 128).any(-1).sum() > (without[:, 720:, :3] < 128).any(-1).sum() + 100
