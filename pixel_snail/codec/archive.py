@@ -152,14 +152,15 @@ class Archiver:
 
     def _check(self, header):
         """Raises UserError if a file's network, checkpoint or number of drawing is not the present one."""
-        ours = _description(self._network.description)
-        for name in sorted({*ours, *header.network}):
-            if header.network.get(name) != ours.get(name):
-                theirs, own = (rounding.in_words(of.get(name)) for of in (header.network, ours))
-                called = "number of classes" if name == "nr_labels" else rounding.in_words(name)
+        ours = _description(self._network.description) | {"levels": self._network.description.levels}
+        theirs = header.network | {"levels": header.levels}
+        for name in sorted({*ours, *theirs}):
+            if theirs.get(name) != ours.get(name):
+                called = {"nr_labels": "number of classes", "levels": "number of levels"}.get(name)
+                there, here = (rounding.in_words(of.get(name)) for of in (theirs, ours))
                 raise UserError(
-                    f"the file is of another network: its {called} is {theirs}, not {own}; use the "
-                    "checkpoint that it was written with"
+                    f"the file is of another network: its {called or rounding.in_words(name)} is {there}, not {here}; "
+                    "use the checkpoint that it was written with"
                 )
         if header.weights != _checksum(self._network.weights):
             raise UserError(

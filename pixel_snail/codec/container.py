@@ -7,7 +7,9 @@
                 CRC-32 of its stream, and 8 bytes of a checksum of its pixels
     the rest    the streams of the groups, one after the other
 
-Numbers are little-endian. Everything is checked before it is used. A file takes no more memory than it has bytes, apart
+Files of 8-bit RGB are of version 1. Other files are of version 2: their JSON object is compressed with the preset
+dictionary DICTIONARY, because 100 small grey images may take no more bytes than a whole header would. Numbers are
+little-endian. Everything is checked before it is used. A file takes no more memory than it has bytes, apart
 from the JSON object, which may take 16 MB. TensorFlow is not imported.
 """
 
@@ -26,13 +28,30 @@ from pixel_snail.errors import UserError, counted, first_line, is_whole
 from pixel_snail.likelihoods.levels import MOST_LEVELS
 
 SIGNATURE = b"\x89SNAIL\r\n"
-VERSION = 1
+VERSION = 2
+"""The latest version that is written and read."""
 _START = struct.Struct("<8sII")
 _GROUP = struct.Struct("<II8s")
 _MOST_HEADER = 2**24
 """The largest JSON object in bytes, before compression. It has each picture's name and size, and each image's label."""
 MOST_IN_A_GROUP = 256
 """The largest batch."""
+
+DICTIONARY = b"".join(
+    [
+        b'pxpp model h6_noup h6_shift_small_attn h6_noup_124mix_halfattn h8_noup_smallkey h12_pool2_smallkey"relu',
+        b'"NVIDIA H200","tf32":false,"XLA_FLAGS":"--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type="',
+        b',"TF_ENABLE_ONEDNN_OPTS":"0","ONEDNN_MAX_CPU_ISA":"AVX2","pictures":[[".png",28,28],["labels":[0,1,2,3,4,5,6,7',
+        b'AMD Ryzen  16-Core Processor","Intel(R) Xeon(R) Platinum  CPU @ 2.20GHz","checkpoint":["/home/data/save/',
+        b'/0/params_mnist.ckpt",true]"nr_labels":10,"concat_elu","levels":16},{"version":2,"network":{"model":"h12_',
+        b'noup_smallkey","image_shape":[28,28,1],"nr_labels":null,"nr_resnet":4,"nr_filters":32,"nr_logistic_mix":10,',
+        b'"resnet_nonlinearity":"elu","levels":2},"weights":"0123456789abcdef","machine":{"pixel_snail":"2.1","drawing"',
+        b':1,"processor":"AMD EPYC","instructions":["sse4_1","sse4_2","avx","avx2","fma","f16c","avx_vnni","avx512f",',
+        b'"avx512dq","avx512bw","avx512vl","avx512_bf16","avx512_vnni"],"cores":2,"tensorflow":"2.21.0","keras":"3.',
+        b'15.1","numpy":"2.4.6","constriction":"0.5.0"},"images":100,"batch":256}',
+    ]
+)
+"""A typical header, of which zlib writes only what differs. It must never change: files of version 2 need it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +142,7 @@ def checksum(pixels: np.ndarray) -> bytes:
 
 def check(header: Header) -> None:
     """Raises UserError if a file with this header could not be written or read back. Called before images are coded."""
-    _header(zlib.compress(_json(header)))
+    _header(_compressed_json(header))
 
 
 def write(header: Header, groups: Sequence[Group]) -> bytes:
@@ -132,23 +151,25 @@ def write(header: Header, groups: Sequence[Group]) -> bytes:
     Raises:
         UserError: there is too much for one header.
     """
-    text = _json(header)
+    compressed = _compressed_json(header)
     table = b"".join(_GROUP.pack(len(group.stream), zlib.crc32(group.stream), group.pixels) for group in groups)
-    compressed = zlib.compress(text, 9)
     packed = struct.pack("<I", len(compressed)) + compressed + table
     start = _START.pack(SIGNATURE, len(packed), zlib.crc32(packed))
     return b"".join([start, packed, *(group.stream for group in groups)])
 
 
-def _json(header):
+def _compressed_json(header):
+    is_8_bit_rgb = header.image_shape[2] == 3 and header.levels == 256
     fields = {name: value for name, value in dataclasses.asdict(header).items() if value is not None}
     if header.pictures is not None:
         fields["pictures"] = [dataclasses.astuple(picture) for picture in header.pictures]
     # int: of NumPy's integers.
-    text = json.dumps({"version": VERSION, **fields}, default=int, separators=(",", ":")).encode()
+    version = 1 if is_8_bit_rgb else 2
+    text = json.dumps({"version": version, **fields}, default=int, separators=(",", ":")).encode()
     if len(text) > _MOST_HEADER:
         raise UserError("too many images or pictures for one file: compress them into several")
-    return text
+    packer = zlib.compressobj(9) if version == 1 else zlib.compressobj(9, zdict=DICTIONARY)
+    return packer.compress(text) + packer.flush()
 
 
 def read(file: bytes) -> tuple[Header, list[Group]]:
@@ -187,7 +208,7 @@ def read(file: bytes) -> tuple[Header, list[Group]]:
 
 def _header(packed):
     try:
-        unpacker = zlib.decompressobj()
+        unpacker = zlib.decompressobj(zdict=DICTIONARY)  # which zlib uses if the object was compressed with it
         text = unpacker.decompress(packed, _MOST_HEADER + 1)
         if not unpacker.eof or len(text) > _MOST_HEADER:
             raise ValueError("it is cut off or far too large")
@@ -198,7 +219,7 @@ def _header(packed):
             raise UserError(
                 f"of format version {version}, which a later version of this program wrote: update the program"
             )
-        _require(version == VERSION, "it has no version")
+        _require(is_whole(version, least=1), "it has no version")
         return _checked(fields)
     except UserError:
         raise

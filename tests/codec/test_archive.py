@@ -55,12 +55,16 @@ def data(model, images):
     return model.compress(images, batch_size=8, verbose=0)
 
 
+def unpacked(text):
+    return zlib.decompressobj(zdict=container.DICTIONARY).decompress(text)
+
+
 def with_fields(data, **changes):
     """The same file with other fields in its header, whose checksum is right."""
     _, size, _ = struct.unpack_from("<8sII", data)
     packed, rest = data[16 : 16 + size], data[16 + size :]
     (told,) = struct.unpack_from("<I", packed)
-    fields = json.loads(zlib.decompress(packed[4 : 4 + told])) | changes
+    fields = json.loads(unpacked(packed[4 : 4 + told])) | changes
     text = zlib.compress(json.dumps(fields).encode())
     packed = struct.pack("<I", len(text)) + text + packed[4 + told :]
     return struct.pack("<8sII", container.SIGNATURE, len(packed), zlib.crc32(packed)) + packed + rest
@@ -298,5 +302,105 @@ def test_a_pictures_name_leads_nowhere_else(name, data):
 
 
 def test_a_file_of_a_later_version_is_told(data):
-    with pytest.raises(UserError, match="of format version 2, which a later version of this program wrote"):
-        container.read(with_fields(data, version=2))
+    with pytest.raises(UserError, match="of format version 3, which a later version of this program wrote"):
+        container.read(with_fields(data, version=3))
+
+
+# Images of other channels and levels than 8-bit RGB.
+
+
+def model_of(spec, shape, levels, **settings):
+    """A distribution over such images, and eight of them, with the values at both ends."""
+    model = pixel_snail.build(spec, image_shape=shape, levels=levels, **SETTINGS | settings)
+    images = np.random.default_rng(0).integers(0, levels, [8, *shape], np.uint8 if levels <= 256 else np.uint16)
+    images[0], images[1] = 0, levels - 1
+    model.initialise(images)
+    return model, images
+
+
+def header_json(data):
+    """The fields of a file's header as they are in the file, whose version decides how they are compressed."""
+    (size,) = struct.unpack_from("<I", data, 16)
+    text = data[20 : 20 + size]
+    fields = json.loads(unpacked(text))
+    assert bool(text[1] & 0x20) == (fields["version"] == 2)  # zlib's flag of a preset dictionary
+    return fields
+
+
+@pytest.mark.parametrize(
+    "shape, levels", [((3, 5, 1), 2), ((2, 3, 2), 16), ((3, 4, 1), 1024), ((4, 4, 1), 256), ((2, 2, 3), 32)]
+)
+def test_files_of_every_kind_of_images_come_back(shape, levels, spec, monkeypatch):
+    monkeypatch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
+    model, images = model_of(spec, shape, levels)
+    data = model.compress(images.astype(np.int64) if levels != 256 else images, batch_size=3, verbose=0)
+    decoded = model.decompress(data, verbose=0)
+    assert decoded.dtype == images.dtype
+    np.testing.assert_array_equal(decoded, images)
+    fields = header_json(data)
+    assert (fields["version"], fields["network"].get("levels", 256)) == (2, levels)
+    assert ("levels" in fields["network"]) == (levels != 256)
+
+
+def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
+    fields = header_json(data)
+    assert fields["version"] == 1
+    assert "levels" not in fields["network"]
+    assert container.read(data)[0].levels == 256
+
+
+def test_the_dictionary_of_version_2_never_changes():
+    assert zlib.adler32(container.DICTIONARY) == 3509470716
+
+
+def test_a_file_of_other_levels_is_refused(spec, monkeypatch):
+    monkeypatch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
+    (binary, images), (eight_bit, _) = (model_of(spec, (2, 3, 1), levels) for levels in (2, 256))
+    data = binary.compress(images, verbose=0)
+    with pytest.raises(UserError, match="of another network: its number of levels is 2, not 256; use the checkpoint"):
+        eight_bit.decompress(data)
+    with pytest.raises(UserError, match="of another network: its number of levels is 256, not 2; use the checkpoint"):
+        binary.decompress(eight_bit.compress(images, verbose=0, verify=False))
+    network = container.read(data)[0].network
+    for levels in (1, 0, 65537, 2.5, "2", [2], None, True, 10**30):
+        damaged = with_fields(data, network=network | {"levels": levels})
+        with pytest.raises(UserError, match="of its header, levels is no possible number"):
+            binary.decompress(damaged)
+
+
+@settings(max_examples=100, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(damage=st.sampled_from([flipped, cut, swapped, repeated, with_lies]), draw=st.data())
+def test_a_damaged_file_of_binary_images_gives_one_line_or_the_right_pixels(damage, draw, binary):
+    model, images, data = binary
+    try:
+        decoded = model.decompress(damage(data, draw.draw), verbose=0)
+    except UserError as error:
+        assert 0 < len(str(error)) < 1000
+        return
+    np.testing.assert_array_equal(decoded, images)
+
+
+@pytest.fixture(scope="module")
+def binary(spec):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
+        model, images = model_of(spec, (4, 4, 1), 2)
+        images = np.repeat(images, 3, 0)[:19]  # as many as the lies of with_lies are about
+        yield model, images, model.compress(images, batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize("levels, side, number, most", [(2, 28, 100, 1.015), (256, 14, 400, 1.005)])
+def test_a_file_of_a_few_grey_images_is_hardly_larger_than_their_likelihood(levels, side, number, most, spec):
+    """Of 100 MNIST images, or as many pixels. A header without the dictionary would take as much as four of them."""
+    rng = np.random.default_rng(0)
+    distances = np.hypot(*np.mgrid[-side // 2 : side // 2, -side // 2 : side // 2])
+    blobs = 1 / (1 + np.exp(distances - rng.uniform(side / 6, side / 2, [number, 1, 1])))[..., None]
+    images = np.uint8(np.floor(levels * np.clip(rng.normal(blobs, 0.3), 0, 0.999)))
+    model = pixel_snail.build(spec, image_shape=(side, side, 1), levels=levels, **SETTINGS)
+    model.initialise(images)
+    data = model.compress(images, verify=False, verbose=0)
+    likelihood = -model.log_prob(images, batch_size=50, verbose=0).sum() / np.log(2) / 8
+    streams = sum(len(group.stream) for group in container.read(data)[1])
+    assert likelihood < streams < 1.0005 * likelihood + 8
+    assert len(data) < most * likelihood
+    assert len(data) - streams < 200

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import CAUSAL, build_shallow
+from networks import CAUSAL, OneStep, add_spec, build_shallow
 
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.steps import network_inputs
 from pixel_snail.weights import normalised_weights
 
@@ -51,6 +52,30 @@ def test_they_come_back_compiled_with_labels_and_any_nonlinearity(name, rng):
     decoded, bits = round_trip(network, images, h=h, jit=True)
     np.testing.assert_array_equal(decoded, images)
     assert bits < likelihood_in_bits(network, images, h) + 80
+
+
+@pytest.mark.parametrize(
+    "name, channels, levels",
+    [
+        *(("h0", *kind) for kind in ((1, 2), (1, 3), (1, 256), (2, 16), (3, 32), (4, 256), (1, 1024), (1, 65536))),
+        ("h8_noup_smallkey_ar_chs", 3, 32),
+    ],
+)
+def test_images_of_any_channels_and_levels_come_back_in_the_bits_of_their_likelihood(
+    name, channels, levels, rng, monkeypatch
+):
+    add_spec(monkeypatch, "h0", OneStep)
+    shape = (2, 4, channels)
+    network = build_shallow(name, shape, rng, levels=levels)
+    images = np.stack([rng.integers(0, levels, shape), np.zeros(shape, int), np.full(shape, levels - 1)])
+    decoded, bits = round_trip(network, images)
+    assert decoded.dtype == (np.uint8 if levels <= 256 else np.uint16)
+    np.testing.assert_array_equal(decoded, images)
+    x = tf.constant(from_values(images, levels))
+    of_values = logistic_mixture.nats_per_value(x, network(x), levels).numpy() / np.log(2)
+    # A value takes 24 bits at most; the stream's end takes up to 64; 65,536 levels take 0.006 bits a value besides.
+    expected = np.minimum(of_values, 24).sum()
+    assert 0.99 * expected - 1 < bits < 1.01 * expected + 64
 
 
 @pytest.mark.parametrize("name, shape", [("h8_noup_smallkey", (1, 9, 3)), ("h12_pool2_smallkey", (7, 1, 3))])
