@@ -5,14 +5,16 @@ from pixel_snail.commands import packages  # noqa: F401
 # isort: split
 import argparse
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from data import cifar, folder, imagenet, imagenet_resized, photos
+from data import arrays, cifar, folder, imagenet, imagenet_resized, mnist, photos, tfds_sets
 from pixel_snail.commands.command_line import DATA_DEFAULTS
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.storage.reductions import BINARIZED, FIXED_SEED, Binarized, Reduced
 
 
 def _photos(data_dir: Path) -> DataSet:
@@ -21,29 +23,37 @@ def _photos(data_dir: Path) -> DataSet:
 
 
 data_sets: dict[str, Callable[..., DataSet]] = {
+    "arrays": arrays.load,
     "cifar": cifar.load,
+    "fashion_mnist": functools.partial(mnist.load, name="fashion_mnist"),
     "folder": folder.load,
     "imagenet": functools.partial(imagenet.load, size=32),
     "imagenet64": functools.partial(imagenet.load, size=64),
     "imagenet_resized": imagenet_resized.load,
+    "mnist": functools.partial(mnist.load, name="mnist"),
     "photos": _photos,
 }
 """Loaders by the names that --data_set takes. A loader is called with --data_dir; it raises UserError if files are
-missing."""
+missing. tfds:NAME, for the sets of TensorFlow Datasets, is no name of this registry."""
 
 _DEFAULTS = {name: value for name, value in DATA_DEFAULTS.items() if name not in ("data_dir", "data_set")}
+_OF_ALL = ("levels", "binarize")
 _OPTIONS = {
-    "folder": tuple(_DEFAULTS),
+    "folder": tuple(name for name in _DEFAULTS if name not in _OF_ALL),
     "imagenet_resized": ("image_size", "cache_dir"),
+    "tfds:NAME": ("image_size", "grey", "cache_dir"),
     "imagenet": ("cache_dir",),
     "imagenet64": ("cache_dir",),
 }
+"""The options that only some loaders take."""
 
 
 def loader(name: str) -> Callable[..., DataSet]:
     """The loader of a data set; raises UserError if no data set has this name."""
+    if name.startswith("tfds:"):
+        return functools.partial(tfds_sets.load, name=name.removeprefix("tfds:"))
     if name not in data_sets:  # only a name from a run's flags.json: the command line refuses others
-        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}")
+        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}, tfds:NAME")
     return data_sets[name]
 
 
@@ -56,8 +66,10 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
         classes: whether the pictures of `folder` get labels, from their folders. Other loaders return the labels that
             the data set has.
         only_test: whether the test split is enough. Loaders other than that of `folder` load both splits anyway.
-        options: image_size, downsample, skip_bad, max_megapixels, test_folder or cache_dir; see the loaders of the
-            data sets in _OPTIONS. Others take no option that differs from its default.
+        options: levels: reduce 8-bit images to so many levels, v * levels // 256; for `arrays`, how many they have.
+            binarize: draw black or white for each value of grey images. Further, image_size, downsample, skip_bad,
+            max_megapixels, test_folder, cache_dir or grey; see the loaders of the data sets in _OPTIONS. Others take
+            no option that differs from its default.
 
     Raises:
         UserError: no data set has this name, its files are missing or broken, it does not take such an option, its
@@ -65,11 +77,14 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
     """
     load_set = loader(name)
     given = {option: value for option, value in options.items() if value != _DEFAULTS.get(option)}
-    for option in given.keys() - _OPTIONS.get(name, ()):
+    levels, binarize = given.pop("levels", None), given.pop("binarize", False)
+    for option in given.keys() - _OPTIONS.get("tfds:NAME" if name.startswith("tfds:") else name, ()):
         takers = " or ".join(taker for taker in _OPTIONS if option in _OPTIONS[taker])
         raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
     if name == "folder":
         given |= {"classes": classes, "only_test": only_test}
+    if name == "arrays":
+        given |= {"levels": levels}
     with _errors(data_dir):
         data_set = load_set(data_dir, **given)
     if not isinstance(data_set, DataSet):
@@ -81,7 +96,50 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
         raise UserError(
             f"the data set {name} has no training images: evaluate it with eval.py, or give it training images"
         )
-    return data_set
+    return _reduced(name, data_set, levels, binarize)
+
+
+def _reduced(name, data_set, levels, binarize):
+    """The data set with fewer levels, or with values drawn by --binarize."""
+    own, channels = data_set.levels, data_set.image_shape[2]
+    if levels not in (None, own):
+        if levels > own or own != 256:
+            fewer = "from 2 to 256 can be given" if own == 256 else "only 8-bit images, of 256, are reduced"
+            raise UserError(f"--levels={levels}: the images of {name} have {own:,} levels, and {fewer}")
+        if binarize:
+            raise UserError(f"--binarize draws black and white from all {own} levels: leave --levels={levels} out")
+        return _seen(
+            data_set,
+            lambda images: Reduced(images, levels),
+            levels,
+            f"levels={levels}",
+            f"the 8-bit values v are reduced to {levels} levels: v * {levels} // 256",
+        )
+    if not binarize:
+        return data_set
+    if channels != 1:
+        grey = ", and --grey makes them grey" if name == "folder" or name.startswith("tfds:") else ""
+        raise UserError(f"--binarize is for grey images: those of {name} have {channels} channels{grey}")
+    if own == 2:
+        raise UserError(f"the images of {name} already have 2 levels: leave --binarize out")
+    return _seen(
+        data_set,
+        lambda images: Binarized(images, own),
+        2,
+        BINARIZED,
+        f"values are drawn: a value v becomes 1 with the probability v / {own - 1}, else 0; for training anew in each "
+        f"epoch, for the test set always from the seed {FIXED_SEED}; the fixed binarization by Larochelle (2011) is "
+        "another set",
+    )
+
+
+def _seen(data_set, view, levels, reduction, note):
+    """The data set, its images seen through a view."""
+    train, test = (
+        split and dataclasses.replace(split, images=view(split.images)) for split in (data_set.train, data_set.test)
+    )
+    notes = (*data_set.notes, note)
+    return dataclasses.replace(data_set, train=train, test=test, levels=levels, reduction=reduction, notes=notes)
 
 
 def check_paths(flags: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ def plot(flags: argparse.Namespace) -> None:
     data_set = data.load(flags.data_set, Path(flags.data_dir), **data.options(flags))
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
-    images = from_values(data_set.train.images[chosen])
+    images = from_values(data_set.train.images[chosen], data_set.levels)
     files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     for note in data_set.notes:
         print(note)

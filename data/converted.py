@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
@@ -29,6 +30,7 @@ from pixel_snail.storage import files
 
 FOLDER = ".pixel_snail"
 _CHUNK_BYTES = 16 << 20
+_BYTES = np.dtype(np.uint8)
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """The errors if there is no such file. Other errors, such as a lack of permission, are no reason to convert anew."""
 _READER = 2
@@ -43,7 +45,7 @@ class Bad(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Images, uint8 [n, H, W, 3]; their labels, integers [n], or None; and the bad images between them."""
+    """Images [n, H, W, C]; their labels, integers [n], or None; and the bad images between them."""
 
     images: np.ndarray
     labels: np.ndarray | None = None
@@ -57,20 +59,22 @@ class Source:
     Args:
         identity: a JSON object that differs from any other source's and changes when the source does. Its entry
             `source` names the source for the user.
-        image_shape: (H, W, 3).
+        image_shape: (H, W, C).
         total: the number of images, for the progress bar; None if it is not known beforehand.
         chunks: a function: chunks(start) yields the images from number `start` on, always in the same order. Bad images
             count.
+        dtype: of the images' values: uint8 or uint16.
     """
 
     identity: Mapping[str, object]
     image_shape: tuple[int, int, int]
     total: int | None
     chunks: Callable[[int], Iterator[Chunk]]
+    dtype: np.dtype = _BYTES
 
 
 class MappedImages:
-    """Images in a file, indexed like an array uint8 [N, H, W, 3].
+    """Images in a file, indexed like an array [N, H, W, C].
 
     The file is opened once: the images stay the same, even if another file takes its name, or it is removed. It is
     closed when the object is freed. Forked processes may share the object; pickled, it opens the path again.
@@ -78,30 +82,37 @@ class MappedImages:
     Every read maps the file anew. Pages that were read count as the process's memory until their map is closed: with
     a single map, an epoch would take as much memory as the whole file.
 
+    Args:
+        path: of the file.
+        shape: of the array, which must be the rest of the file.
+        dtype: of the values.
+        offset: the number of the byte at which the array begins.
+
     Raises:
         OSError: there is no such file, or no permission.
         ValueError: it has another size.
     """
 
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, path: Path, shape: tuple[int, ...]):
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8, offset: int = 0):
         self.path = path
         self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._offset = offset
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor).atexit = False  # other threads may still read then
-        if os.fstat(self._descriptor).st_size != math.prod(shape):
+        self._bytes = offset + math.prod(shape) * self.dtype.itemsize
+        if os.fstat(self._descriptor).st_size != self._bytes:
             raise ValueError(f"{path} does not have the pixels of images {shape}")
 
     def __reduce__(self):
-        return MappedImages, (self.path, self.shape)
+        return MappedImages, (self.path, self.shape, self.dtype, self._offset)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index) -> np.ndarray:
-        mapped = mmap.mmap(self._descriptor, math.prod(self.shape), access=mmap.ACCESS_READ)
-        return np.array(np.frombuffer(mapped, self.dtype).reshape(self.shape)[index])
+        mapped = mmap.mmap(self._descriptor, self._bytes, access=mmap.ACCESS_READ)
+        return np.array(np.frombuffer(mapped, self.dtype, offset=self._offset).reshape(self.shape)[index])
 
 
 def file_identity(path: Path) -> list[object]:
@@ -111,7 +122,7 @@ def file_identity(path: Path) -> list[object]:
 
 
 def in_chunks(pictures: Iterable[np.ndarray | Bad], image_shape: tuple[int, int, int]) -> Iterator[Chunk]:
-    """Groups pictures, uint8 [H, W, 3], and bad ones into chunks without labels."""
+    """Groups pictures, uint8 [H, W, C], and bad ones into chunks without labels."""
     rows = rows_per_chunk(image_shape)
     images, bad = [], []
     for picture in pictures:
@@ -154,8 +165,9 @@ def splits(folder: Path, sources: Mapping[str, Source] | None) -> dict[str, tupl
 
     Returns:
         None if there is neither source nor cache. A record holds the source's `identity`, the number of `images`,
-        their `image_shape`, the SHA-256 of their pixels (`sha256`) and of their labels (`labels`; None without labels),
-        and the `bad` images, lists [name, reason]. A split has no images only if all were bad.
+        their `image_shape`, their `dtype` if it is not uint8, the SHA-256 of their pixels (`sha256`) and of their
+        labels (`labels`; None without labels), and the `bad` images, lists [name, reason]. A split has no images only
+        if all were bad.
 
     Raises:
         UserError: a source is broken or has no images, or the folder can't be written to or read.
@@ -213,7 +225,10 @@ def _opened(folder, name, source, record):
         raise ValueError("it is no record")
     if source is not None and record["identity"] != _as_json(source.identity):
         raise ValueError("it is of another source")
-    images = MappedImages(folder / f"{stem}.images", shape)
+    kind = record.get("dtype", "uint8")
+    if kind not in ("uint8", "uint16") or (source is not None and kind != source.dtype):
+        raise ValueError("it has other values")
+    images = MappedImages(folder / f"{stem}.images", shape, kind)
     labels = None
     if record["labels"] is not None:  # labels are small: their checksum is compared every time
         content = (folder / f"{stem}.labels").read_bytes()
@@ -242,14 +257,16 @@ def _convert(folder, name, source):
     rows, labelled, bad = _written(journal, parts, source)
     with contextlib.ExitStack() as stack:
         opened = {kind: stack.enter_context(open(path, "r+b" if rows else "w+b")) for kind, path in parts.items()}
-        for kind, size in (("images", math.prod(source.image_shape)), ("labels", 4 * labelled)):
+        for kind, size in _row_bytes(source, labelled).items():
             opened[kind].truncate(rows * size)
             opened[kind].seek(rows * size)
         settings = {"desc": f"converting {name}", "unit": "image", "smoothing": 0}
         bar = stack.enter_context(progress.bar(total=source.total, initial=rows + len(bad), **settings))
         for images, labels, bad_ones in source.chunks(rows + len(bad)):
-            if images.dtype != np.uint8 or images.shape[1:] != source.image_shape:
-                raise UserError(f"images are {images.dtype} {images.shape[1:]}, not 8-bit {source.image_shape}")
+            if images.dtype != source.dtype or images.shape[1:] != source.image_shape:
+                raise UserError(
+                    f"images are {images.dtype} {images.shape[1:]}, not {source.dtype} {source.image_shape}"
+                )
             labelled = labels is not None
             opened["images"].write(np.ascontiguousarray(images))
             if labelled:
@@ -271,9 +288,11 @@ def _convert(folder, name, source):
         "images": rows,
         "image_shape": source.image_shape,
         "labels": hashlib.sha256(parts["labels"].read_bytes()).hexdigest() if labelled else None,
-        "sha256": pixels_sha256(MappedImages(parts["images"], (rows, *source.image_shape))),
+        "sha256": pixels_sha256(MappedImages(parts["images"], (rows, *source.image_shape), source.dtype)),
         "bad": bad,
     }
+    if source.dtype != _BYTES:
+        record["dtype"] = source.dtype.name
     for kind, path in parts.items():
         os.replace(path, folder / f"{record['files']}.{kind}")
     _write_json(folder / f"{name}.json", record)
@@ -290,7 +309,7 @@ def _written(journal, parts, source):
     try:
         written = json.loads(journal.read_text())
         rows, labelled, bad = written["images"], written["labels"], written["bad"]
-        sizes = {"images": math.prod(source.image_shape), "labels": 4 * labelled}
+        sizes = _row_bytes(source, labelled)
         there = all(path.stat().st_size >= rows * sizes[kind] for kind, path in parts.items())
         same = written["identity"] == _as_json(source.identity) and (not bad or written.get("reader") == _READER)
         if same and type(rows) is int and rows >= 0 and _are_bad(bad) and there:
@@ -298,6 +317,11 @@ def _written(journal, parts, source):
     except (*_ABSENT, ValueError, KeyError, TypeError, RecursionError):
         pass
     return 0, False, []
+
+
+def _row_bytes(source, labelled):
+    """The bytes that an image takes in the file of each kind."""
+    return {"images": math.prod(source.image_shape) * source.dtype.itemsize, "labels": 4 * labelled}
 
 
 def _as_json(value):

@@ -1,4 +1,4 @@
-"""A data set of your own: the PNG, JPEG and WebP pictures below a folder, each cropped to a square."""
+"""A data set of your own: the PNG, JPEG and WebP pictures below a folder, each cropped to its middle."""
 
 import collections
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 
 from data import converted, listing
+from pixel_snail.commands.command_line import height_and_width
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError, option, options_named_as_flags, printable
 from pixel_snail.storage import pictures
@@ -28,12 +29,13 @@ _MOST_NOTES, _MOST_NAMED, _MOST_KINDS = 50, 10, 3
 
 def load(
     data_dir: Path,
-    image_size: int = 32,
+    image_size: int | str = 32,
     downsample: bool = False,
     skip_bad: bool = False,
     max_megapixels: int = pictures.MAX_PIXELS // 10**6,
     test_folder: str | None = None,
     cache_dir: Path | str | None = None,
+    grey: bool = False,
     classes: bool = False,
     only_test: bool = False,
 ) -> DataSet:
@@ -44,13 +46,14 @@ def load(
     whatever is hidden, are ignored. Names are compared, ordered and hashed in Unicode's form NFC.
 
     Args:
-        image_size: the side of the square.
-        downsample: whether a picture is first shrunk until its shorter side is image_size.
+        image_size: the side of the square; or HxW, such as "28x20", for a rectangle.
+        downsample: whether a picture is first shrunk until it only just covers image_size.
         skip_bad: whether pictures that can't be used are left out, and named in the data set's notes.
         max_megapixels: a larger picture can't be used.
         test_folder: the name of the test folder; by default the only one in TEST_FOLDERS. With only_test, it may also
             be WHOLE.
         cache_dir: where the conversion goes; see converted.cache_folder.
+        grey: whether pictures become grey, by ITU-R 601, with one channel.
         classes: whether the images have labels: the folders in the training folder or, without one, in data_dir are
             the classes, in the order of their names. A picture belongs to the class in whose folder it lies, however
             deep. Without a test folder, a tenth of each class is the test set.
@@ -71,6 +74,7 @@ def load(
         if not of_split:
             others = f" ({ignored})" if ignored else ""
             raise UserError(f"there are no PNG, JPEG or WebP pictures for the {name} split in {data_dir}{others}")
+    shape = (*height_and_width(image_size), 1 if grey else 3)
     sources = {
         name: converted.Source(
             identity={
@@ -78,17 +82,18 @@ def load(
                 "downsample": downsample,
                 "max_megapixels": max_megapixels,
                 "pictures": _fingerprint(data_dir, of_split),
-            },
-            image_shape=(image_size, image_size, 3),
+            }
+            | ({"grey": True} if grey else {}),  # conversions of earlier versions stay valid
+            image_shape=shape,
             total=len(of_split),
-            chunks=functools.partial(_chunks, data_dir, of_split, image_size, downsample, max_megapixels * 10**6),
+            chunks=functools.partial(_chunks, data_dir, of_split, shape, downsample, max_megapixels * 10**6),
         )
         for name, of_split in names.items()
     }
-    kind = "downsampled" if downsample else "cropped"
+    kind = f"{'grey_' * grey}{'downsampled' if downsample else 'cropped'}"
     # Each division of the same pictures has a conversion of its own. Otherwise one would replace the other.
     divided = "_whole" if folders.get("test") == data_dir else "_by_class" if classes and "test" not in folders else ""
-    cache = converted.cache_folder(data_dir, cache_dir, f"{kind}_{image_size}x{image_size}{divided}")
+    cache = converted.cache_folder(data_dir, cache_dir, f"{kind}_{shape[0]}x{shape[1]}{divided}")
     with options_named_as_flags():  # the reasons stay in the record, whoever reads it later
         found = converted.splits(cache, sources)
     bad = {name: dict(record["bad"]) for name, (_, record) in found.items()}
@@ -100,7 +105,7 @@ def load(
             raise UserError(f"{cache} is damaged: remove it, and the pictures are converted anew")
         used_labels = None if labels is None else labels[name][used]
         splits[name] = Split(split.images, used_labels, names=[names[name][i] for i in used])
-    notes = [_what_counts(image_size, downsample), *_notes_on_folders(folders, only_test)]
+    notes = [_what_counts(shape, downsample), *_notes_on_folders(folders, only_test)]
     if ignored:
         notes.append(ignored)
     if any(bad.values()):
@@ -181,11 +186,17 @@ def _split_folders(data_dir, test_folder, only_test):
     return {split: data_dir / named[0] for split, named in (("train", train), ("test", test)) if named}
 
 
-def _what_counts(size, downsample):
-    square = f"the square in the middle is taken, {size} x {size} pixels"
+def _what_counts(shape, downsample):
+    height, width, channels = shape
+    if height == width:
+        taken, until = f"the square in the middle is taken, {height} x {width} pixels", f"its shorter side is {height}"
+    else:
+        size = f"{height} pixels high and {width} wide"
+        taken, until = f"the middle is taken, {size}", f"it only just covers a rectangle {size}"
+    grey = "; it is made grey" if channels == 1 else ""
     if downsample:
-        return f"each picture is scaled down until its shorter side is {size}; then {square}"
-    return f"of each picture, {square}"
+        return f"each picture is scaled down until {until}; then {taken}{grey}"
+    return f"of each picture, {taken}{grey}"
 
 
 def _notes_on_folders(folders, only_test):
@@ -334,23 +345,26 @@ def _fingerprint(data_dir, names):
     return digest.hexdigest()
 
 
-def _chunks(data_dir, names, size, downsample, max_pixels, start) -> Iterator[converted.Chunk]:
-    squares = (_square(data_dir / name, name, size, downsample, max_pixels) for name in names[start:])
-    return converted.in_chunks(squares, (size, size, 3))
+def _chunks(data_dir, names, shape, downsample, max_pixels, start) -> Iterator[converted.Chunk]:
+    middles = (_middle(data_dir / name, name, shape, downsample, max_pixels) for name in names[start:])
+    return converted.in_chunks(middles, shape)
 
 
-def _square(path, name, size, downsample, max_pixels):
-    """The square in the middle of a picture, or a converted.Bad."""
+def _middle(path, name, shape, downsample, max_pixels):
+    """The middle of a picture, of this shape, or a converted.Bad."""
     try:
         picture = pictures.read_picture(path, str(path), max_pixels)
     except pictures.PictureError as error:
         return converted.Bad(name, error.reason)
-    height, width = picture.shape[:2]
-    if min(height, width) < size:
+    least, (height, width) = shape[:2], picture.shape[:2]
+    if height < least[0] or width < least[1]:
+        size = least[0] if least[0] == least[1] else f"{least[0]}x{least[1]}"
         return converted.Bad(name, f"{width} x {height} pixels, smaller than --image_size={size}")
+    if shape[2] == 1:
+        picture = np.asarray(PIL.Image.fromarray(picture).convert("L"))
     if downsample:
-        factor = size / min(height, width)
+        factor = max(least[0] / height, least[1] / width)
         width, height = round(width * factor), round(height * factor)
         picture = np.asarray(PIL.Image.fromarray(picture).resize((width, height), PIL.Image.Resampling.LANCZOS))
-    top, left = (height - size) // 2, (width - size) // 2
-    return picture[top : top + size, left : left + size]
+    top, left = (height - least[0]) // 2, (width - least[1]) // 2
+    return picture[top : top + least[0], left : left + least[1]].reshape(shape)

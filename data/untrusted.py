@@ -245,6 +245,36 @@ def npz_rows(path: Path, name: str, start: int, rows: int) -> Iterator[np.ndarra
             yield np.frombuffer(block, dtype).reshape(number, *shape[1:])
 
 
+def npz_array(path: Path, name: str) -> np.ndarray:
+    """An array of an .npz file, read into memory."""
+    shape, dtype = npz_header(path, name)
+    with readable(path), zipfile.ZipFile(path) as file:
+        claimed = file.getinfo(f"{name}.npy").file_size
+    # Checked before memory is allocated.
+    if (size := math.prod(shape) * dtype.itemsize) > claimed:
+        raise UserError(f"{path} is broken: {name} has {claimed:,} bytes for its {size:,}; get it anew")
+    check_memory(path, size, "save its arrays as .npy files in a folder, which may be larger than memory")
+    values = np.empty(shape, dtype)
+    if not values.size:
+        return values
+    rows = max(_CHUNK * 16 // (size // len(values)), 1)
+    blocks = npz_rows(path, name, 0, rows)
+    settings = {"desc": f"reading {name}", "unit": "chunk", "leave": False, "delay": 2}
+    for number, block in enumerate(progress.bar(blocks, total=-(-len(values) // rows), **settings)):
+        values[number * rows : number * rows + len(block)] = block
+    return values
+
+
+def check_memory(path: Path, size: int, advice: str = "end other programs, or use a machine with more memory") -> None:
+    """Raises UserError, with this advice, if the content of a file, of `size` bytes, certainly exceeds the memory."""
+    from pixel_snail.parallel import devices, memory  # imported here because TensorFlow's import takes seconds
+
+    available = devices.available_memory()
+    if available is not None and size > available:
+        has = memory.in_words(available)
+        raise UserError(f"{path} takes {memory.in_words(size)} of memory, and there are {has}: {advice}")
+
+
 @contextlib.contextmanager
 def _npz_member(path, name):
     with readable(path), zipfile.ZipFile(path) as file:
@@ -257,7 +287,9 @@ def _npz_member(path, name):
                 raise
             except Exception as error:  # a broken header may make NumPy raise almost anything
                 raise UserError(f"{path}: {name} is not an array of images: {error}") from error
-            if order == "F" or not shape:
+            if order == "F":
+                raise UserError(f"{path}: {name} is in Fortran's order: save it again, with numpy.ascontiguousarray")
+            if not shape:
                 raise UserError(f"{path}: {name} is not an array of images")
             yield stream, shape, dtype
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixel_snail.errors import UserError, counted, first_line
+from pixel_snail.errors import UserError, check_option, counted, first_line, is_whole
+from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
+from pixel_snail.storage import values
+
+_LEVELS = f"a whole number from 2 to {MOST_LEVELS:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +19,10 @@ class Split:
     """Images, with their labels and names. A DataSet checks them.
 
     Args:
-        images: uint8 [N, H, W, 3], RGB: an array, or an object with `shape`, `dtype` and `len`, indexed like an array.
+        images: values [N, H, W, C]: an array, or an object with `shape`, `dtype` and `len`, indexed like an array. If
+            the object has a method `in_epoch(seed, epoch)`, training calls it at the beginning of each epoch, and takes
+            the images that it returns. If it has an attribute `levels`, its values are from 0 to levels - 1 and are not
+            examined.
         labels: integers [N], if the data set has any.
         names: the names of the images, if they have any.
     """
@@ -39,11 +46,13 @@ class DataSet:
             has no published test images.
         class_names: the names of the classes, in the order of their labels; None if there are no labels or no names.
         notes: sentences for the user about the reading of the images, such as which pictures were left out.
+        levels: the number of levels, from 2 to 65,536: values are from 0 to levels - 1.
+        reduction: how the values were changed, precisely enough for comparing results; None: not at all.
 
     Raises:
-        UserError: images, labels or names do not have the form that Split describes; there are no images; the shapes
-            of training and test images differ; or a label is not that of a class. The classes are those of class_names;
-            without names, they count up to the largest label of the training images.
+        UserError: images, labels or names do not have the form that Split describes; a value is outside the levels;
+            there are no images; the shapes of training and test images differ; or a label is not that of a class. The
+            classes are those of class_names; without names, they count up to the largest label of the training images.
     """
 
     train: Split | None
@@ -53,10 +62,12 @@ class DataSet:
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     levels: int = 256
+    reduction: str | None = None
 
     def __post_init__(self):
+        _check_levels(self.levels)
         for name, split in self._splits().items():
-            _check_images(name, split)
+            _check_images(name, split, self.levels)
             _check_labels(name, split)
             if split.names is not None and len(split.names) != len(split):
                 raise UserError(f"the {len(split)} {name} images have {len(split.names)} names: give each one a name")
@@ -106,7 +117,7 @@ class DataSet:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, 3)."""
+        """(H, W, C)."""
         return _shape(self.test.images)[1:]
 
     @property
@@ -122,7 +133,7 @@ class DataSet:
         shapes = {
             f"the shape of the {name} images": [len(split), *self.image_shape] for name, split in self._splits().items()
         }
-        return shapes | {"the number of classes": self.nr_labels}
+        return shapes | {"the number of levels": self.levels, "the number of classes": self.nr_labels}
 
     def without_labels(self) -> "DataSet":
         train, test = (split and dataclasses.replace(split, labels=None) for split in (self.train, self.test))
@@ -141,24 +152,33 @@ def _shape(images):
     return tuple(images.shape)
 
 
-def _check_images(name, split):
-    """Raises UserError unless the images are of the form that Split describes. Two of them are read."""
+def _check_levels(levels):
+    check_option("levels", levels, is_whole(levels, 2) and levels <= MOST_LEVELS, _LEVELS)
+
+
+def _check_images(name, split, levels):
+    """Raises UserError unless the images are of the form that Split describes. Two of them are read.
+
+    All are read if their type alone does not keep their values within the levels.
+    """
     if not isinstance(split, Split):
         raise UserError(f"the {name} split is a {type(split).__name__}: give a pixel_snail.dataset.Split")
-    images, must = split.images, f"give the {name} images as an array uint8 [N, H, W, 3]"
+    images, must = split.images, f"give the {name} images as an array of {_kind(levels)} [N, H, W, C]"
     try:
         shape, dtype, number = _shape(images), np.dtype(images.dtype), len(images)
     except (AttributeError, TypeError) as error:
         raise UserError(f"the {name} images are a {type(images).__name__}: {must}, such as np.stack(images)") from error
-    if dtype != np.uint8:
-        first = "scale them to 0 to 255, round them, then use" if dtype.kind == "f" else "use"
-        raise UserError(f"the {name} images are {dtype}, not uint8: {first} images.astype(np.uint8)")
+    if not _is_type_of(dtype, levels):
+        first = f"scale them to 0 to {levels - 1}, round them, then use" if dtype.kind == "f" else "use"
+        if levels == 2 and dtype.kind == "f":
+            first = "make them black and white, with images > 0.5 for example, then use"
+        raise UserError(f"the {name} images are {dtype}, not {_kind(levels)}: {first} images.astype({_type(levels)})")
     mend = ""
-    if len(shape) == 3 or shape[3:] == (1,):
-        mend = "; if these are grey images [N, H, W], repeat their values: np.repeat(images[..., None], 3, axis=-1)"
-    elif len(shape) == 4 and shape[1] == 3 != shape[3]:
+    if len(shape) == 3:
+        mend = "; if these are grey images [N, H, W], use images[..., None]"
+    elif looks_planar := len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
         mend = ", as images.transpose(0, 2, 3, 1) does"
-    if len(shape) != 4 or shape[3] != 3 or number != shape[0] or not all(shape[1:]):
+    if len(shape) != 4 or looks_planar or number != shape[0] or not all(shape[1:]):
         raise UserError(f"the {name} images have the shape {shape}: {must}{mend}")
     if not number:
         raise UserError(f"there are no {name} images: give at least one")
@@ -169,11 +189,48 @@ def _check_images(name, split):
             f"the {name} images, a {type(images).__name__}, can't be indexed by an array of numbers "
             f"({type(error).__name__}): {must}, such as np.asarray(images)"
         ) from error
-    if (read.dtype, read.shape) != (np.uint8, (min(number, 2), *shape[1:])):
+    if (read.dtype, read.shape) != (dtype, (min(number, 2), *shape[1:])):
         raise UserError(
-            f"two of the {name} images are {read.dtype} {read.shape}, not uint8 {(2, *shape[1:])}: {must}, such as "
+            f"two of the {name} images are {read.dtype} {read.shape}, not {dtype} {(2, *shape[1:])}: {must}, such as "
             "np.asarray(images)"
         )
+    if wrong := _wrong_value(images, levels):
+        raise UserError(f"{name} {wrong}")
+
+
+def _is_type_of(dtype, levels):
+    """Whether arrays of this type can have values of so many levels."""
+    if levels == 256:
+        return dtype == np.uint8
+    return isinstance(dtype, np.dtype) and (dtype.kind in "iu" or (dtype.kind == "b" and levels == 2))
+
+
+def _kind(levels):
+    """The type of arrays of values, in words."""
+    return "uint8" if levels == 256 else f"integers from 0 to {levels - 1}"
+
+
+def _type(levels):
+    return f"np.{np.dtype(dtype_of(levels))}"
+
+
+def _wrong_value(images, levels):
+    """The first value outside of the levels, where it is, and the advice for it; None if there is none."""
+    own = getattr(images, "levels", levels)
+    if own not in (None, levels):
+        return (
+            f"images, a {type(images).__name__}, have {own} levels, not {levels}: give both the same number of levels"
+        )
+    found = values.first_outside(images, levels)
+    if found is None:
+        return None
+    value, where = found
+    mend = f"; if these are 8-bit images, use {_from_8_bits(levels)}" if levels < value + 1 <= 256 else ""
+    return f"{where}, but values must be from 0 to {levels - 1}, with {levels} levels{mend}"
+
+
+def _from_8_bits(levels):
+    return "(images > 127).astype(np.uint8)" if levels == 2 else f"np.uint8(np.uint16(images) * {levels} // 256)"
 
 
 def _check_labels(name, split):
@@ -196,24 +253,28 @@ def _check_labels(name, split):
 def checked_images(images: object, image_shape: tuple[int, int, int], levels: int = 256) -> np.ndarray:
     """Checks images for a network, and returns them as an array or as an object that is indexed like one.
 
-    Objects that are indexed like an array, such as data sets of h5py and memory-mapped files, are not read: they may be
-    larger than memory.
+    Objects that are indexed like an array, such as data sets of h5py and memory-mapped files, may be larger than
+    memory. uint8 images of 256 levels are not read; of others, the values are examined, unless their type or their
+    attribute `levels` keeps them within the levels.
 
     Args:
-        images: uint8 [N, H, W, 3]: an array, a tensor of any library, a list of images, or an object that is indexed
-            like an array.
-        image_shape: (H, W, 3).
+        images: values [N, H, W, C]: an array, a tensor of any library, a list of images, or an object that is indexed
+            like an array. They are uint8 if there are 256 levels, else of any type of integers.
+        image_shape: (H, W, C).
+        levels: the number of levels, L: values are from 0 to L - 1.
 
     Raises:
         UserError: they have another form; the message says how to convert them, if their shape or values show it.
     """
-    expected = f"uint8 [N, {', '.join(map(str, image_shape))}]"
+    expected = f"{_kind(levels)} [N, {', '.join(map(str, image_shape))}]"
     if isinstance(images, (str, os.PathLike)):
         raise UserError(f"images must be {expected}, not a path: read the picture first, with PIL.Image for example")
     images = _as_array(images, f"images must be {expected}")
-    if images.dtype != np.uint8 or tuple(images.shape[1:]) != tuple(image_shape):
-        hint = _how_to_convert(images, tuple(image_shape))
+    if not _is_type_of(images.dtype, levels) or tuple(images.shape[1:]) != tuple(image_shape):
+        hint = _how_to_convert(images, tuple(image_shape), levels)
         raise UserError(f"images must be {expected}, not {images.dtype} {list(images.shape)}{hint}")
+    if wrong := _wrong_value(images, levels):
+        raise UserError(wrong)
     return images
 
 
@@ -250,7 +311,9 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
     return labels
 
 
-def checked_split(images, labels, image_shape, nr_labels, levels=256) -> Split:
+def checked_split(
+    images: object, labels: object, image_shape: tuple[int, int, int], nr_labels: int | None, levels: int = 256
+) -> Split:
     """Images and labels to train or test a network on; arguments and errors as in checked_images and checked_labels.
 
     Raises:
@@ -262,7 +325,9 @@ def checked_split(images, labels, image_shape, nr_labels, levels=256) -> Split:
     return Split(images, checked_labels(labels, len(images), nr_labels))
 
 
-def checked_validation(validation, image_shape, nr_labels, levels=256) -> Split:
+def checked_validation(
+    validation: object, image_shape: tuple[int, int, int], nr_labels: int | None, levels: int = 256
+) -> Split:
     """As checked_split, for images or a tuple (images, labels)."""
     pair = validation if isinstance(validation, tuple) else (validation, None)
     if len(pair) != 2:
@@ -289,29 +354,48 @@ def _as_array(values, must_be):
         raise UserError(f"{must_be}, not {type(values).__name__}: {why}") from error
 
 
-def _how_to_convert(images, image_shape):
+def _how_to_convert(images, image_shape, levels):
     """How to convert images to the form that is needed, as the end of a message; "" if they do not show it."""
     height, width, channels = image_shape
     shape = tuple(images.shape)
     number = shape[0] if shape else 0
-    for likely, advice in (
-        (image_shape, "give a single image as [image]"),
-        ((height, width), "if this is a grey image, repeat it: np.repeat(image[None, ..., None], 3, axis=-1)"),
-        ((number, height, width), "if these are grey images, repeat them: np.repeat(images[..., None], 3, axis=-1)"),
-        ((number, channels, height, width), "move the channels to the end: images.transpose(0, 2, 3, 1)"),
-        ((number, height, width, 4), "leave the alpha channel out: images[..., :3]"),
-    ):
-        if shape == likely:
-            return f"; {advice}"
+    likely = {
+        image_shape: "give a single image as [image]",
+        (number, channels, height, width): "move the channels to the end: images.transpose(0, 2, 3, 1)",
+    }
+    if channels == 3:
+        likely |= {
+            (height, width): "if this is a grey image, repeat it: np.repeat(image[None, ..., None], 3, axis=-1)",
+            (number, height, width): "if these are grey images, repeat them: np.repeat(images[..., None], 3, axis=-1)",
+            (number, height, width, 1): "if these are grey images, repeat them: np.repeat(images, 3, axis=-1)",
+            (number, height, width, 4): "leave the alpha channel out: images[..., :3]",
+        }
+    elif channels == 1:
+        likely |= {
+            (height, width): "give a single image as image[None, ..., None]",
+            (number, height, width): "add the channel: images[..., None]",
+            (number, height, width, 3): "the network is for grey images: convert each with PIL's Image.convert('L')",
+        }
+    if shape in likely:
+        return f"; {likely[shape]}"
     if shape[1:] != image_shape:
         return f"; crop or scale the images to {height} x {width}" if len(shape) == 4 and shape[3] == channels else ""
     if images.dtype.kind not in "fiu" or not isinstance(images, np.ndarray) or not images.size:
         return ""
-    low, high = images.min(), images.max()
+    if images.dtype.kind == "f" and (where := values.first_nan(images)):
+        return f"; {where}"
+    low, high, white = images.min(), images.max(), levels - 1
+    if levels == 2:
+        at = 0.5 if high <= 1 else 127
+        return f"; for black and white, use (images > {at}).astype(np.uint8)" if 0 <= low <= high <= 255 else ""
     if images.dtype.kind == "f" and 0 <= low <= high <= 1:
-        return "; if black is 0 and white is 1, convert the images with np.uint8(np.round(255 * images))"
-    if images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
-        return "; if black is -1 and white is 1, convert the images with np.uint8(np.round(127.5 * images + 127.5))"
-    if low >= 0 and 1 < high <= 255:
-        return "; if black is 0 and white is 255, convert the images with np.uint8(np.round(images))"
-    return ""
+        given, formula = "black is 0 and white is 1", f"np.round({white} * images)"
+    elif images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
+        given, formula = "black is -1 and white is 1", f"np.round({white / 2} * images + {white / 2})"
+    elif low >= 0 and 1 < high <= white:
+        given, formula = f"black is 0 and white is {white}", "np.round(images)"
+    elif low >= 0 and levels < 256 and high <= 255:
+        return f"; if these are 8-bit images, use {_from_8_bits(levels)}"
+    else:
+        return ""
+    return f"; if {given}, convert the images with {_type(levels)}({formula})"

@@ -9,6 +9,7 @@ import train as train_command
 from data import converted
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.storage import values
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [6, 4, 5, 3], np.uint8)
 LABELS = np.arange(6) % 3
@@ -63,9 +64,15 @@ BAD = {
     "objects": (lambda: of(IMAGES.astype(object)), "are object, not uint8"),
     "booleans": (lambda: of(IMAGES > 99), "are bool, not uint8"),
     "one image": (lambda: of(IMAGES[0]), r"have the shape \(4, 5, 3\): give"),
-    "grey": (lambda: of(IMAGES[..., 0]), r"have the shape \(6, 4, 5\): .*; if these are grey images \[N, H, W\], "),
-    "one channel": (lambda: of(IMAGES[..., :1]), r"\(6, 4, 5, 1\): .*; if these are grey images \[N, H, W\], repeat"),
-    "alpha": (lambda: of(IMAGES[..., [0, 1, 2, 2]]), r"have the shape \(6, 4, 5, 4\): give"),
+    "grey": (
+        lambda: of(IMAGES[..., 0]),
+        r"have the shape \(6, 4, 5\): .*; if these are grey images \[N, H, W\], use images\[..., None\]$",
+    ),
+    "no channels": (lambda: of(IMAGES[..., :0]), r"have the shape \(6, 4, 5, 0\): give"),
+    "other channels": (
+        lambda: of(IMAGES[..., :1]),
+        r"the training images are \(4, 5, 1\), the test images \(4, 5, 3\)",
+    ),
     "channels first": (lambda: of(IMAGES.transpose(0, 3, 1, 2)), r"\(6, 3, 4, 5\): .*images.transpose\(0, 2, 3, 1\)"),
     "flat": (lambda: of(IMAGES.reshape(6, -1)), r"have the shape \(6, 60\): give"),
     "no pixels": (lambda: of(IMAGES[:, :0]), r"have the shape \(6, 0, 5, 3\): give"),
@@ -163,6 +170,57 @@ def test_everything_that_is_indexed_like_an_array_is_taken(tmp_path):
     assert of(labels=LABELS, class_names=["a", "b", "c", "d"]).class_names == ("a", "b", "c", "d")
 
 
+FEW = IMAGES[..., :1] // 16
+
+
+def of_levels(images, levels):
+    return DataSet(Split(images), Split(images), levels=levels)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int64, ">u4"])
+def test_images_of_any_size_channels_and_levels_are_taken_in_any_type_of_integers(kind):
+    for channels in (1, 2, 5):
+        images = np.repeat(FEW, channels, -1).astype(kind)
+        assert of_levels(images, 16).image_shape == (4, 5, channels)
+        assert of_levels(images, 65_536).levels == 65_536
+    assert of_levels(FEW > 7, 2).levels == 2
+    assert of_levels((FEW > 7).astype(kind), 2).levels == 2
+    assert of(IMAGES[..., :1][:, :, :, [0, 0, 0]]).reduction is None
+
+
+@pytest.mark.parametrize(
+    "images, levels, message",
+    [
+        (FEW, 15, r"^training image 0 has the value 15 at row 0, column 4, channel 0, but values must be from 0 to 14"),
+        (IMAGES, 16, r"16 levels; if these are 8-bit images, use np.uint8\(np.uint16\(images\) \* 16 // 256\)$"),
+        (IMAGES, 2, r"2 levels; if these are 8-bit images, use \(images > 127\).astype\(np.uint8\)$"),
+        (FEW.astype(int) - 1, 16, "has the value -1 at row"),
+        (FEW.astype(int) << 13, 65_536, r"has the value \d{5,6} at row .* from 0 to 65535"),
+        (FEW / 15, 16, r"are float64, not integers from 0 to 15: scale them to 0 to 15, .* images.astype\(np.uint8\)"),
+        (FEW / 15, 2, r"make them black and white, with images > 0.5 for example, then use images.astype"),
+        (FEW > 7, 16, "are bool, not integers from 0 to 15"),
+        (FEW.astype(int), 256, "are int64, not uint8"),
+        (FEW, 1, "levels=1 is not a whole number from 2 to 65,536"),
+        (FEW, 65_537, "levels=65537 is not a whole number"),
+        (FEW, 16.0, "levels=16.0 is not a whole number"),
+        (FEW, None, "levels=None is not a whole number"),
+    ],
+)
+def test_a_value_outside_of_the_levels_is_named_with_its_place(images, levels, message):
+    with pytest.raises(UserError, match=message) as error:
+        of_levels(images, levels)
+    assert str(error.value).isprintable()
+
+
+def test_the_first_wrong_value_is_found_in_any_chunk(monkeypatch):
+    monkeypatch.setattr(values, "_CHUNK_BYTES", 50)  # two images
+    images = np.zeros([7, 4, 5, 1], np.uint8)
+    for number in (6, 3, 1):
+        images[number, 3, 2, 0] = 16 + number
+        with pytest.raises(UserError, match=f"test image {number} has the value {16 + number} at row 3, column 2, ch"):
+            DataSet(None, Split(images), levels=16)
+
+
 def test_images_are_not_read_as_a_whole():
     class Counted(Indexed):
         def __getitem__(self, index):
@@ -178,7 +236,11 @@ def test_images_are_not_read_as_a_whole():
 def test_a_set_for_testing_alone_has_the_shape_and_the_labels_of_its_test_images():
     data_set = DataSet(None, Split(IMAGES, LABELS, names=list("abcdef")))
     assert (data_set.image_shape, data_set.nr_labels) == ((4, 5, 3), 3)
-    assert data_set.sizes() == {"the shape of the test images": [6, 4, 5, 3], "the number of classes": 3}
+    assert data_set.sizes() == {
+        "the shape of the test images": [6, 4, 5, 3],
+        "the number of levels": 256,
+        "the number of classes": 3,
+    }
     plain = data_set.without_labels()
     assert (plain.train, plain.test.labels, plain.test.names) == (None, None, list("abcdef"))
 

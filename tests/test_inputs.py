@@ -9,8 +9,10 @@ from networks import OneStep, add_spec
 import pixel_snail
 from data.converted import MappedImages
 from pixel_snail.backend import keras, tf
+from pixel_snail.dataset import checked_images, checked_validation
 from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network
+from pixel_snail.storage.reductions import Binarized, Reduced
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
 
@@ -189,6 +191,75 @@ def test_where_the_values_do_not_tell_there_is_no_advice(images, model):
     with pytest.raises(pixel_snail.UserError) as error:
         model.log_prob(images, LABELS[: len(images)])
     assert "convert" not in str(error.value)
+
+
+GREY = IMAGES[..., :1]
+
+
+def refusal(images, image_shape, levels):
+    with pytest.raises(pixel_snail.UserError) as error:
+        checked_images(images, image_shape, levels)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256, 1000, 65_536])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_values_of_every_number_of_levels_are_taken_and_returned_as_they_are(levels, channels):
+    images = np.random.default_rng(0).integers(0, levels, [3, 4, 5, channels])
+    kinds = [np.uint8] if levels == 256 else [np.int64, np.int32, np.uint16]
+    for images in [images.astype(kind) for kind in kinds]:
+        assert checked_images(images, (4, 5, channels), levels) is images
+        split = checked_validation((list(images), [0, 1, 0]), (4, 5, channels), 2, levels)
+        np.testing.assert_array_equal(split.images, images)
+
+
+@pytest.mark.parametrize(
+    "images, levels, formula",
+    [
+        (GREY[..., 0], 256, "images[..., None]"),
+        (GREY[..., 0] // 16, 16, "images[..., None]"),
+        (GREY[0, ..., 0], 256, "image[None, ..., None]"),
+        (GREY.transpose(0, 3, 1, 2), 256, "images.transpose(0, 2, 3, 1)"),
+        (GREY / 255, 256, "np.uint8(np.round(255 * images))"),
+        (from_values(GREY), 256, "np.uint8(np.round(127.5 * images + 127.5))"),
+        (GREY // 16 / 15, 16, "np.uint8(np.round(15 * images))"),
+        (from_values(GREY // 16, 16), 16, "np.uint8(np.round(7.5 * images + 7.5))"),
+        (GREY // 16 / 1, 16, "np.uint8(np.round(images))"),
+        (GREY * 257.0, 65_536, "np.uint16(np.round(images))"),
+        (GREY, 16, "np.uint8(np.uint16(images) * 16 // 256)"),
+        (GREY / 1, 16, "np.uint8(np.uint16(images) * 16 // 256)"),
+        (GREY, 2, "(images > 127).astype(np.uint8)"),
+        (GREY / 1, 2, "(images > 127).astype(np.uint8)"),
+        (GREY / 255, 2, "(images > 0.5).astype(np.uint8)"),
+    ],
+)
+def test_the_advice_for_a_grey_network_gives_images_that_are_taken(images, levels, formula):
+    assert refusal(images, (4, 4, 1), levels).endswith(formula)
+    mended = eval(formula, {"np": np, "images": images, "image": images})
+    assert checked_images(mended, (4, 4, 1), levels) is mended
+
+
+@pytest.mark.parametrize(
+    "images, image_shape, levels, message",
+    [
+        (IMAGES, (4, 4, 1), 256, "convert each with PIL's Image.convert('L')"),
+        (GREY, SHAPE, 256, "if these are grey images, repeat them: np.repeat(images, 3, axis=-1)"),
+        (np.where(IMAGES[2, 1, 3, 2] == IMAGES, np.nan, 1), SHAPE, 256, "has the value nan at row"),
+        (
+            GREY.astype(int),
+            (4, 4, 1),
+            16,
+            "image 0 has the value 95 at row 0, column 0, channel 0, but values must be",
+        ),
+        (Binarized(GREY), (4, 4, 1), 256, "images, a Binarized, have 2 levels, not 256"),
+        (Reduced(GREY, 16), (4, 4, 1), 32, "images, a Reduced, have 16 levels, not 32"),
+        (GREY > 5, (4, 4, 1), 16, "images must be integers from 0 to 15 [N, 4, 4, 1], not bool [5, 4, 4, 1]"),
+        (-GREY.astype(int), (4, 4, 1), 16, "has the value -95"),
+    ],
+)
+def test_other_images_for_a_network_of_other_values_are_told_in_one_line(images, image_shape, levels, message):
+    assert message in refusal(images, image_shape, levels)
 
 
 def test_a_call_within_another_strategys_scope_is_told(model, mirrored):

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -13,6 +14,7 @@ from absl.flags import argparse_flags
 from pixel_snail import settings
 from pixel_snail.commands import streams
 from pixel_snail.errors import UserError, options_named_as_flags
+from pixel_snail.likelihoods.levels import MOST_LEVELS
 from pixel_snail.storage import paths, prefixes
 from pixel_snail.storage.pictures import MAX_PIXELS
 
@@ -64,6 +66,9 @@ def _completed(argument):
     return meant[0] + equals + value if len(meant) == 1 else argument
 
 
+_OF_TFDS = "tfds:NAME"
+"""The form of the names of data sets of TensorFlow Datasets."""
+
 DATA_DEFAULTS = {
     "data_dir": "./data",
     "data_set": "cifar",
@@ -73,6 +78,9 @@ DATA_DEFAULTS = {
     "max_megapixels": MAX_PIXELS // 10**6,
     "test_folder": None,
     "cache_dir": None,
+    "levels": None,
+    "binarize": False,
+    "grey": False,
 }
 """The flags that decide the data set, and their defaults."""
 
@@ -90,11 +98,15 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     add(
         "-d",
         "--data_set",
-        type=_known("data set", data_sets),
+        type=_data_set([*data_sets, _OF_TFDS]),
         default=default["data_set"],
-        help=_names(data_sets),
+        help=f"{_names([*data_sets, _OF_TFDS])}, where NAME may have a configuration: NAME:CONFIG",
     )
-    add("--image_size", type=positive_int, help="side of the images of folder and imagenet_resized; without it, 32")
+    add(
+        "--image_size",
+        type=image_size,
+        help="side of the images of folder and imagenet_resized, without it 32; for folder and tfds also HxW",
+    )
     add(
         "--downsample",
         action="store_true",
@@ -121,7 +133,25 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     add(
         "--cache_dir",
         type=path,
-        help="where converted pictures go, with --data_set=folder and ImageNet; without it, .pixel_snail in --data_dir",
+        help="where converted pictures go, with --data_set=folder, tfds and ImageNet; without it, .pixel_snail in "
+        "--data_dir",
+    )
+    add(
+        "--levels",
+        type=levels,
+        help="how many values a channel of a pixel can have: 8-bit images are reduced to so many; arrays have so many",
+    )
+    add(
+        "--binarize",
+        action="store_true",
+        default=default["binarize"],
+        help="with grey images: draw black or white for each pixel, by its brightness, anew in each epoch",
+    )
+    add(
+        "--grey",
+        action="store_true",
+        default=default["grey"],
+        help="with --data_set=folder and tfds: make pictures grey",
     )
 
 
@@ -207,7 +237,11 @@ def is_possible(name: str, value: object) -> bool:
         return isinstance(value, str) and value in registries[name]
     if value is None:
         return default is None
-    kind = {"image_size": int, "test_folder": str, "cache_dir": str}.get(name, type(default))
+    if name in _PARSED:
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            return type(value) in (int, str) and _PARSED[name](str(value)) == value  # 28x28 is never written so
+        return False
+    kind = {"test_folder": str, "cache_dir": str}.get(name, type(default))
     return type(value) is kind and (kind is not int or value > 0)
 
 
@@ -224,12 +258,32 @@ def _number(kind: type, is_valid: Callable[[float], bool], what: str) -> Callabl
     return parsed
 
 
+def image_size(text: str) -> int | str:
+    """The argparse type of --image_size: the side of a square, or HxW, such as "28x20", of a rectangle."""
+    match = re.fullmatch(r"0*([1-9][0-9]{0,8})(?:x0*([1-9][0-9]{0,8}))?", text, re.ASCII)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0, or HEIGHTxWIDTH, such as 28x20")
+    height, width = match[1], match[2] or match[1]
+    return int(height) if height == width else f"{height}x{width}"
+
+
+def height_and_width(size: int | str) -> tuple[int, int]:
+    """(H, W) of a value of --image_size."""
+    height, _, width = str(size).partition("x")
+    return int(height), int(width or height)
+
+
 positive_int = _number(int, lambda n: n > 0, "a whole number above 0")
 non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or more")
 seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
+levels = _number(int, lambda n: 2 <= n <= MOST_LEVELS, f"a whole number from 2 to {MOST_LEVELS:,}")
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
+
+
+_PARSED = {"image_size": image_size, "levels": levels}
+"""Types of flags that have several forms or limits."""
 
 
 def path(text: str) -> str:
@@ -286,6 +340,21 @@ def _known(kind, known):
         if text not in known:
             raise argparse.ArgumentTypeError(
                 f"unknown {kind} {text!r}; known: {_names(known)}{did_you_mean(text, known)}"
+            )
+        return text
+
+    return name
+
+
+def _data_set(known):
+    named = _known("data set", known)
+
+    def name(text):
+        if not text.startswith("tfds:"):
+            return named(text)
+        if not re.fullmatch(r"tfds:\w+(:[\w.+-]+)?", text, re.ASCII):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not tfds:NAME or tfds:NAME:CONFIG, such as tfds:svhn_cropped"
             )
         return text
 

@@ -4,6 +4,7 @@ Images may be memory-mapped: only the images of a batch are read, when the batch
 than memory.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,11 +25,12 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
-    Yields {"images": uint8 [B, H, W, 3]} and, if the split has labels, "labels": int32 [B].
+    Yields {"images": values [B, H, W, C]} and, if the split has labels, "labels": int32 [B]. The values are uint8 if
+    the split's are, else int32. If the images have a method `in_epoch` (see Split), they are those that it returns.
 
     Args:
         batch_size: the global batch.
-        seed, epoch: they decide the permutation.
+        seed, epoch: they decide the permutation, and the images that `in_epoch` returns.
         seen: how many images of the permutation to skip, when an interrupted epoch goes on.
         replicas: the number of all replicas. Each global batch is divided among them.
         own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
@@ -38,6 +40,8 @@ def training_batches(
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
+    if in_epoch := getattr(split.images, "in_epoch", None):
+        split = dataclasses.replace(split, images=in_epoch(seed, epoch))
     return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
 
 
@@ -75,15 +79,16 @@ def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", re
 
 def _batches(split, order, batch_size, replicas, own):
     size = batch_size // replicas
+    kind = np.uint8 if split.images.dtype == np.uint8 else np.int32
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
     def chosen(indices):
         # Images in an HDF5 file can only be chosen in increasing order, each of them once.
         different, places = np.unique(indices, return_inverse=True)
-        return np.ascontiguousarray(split.images[different])[places]
+        return np.ascontiguousarray(split.images[different], kind)[places]
 
     def read(indices):
-        batch = {"images": tf.numpy_function(chosen, [indices], tf.uint8, stateful=False)}
+        batch = {"images": tf.numpy_function(chosen, [indices], kind, stateful=False)}
         batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
         if split.labels is not None:
             batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)

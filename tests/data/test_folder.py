@@ -479,11 +479,11 @@ def test_a_conversion_exchanged_between_its_record_and_its_files_is_read_again(t
     shutil.rmtree(tmp_path / "small_imagenet")
     opened = converted.MappedImages
 
-    def exchanged(path, shape):
+    def exchanged(path, shape, kind):
         if other.exists():
             shutil.rmtree(cache)
             shutil.move(other, cache)
-        return opened(path, shape)
+        return opened(path, shape, kind)
 
     monkeypatch.setattr(converted, "MappedImages", exchanged)
     assert_same(contents(data.load("imagenet", tmp_path)), [IMAGENET_TRAIN, IMAGENET_TEST])

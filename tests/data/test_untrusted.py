@@ -44,7 +44,7 @@ from test_data_sets import (
 import data
 import eval as eval_command
 import golden_numbers
-from data import cifar, converted, imagenet_resized, untrusted
+from data import cifar, converted, imagenet_resized, tfds_sets, untrusted
 from pixel_snail import checkpoint
 from pixel_snail.commands import command_line, drawing, evaluation
 from pixel_snail.errors import UserError
@@ -647,7 +647,7 @@ def test_damaged_files_of_tfds_are_refused_or_give_the_same_images(tmp_path):
 # The flags of a run
 
 NETWORK, DATA = command_line.MODEL_DEFAULTS, command_line.DATA_DEFAULTS
-RUN = NETWORK | DATA | {"data_set": "folder", "image_size": 16}
+RUN = NETWORK | DATA | {"data_set": "folder", "image_size": "28x20", "levels": 16}
 
 
 @pytest.fixture
@@ -711,6 +711,14 @@ def test_flags_of_a_run_are_refused_or_could_have_been_given(tmp_path, completed
                 ("data_dir", 7),
                 ("downsample", "no"),
                 ("image_size", 0),
+                ("image_size", "28"),
+                ("image_size", "28x28"),
+                ("image_size", "28x20\n"),
+                ("levels", 1),
+                ("levels", "16"),
+                ("levels", 1 << 17),
+                ("binarize", 1),
+                ("grey", None),
                 ("skip_bad", 1),
                 ("max_megapixels", 0),
                 ("max_megapixels", None),
@@ -729,7 +737,7 @@ def test_flags_of_a_run_that_are_none_are_refused_in_a_short_line(content, messa
 
 @pytest.mark.parametrize("name", ["nr_filters", "nr_logistic_mix", "nr_resnet"])
 def test_flags_of_a_run_that_make_a_network_beyond_its_checkpoint_are_refused(name, tmp_path):
-    (tmp_path / "flags.json").write_text(json.dumps(RUN | {name: 1_000_000}))
+    (tmp_path / "flags.json").write_text(json.dumps(RUN | {"image_size": 16, "levels": None, name: 1_000_000}))
     (tmp_path / "70").mkdir()
     names = [f"model/conv2d_{number}/V" for number in range(4)]
     tf.raw_ops.SaveV2(
@@ -744,10 +752,16 @@ def test_flags_of_a_run_that_make_a_network_beyond_its_checkpoint_are_refused(na
         evaluation.evaluate(flags, load_data=data.from_flags)
 
 
-@pytest.mark.parametrize("data_set", ["cifar", "folder", "imagenet", "imagenet_resized"])
+@pytest.mark.parametrize(
+    "data_set", ["arrays", "cifar", "folder", "imagenet", "imagenet_resized", "mnist", "tfds:mnist"]
+)
 @pytest.mark.parametrize("name", ["no\0path", "no\ud800path", "no\npath", "/dev/null", "x" * 5000])
 def test_a_data_dir_that_can_be_none_is_refused(data_set, name, tmp_path, monkeypatch):
+    def refuse(builder):
+        raise OSError("no network")
+
     monkeypatch.setattr(cifar, "URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr(tfds_sets, "_check_connection", refuse)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         data.load(data_set, Path(name))

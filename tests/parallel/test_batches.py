@@ -95,6 +95,39 @@ def test_images_may_be_memory_mapped(tmp_path):
     np.testing.assert_array_equal(images, split.images)
 
 
+@pytest.mark.parametrize(
+    "kind, expected", [(np.uint8, "uint8"), (np.uint16, "int32"), (">i8", "int32"), (bool, "int32")]
+)
+def test_values_are_uint8_or_else_int32(kind, expected):
+    images = np.arange(2 * 3 * 2 * 5).reshape(2, 3, 2, 5).astype(kind)
+    (batch,) = batches_of_test(Split(images), 2)
+    assert batch["images"].dtype == expected
+    np.testing.assert_array_equal(batch["images"], images)
+
+
+def test_each_epoch_of_training_asks_the_images_for_its_own():
+    class Numbered:
+        dtype, shape = np.dtype(np.uint8), (6, 1, 1, 3)
+
+        def __init__(self, value=0):
+            self.value = value
+
+        def in_epoch(self, seed, epoch):
+            return Numbered(10 * seed + epoch)
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            return np.full([len(index), 1, 1, 3], self.value, np.uint8)
+
+    split = Split(Numbered())
+    for seed, epoch in ((3, 0), (3, 4)):
+        values = {int(batch["images"][0, 0, 0, 0]) for batch in training_batches(split, 2, seed, epoch)}
+        assert values == {10 * seed + epoch}
+    assert {int(batch["images"][0, 0, 0, 0]) for batch in batches_of_test(split, 2)} == {0}
+
+
 def test_a_batch_larger_than_the_data_set_is_refused():
     with pytest.raises(UserError, match=r"^batch_size=8 is larger than the training set, which has 7 images: lower it"):
         training_batches(numbered_split(7), 8, seed=0, epoch=0)

@@ -11,7 +11,7 @@ from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import earlier_runs, search
 
-ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder", "cache_dir")
+ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder", "cache_dir", "levels", "binarize", "grey")
 ADDED = (*ADDED_TO_DATA, "lr_to_zero")
 
 
@@ -35,6 +35,10 @@ def run(tmp_path, monkeypatch):
         (["--max_megapixels=9"], False),
         (["--test_folder=val"], False),
         (["--cache_dir=elsewhere"], True),
+        (["--levels=16"], False),
+        (["--grey"], False),
+        (["--binarize"], False),
+        (["--image_size=28x20"], False),
     ],
 )
 def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, run):
@@ -77,7 +81,12 @@ def test_a_flag_that_was_not_given_is_told_so(run):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"skip_bad": True, "max_megapixels": 9, "test_folder": "val", "cache_dir": "/x"}]
+    "given",
+    [
+        {},
+        {"skip_bad": True, "max_megapixels": 9, "test_folder": "val", "cache_dir": "/x"},
+        {"levels": 16, "grey": True, "binarize": True},
+    ],
 )
 def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, run):
     path = run / "flags.json"

@@ -1,0 +1,216 @@
+"""Arrays of your own: images of any size, channels and levels in an .npz file, or in .npy files of a folder.
+
+The .npy files may be larger than memory: batches are read from them when they are needed. An .npz file is read into
+memory.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import listing, untrusted
+from data.converted import MappedImages
+from pixel_snail.dataset import DataSet, Split
+from pixel_snail.errors import UserError, counted
+from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
+from pixel_snail.storage import values
+from pixel_snail.storage.pictures import npy_header, readable
+
+IMAGES = {"train": ("train", "x_train", "train_images"), "test": ("test", "x_test", "test_images")}
+LABELS = {"train": ("train_labels", "y_train"), "test": ("test_labels", "y_test")}
+"""The names of the arrays of each split."""
+_TEST_EVERY = 10
+
+
+class _Array(NamedTuple):
+    """An array in a file: its name in messages, its shape and type, and the function that reads it or maps it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    open: Callable[[tuple[int, ...]], np.ndarray]
+
+
+class _Images:
+    """Some images of an array of integers, in order, as the type of arrays of values. It is indexed like an array."""
+
+    def __init__(self, images, levels, rows=None):
+        self._images, self._rows, self.levels = images, rows, levels
+        self.dtype = np.dtype(dtype_of(levels))
+        self.shape = (len(images) if rows is None else len(rows), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.asarray(self._images[index if self._rows is None else self._rows[index]]).astype(self.dtype)
+
+
+def load(data_dir: Path, levels: int | None = None) -> DataSet:
+    """Loads arrays of integers or booleans, [N, H, W, C] or [N, H, W], under the names in IMAGES and LABELS.
+
+    Without a test array, every tenth image becomes the test set. The type of the arrays does not matter.
+
+    Args:
+        data_dir: an .npz file, or a folder of .npy files.
+        levels: the number of levels. None: one more than the largest value, if that is 1, 3, 7, 15, ... or 65,535. If
+            it is below 256, but the arrays are uint8 and their largest value is 255, the result has 256 levels: these
+            are images of 8 bits, to be reduced.
+
+    Raises:
+        UserError: there are no arrays of these names; they are broken, or have another form; their values are outside
+            of the levels, or do not show how many there are.
+    """
+    arrays = _of_npz(data_dir) if listing.is_file(data_dir) else _of_folder(data_dir)
+    images = {split: _chosen(data_dir, arrays, names) for split, names in IMAGES.items()}
+    labels = {split: _chosen(data_dir, arrays, names) for split, names in LABELS.items()}
+    if not any(images.values()):
+        has = f" (it has {', '.join(sorted(arrays)[:9])})" if arrays else ""
+        raise UserError(f"{data_dir} has no array called train, x_train or train_images, nor one for the test{has}")
+    for split, array in labels.items():
+        if array is not None and images[split] is None:
+            raise UserError(f"{array.name} has labels, but there are no {split} images: add an array {split}")
+    opened = {split: _opened_images(array) for split, array in images.items() if array is not None}
+    numbers = {split: _opened_labels(labels[split], len(opened[split])) for split in opened}
+    levels, notes = _levels({split: (images[split].name, array) for split, array in opened.items()}, levels)
+    if "test" in opened:
+        splits = {split: Split(_Images(array, levels), numbers[split]) for split, array in opened.items()}
+    else:
+        splits = _divided(opened["train"], numbers["train"], images["train"].name, levels)
+        notes.append("there is no test array: every tenth image is in the test set, and not in the training set")
+    return DataSet(splits.get("train"), splits["test"], source=str(data_dir), notes=tuple(notes), levels=levels)
+
+
+def _of_npz(path):
+    """The arrays in an .npz file by name; each as a function that returns an _Array."""
+
+    def array(name):
+        shape, dtype = untrusted.npz_header(path, name)
+        return _Array(f"{name} in {path}", shape, dtype, lambda shape: untrusted.npz_array(path, name).reshape(shape))
+
+    if path.suffix == ".npy":
+        raise UserError(f"{path} is a single array: give --data_dir the folder that has train.npy and test.npy")
+    return {name: functools.partial(array, name) for name in untrusted.npz_names(path)}
+
+
+def _of_folder(folder):
+    """The arrays in the .npy files of a folder, as _of_npz."""
+
+    def array(path):
+        with readable(path), open(path, "rb") as file:
+            try:
+                shape, dtype, order = npy_header(file)
+            except Exception as error:  # a broken header may make NumPy raise almost anything
+                raise UserError(f"{path} is not an array that can be read: {error}") from error
+            begin, end = file.tell(), file.seek(0, os.SEEK_END)
+        size = math.prod(shape) * dtype.itemsize
+        if order == "F":
+            raise UserError(f"{path} is in Fortran's order: save it again, with numpy.ascontiguousarray")
+        if end - begin != size:
+            raise UserError(
+                f"{path} is broken: it has {end - begin:,} bytes for its array {dtype} {list(shape)}, which takes "
+                f"{size:,}; get it anew"
+            )
+        return _Array(str(path), shape, dtype, lambda shape: MappedImages(path, shape, dtype, begin))
+
+    if not listing.is_folder(folder):
+        raise UserError(
+            f"there is no file or folder {folder}: --data_dir names the .npz file, or the folder of .npy files"
+        )
+    return {path.stem: functools.partial(array, path) for path in listing.inside(folder) if path.suffix == ".npy"}
+
+
+def _chosen(data_dir, arrays, names):
+    """The array that has one of the names; None if there is none."""
+    there = [name for name in names if name in arrays]
+    if len(there) > 1:
+        raise UserError(f"{data_dir} has both {' and '.join(there)}: leave one of them out")
+    return arrays[there[0]]() if there else None
+
+
+def _opened_images(array):
+    shape = array.shape
+    if array.dtype.kind == "f":
+        raise UserError(f"{array.name} has {_floats(array)}: save integers, such as np.uint8(np.round(255 * images))")
+    if array.dtype.kind not in "iub":
+        raise UserError(f"{array.name} is of the type {array.dtype}, not of integers")
+    if len(shape) not in (3, 4) or not math.prod(shape):
+        raise UserError(f"{array.name} has the shape {list(shape)}, not [N, H, W, C], or [N, H, W] for one channel")
+    return array.open(shape if len(shape) == 4 else (*shape, 1))
+
+
+def _floats(array):
+    """What floating-point values an array has, in words."""
+    if array.dtype.itemsize and array.shape:
+        for start, chunk in values.chunks(array.open(array.shape)):
+            if where := values.first_nan(chunk, start):
+                return f"{array.dtype} values ({where})"
+    return f"{array.dtype} values"
+
+
+def _opened_labels(array, number):
+    if array is None:
+        return None
+    if array.shape != (number,) or array.dtype.kind not in "iu":
+        raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'label')}, integers")
+    return np.array(array.open(array.shape)[:])
+
+
+def _levels(images: dict[str, tuple[str, np.ndarray]], given) -> tuple[int, list[str]]:
+    """The number of levels of the splits' images, and notes about it.
+
+    Args:
+        images: of each split, the array's name in messages and the array.
+        given: the number of levels that the user has given, or None.
+    """
+    kinds = [array.dtype for _, array in images.values()]
+    if given and all(values.is_within(kind, given) for kind in kinds):
+        return given, []
+    largest = 0
+    for name, array in images.values():
+        for start, chunk in values.chunks(array):
+            if chunk.min() < 0:
+                i = int(np.argmax((chunk < 0).any((1, 2, 3))))
+                raise UserError(f"{name}: image {start + i} has the value {chunk[i].min()}: values must be 0 or more")
+            largest = max(largest, int(chunk.max()))
+    if given:
+        if largest == 255 and given < 256 and all(kind == np.uint8 for kind in kinds):
+            return 256, []
+        for name, array in images.values():
+            if largest >= given and (found := values.first_outside(array, given)):
+                raise UserError(f"{name}: {found[1]}, but --levels={given} allows only values from 0 to {given - 1}")
+        return given, []
+    levels = 2 if all(kind.kind == "b" for kind in kinds) else largest + 1
+    if levels > MOST_LEVELS:
+        raise UserError(
+            f"the largest value of {_names(images)} is {largest}: there may be at most {MOST_LEVELS:,} levels"
+        )
+    if levels < 2 or levels & (levels - 1):
+        likely = (256, "8-bit images") if largest < 256 else (MOST_LEVELS, "16-bit images")
+        raise UserError(
+            f"the largest value of {_names(images)} is {largest}, which does not decide the number of levels: give "
+            f"--levels, such as --levels={likely[0]} for {likely[1]}, or --levels={max(levels, 2)}"
+        )
+    return levels, [f"values from 0 to {largest}: {levels:,} levels"]
+
+
+def _names(images: dict[str, tuple[str, np.ndarray]]) -> str:
+    return " and ".join(name for name, _ in images.values())
+
+
+def _divided(images, labels, name, levels):
+    """All images in two splits."""
+    number = len(images)
+    if number == 1:
+        raise UserError(f"{name} has only one image, but training and testing need one each: add another")
+    is_test = np.arange(number) % _TEST_EVERY == min(_TEST_EVERY, number) - 1
+    rows = {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
+    return {
+        split: Split(_Images(images, levels, chosen), None if labels is None else labels[chosen])
+        for split, chosen in rows.items()
+    }
