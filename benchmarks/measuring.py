@@ -1,4 +1,4 @@
-"""Helpers of the benchmarks: separate processes, memory of a device, the network and the images of the flags."""
+"""Helpers of the benchmarks: separate processes, memory of a device, the network of the flags, and images."""
 
 import argparse
 import concurrent.futures
@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import PIL.Image
 
 from benchmarks.process import peak_gb
+from data import photos
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.likelihoods.levels import dtype_of
@@ -72,6 +74,17 @@ def random_images(flags: argparse.Namespace, number: int) -> np.ndarray:
     """Images of uniform random values, [number, H, W, C], the same on every machine."""
     shape = (number, flags.image_size, flags.image_size, flags.channels)
     return np.random.default_rng(0).integers(0, flags.levels, shape, dtype_of(flags.levels))
+
+
+def grey_photos() -> tuple[np.ndarray, np.ndarray]:
+    """The training and the test crops of the data set `photos` as grey images of MNIST's size, uint8 [N, 28, 28, 1]."""
+    return tuple(_grey(crops[:, 2:30, 2:30]) for crops in photos.load())
+
+
+def _grey(images):
+    """RGB images as grey ones, by ITU-R 601."""
+    column = PIL.Image.fromarray(images.reshape(-1, *images.shape[2:]))
+    return np.asarray(column.convert("L")).reshape(*images.shape[:3], 1)
 
 
 @contextlib.contextmanager
