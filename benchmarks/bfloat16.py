@@ -21,7 +21,7 @@ import statistics
 import numpy as np
 
 import data
-from benchmarks.measuring import network
+from benchmarks.measuring import IMAGES, network
 from pixel_snail import steps
 from pixel_snail.backend import keras, tf
 from pixel_snail.commands import command_line, progress
@@ -37,6 +37,7 @@ POLYAK_DECAY = 0.98  # averages over about 50 of the 200 steps
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     command_line.add_network_flags(parser)
+    parser.set_defaults(**IMAGES)
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
     parser.add_argument("--learning_rate", type=command_line.positive_float, default=1e-3)
     parser.add_argument("--lr_decay", type=command_line.positive_float, default=0.999998)

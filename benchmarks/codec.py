@@ -1,16 +1,17 @@
 """Compares compression and decompression to drawing as many images, in one process.
 
 Prints a JSON line for each network and batch: the seconds to draw a batch, to encode it and to decode it (medians of
-runs that alternate); their ratios to drawing; the speeds in kB of pixels a second; and the seconds of compilation.
+runs that alternate); their ratios to drawing; the speeds in kB of values a second; and the seconds of compilation.
 
     python -m benchmarks.codec                                   # F 32, 64, 256; batches of 8, 32
     python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
+    python -m benchmarks.codec --image_size=28 --channels=1 --levels=2  # other images
     python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
-probabilities before they are rounded; after; the streams; the whole file. Beside them: the same images as PNG, WebP and
-JPEG XL files without loss, a file for each. It also prints what share of the values would take more than 24 bits by the
-likelihood, and how far the likelihood's 256 probabilities are from summing to one.
+probabilities before they are rounded; after; the streams; the whole file. Beside them, for 8-bit RGB: the same images
+as PNG, WebP and JPEG XL files without loss, a file for each. It also prints what share of the values would take more
+than 24 bits by the likelihood, and how far the likelihood's probabilities of all levels are from summing to one.
 """
 
 import argparse
@@ -19,11 +20,13 @@ import statistics
 
 from benchmarks.measuring import (
     check_network,
+    described,
     flags_of_networks,
     in_a_process,
     measure_each,
     mistakes_reported,
     network,
+    random_images,
 )
 from benchmarks.process import peak_gb, timed
 from pixel_snail.commands import command_line
@@ -53,11 +56,11 @@ def speed(flags: argparse.Namespace) -> dict:
     from pixel_snail.steps import network_inputs
     from pixel_snail.weights import data_dependent_initialisation, normalised_weights
 
-    shape, batch = (flags.image_size, flags.image_size, 3), flags.batch_size
-    model = network(flags)
-    images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
+    batch = flags.batch_size
+    model, images = network(flags), random_images(flags, batch)
+    shape = model.description.image_shape
     with data_dependent_initialisation():
-        model(network_inputs({"images": images[:2]}, None)[0])
+        model(network_inputs({"images": images[:2]}, None, flags.levels)[0])
     weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw, coder = sampling.batch_drawer(model, batch), ImageCoder(model, batch)
@@ -73,16 +76,13 @@ def speed(flags: argparse.Namespace) -> dict:
     runs = [{name: timed(task) for name, task in tasks.items()} for _ in range(RUNS)]
     seconds = {name: statistics.median(run[name] for run in runs) for name in tasks}
     return {
-        "model": flags.model,
-        "nr_filters": flags.nr_filters,
-        "batch_size": batch,
-        "image_size": flags.image_size,
+        **described(flags),
         "compile_seconds": round(first - seconds["encoding"], 1),
         **{f"{name}_seconds": round(value, 2) for name, value in seconds.items()},
         "encoding_ratio": round(seconds["encoding"] / seconds["drawing"], 3),
         "decoding_ratio": round(seconds["decoding"] / seconds["drawing"], 3),
-        "encoding_kb_per_s": round(images.size / 1000 / seconds["encoding"], 2),
-        "decoding_kb_per_s": round(images.size / 1000 / seconds["decoding"], 2),
+        "encoding_kb_per_s": round(images.nbytes / 1000 / seconds["encoding"], 2),
+        "decoding_kb_per_s": round(images.nbytes / 1000 / seconds["decoding"], 2),
         "peak_gb": peak_gb(),
     }
 
@@ -95,39 +95,40 @@ def composition(flags: argparse.Namespace) -> dict:
     from pixel_snail.backend import tf
     from pixel_snail.codec import container, range_coder
     from pixel_snail.likelihoods import logistic_mixture
+    from pixel_snail.likelihoods.levels import scaled
     from pixel_snail.reports import comparisons
     from pixel_snail.steps import network_inputs
 
     model = pixel_snail.load(flags.load_params)
     images = data.load(flags.data_set, None).test.images[:]
+    channels, levels = model.image_shape[2], model.levels
+    every_value = scaled(tf.range(levels, dtype=tf.float32), levels)[:, None]
 
     @tf.function(autograph=False)
     def sums_over(images):
         """Sums over the values of a batch, by the names of their means in the result."""
-        x, _ = network_inputs({"images": images}, None)
+        x, _ = network_inputs({"images": images}, None, levels)
         outputs = model.network(x)
         known, log_likelihood, of_channels = x[..., :0], 0.0, []
-        levels = (tf.range(256, dtype=tf.float32) - 127.5) / 127.5
-        for channel in range(3):
-            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known)
-            log_prob = logistic_mixture.logistic_log_prob(x[..., channel, None], mean, log_scale)
+        for channel in range(channels):
+            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels)
+            log_prob = logistic_mixture.logistic_log_prob(x[..., channel, None], mean, log_scale, levels)
             log_weights = tf.nn.log_softmax(logits + log_likelihood)
             likelihood = -tf.reduce_logsumexp(log_weights + log_prob, -1)
             cumulative = range_coder.cumulative_frequencies(
-                logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale)
+                logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
             )
             value = tf.cast(images[..., channel], tf.int32)
             rank = value.shape.rank
             lower, upper = (tf.gather(cumulative, (value + end)[..., None], batch_dims=rank)[..., 0] for end in (0, 1))
             coded = range_coder.BITS - tf.math.log(tf.cast(upper - lower, tf.float32)) / np.log(2)
-            borders = (2 * tf.cast(value, tf.float64) - 256) / 255
-            exact = _mass(log_weights, mean, log_scale, borders, value)
+            exact = _mass(log_weights, mean, log_scale, value, levels)
             sums = tf.reduce_sum(
                 tf.exp(
                     tf.reduce_logsumexp(
                         log_weights[..., None, :]
                         + logistic_mixture.logistic_log_prob(
-                            levels[:, None], mean[..., None, :], log_scale[..., None, :]
+                            every_value, mean[..., None, :], log_scale[..., None, :], levels
                         ),
                         -1,
                     )
@@ -157,6 +158,9 @@ def composition(flags: argparse.Namespace) -> dict:
         "streams": 8 * streams / images.size,
         "file": 8 * len(file) / images.size,
     }
+    files = {}
+    if (channels, levels) == (3, 256):
+        files = comparisons.files_bits_per_dim(images) | {"JPEG XL": _jpeg_xl_bits_per_dim(images)}
     return {
         "images": len(images),
         **{name: round(value, 6) for name, value in rows.items()},
@@ -164,8 +168,7 @@ def composition(flags: argparse.Namespace) -> dict:
             f"{name}_above_likelihood": f"{100 * (rows[name] / rows['likelihood'] - 1):.4f} %"
             for name in list(rows)[1:]
         },
-        **{name: round(bits, 6) for name, bits in comparisons.files_bits_per_dim(images).items()},
-        "JPEG XL": round(_jpeg_xl_bits_per_dim(images), 6),
+        **{name: round(bits, 6) for name, bits in files.items()},
         **means,
         "file_bytes": len(file),
         "stream_bytes": streams,
@@ -186,16 +189,17 @@ def _jpeg_xl_bits_per_dim(images):
     return 8 * sum(sizes) / images.size
 
 
-def _mass(log_weights, mean, log_scale, lower, value):
-    """The exact probability of values, in float64: the mixture's mass between `lower` and the next border."""
+def _mass(log_weights, mean, log_scale, value, levels):
+    """The exact probability of values, in float64: the mixture's mass between the borders of a value's interval."""
     import numpy as np
 
     from pixel_snail.backend import tf
 
-    scale = tf.exp(-tf.cast(log_scale, tf.float64))
-    lower, upper = (scale * (border[..., None] - tf.cast(mean, tf.float64)) for border in (lower, lower + 2 / 255))
+    scale, mean, value = tf.exp(-tf.cast(log_scale, tf.float64)), tf.cast(mean, tf.float64), value[..., None]
+    border = (2 * tf.cast(value, tf.float64) - levels) / (levels - 1)
     infinite = tf.constant(np.inf, tf.float64)
-    lower, upper = tf.where(value[..., None] == 0, -infinite, lower), tf.where(value[..., None] == 255, infinite, upper)
+    lower = tf.where(value == 0, -infinite, scale * (border - mean))
+    upper = tf.where(value == levels - 1, infinite, scale * (border + 2 / (levels - 1) - mean))
     # Of two borders above the mean, the masses above them are subtracted: those below are too close to one.
     mirrored = lower > 0
     low, high = tf.where(mirrored, -upper, lower), tf.where(mirrored, -lower, upper)

@@ -23,7 +23,7 @@ TEST_EVERY = 30
 
 
 class Network(Protocol):
-    """A network as a program of the contest makes it. Images are uint8 [B, H, W, 3]."""
+    """A network as a program of the contest makes it. Images are uint8 [B, H, W, C]."""
 
     def parameters(self) -> tuple[int, int]:
         """The number of trainable parameters, and the number of those that are not kept at zero by a mask."""
@@ -57,7 +57,7 @@ class Contestant:
         python: the Python interpreter of the program's environment.
         module: the program.
         settings: passed to the function given to `serve`. "batch_size", "train" and "test" (paths of .npy files of
-            images, uint8 [N, H, W, 3]) are required.
+            images, uint8 [N, H, W, C]) are required.
 
     Raises:
         RuntimeError: in a call, if the program has ended.

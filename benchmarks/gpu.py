@@ -53,7 +53,7 @@ STEPS = 3
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.Parser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     command_line.add_network_flags(parser)
-    parser.set_defaults(nr_filters=None, recompute=False, grad_accum=1)
+    parser.set_defaults(**measuring.IMAGES, nr_filters=None, recompute=False, grad_accum=1)
     positive = {"type": command_line.positive_int}
     parser.add_argument("--nr_gpu", **positive, help="replicas; without it, all GPUs, or two logical CPU devices")
     parser.add_argument("--batch_size", default=8, **positive, help="images of each replica in each step")
@@ -211,8 +211,7 @@ def replicas_and_one(flags: argparse.Namespace, number: int) -> dict:
 
     several = replicas.strategy(number)
     together = flags.batch_size * number
-    shape = (flags.image_size, flags.image_size, 3)
-    split = Split(np.random.default_rng(0).integers(0, 256, [STEPS * together, *shape], np.uint8))
+    split = Split(measuring.random_images(flags, STEPS * together))
 
     def run(strategy):
         """Takes STEPS steps; returns their losses, the parameters, and a function that takes another step."""

@@ -1,4 +1,4 @@
-"""Helpers of the benchmarks: separate processes, memory of a device, and the network that the flags describe."""
+"""Helpers of the benchmarks: separate processes, memory of a device, the network of the flags, and images."""
 
 import argparse
 import concurrent.futures
@@ -9,11 +9,19 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
+import PIL.Image
+
 from benchmarks.process import peak_gb
+from data import photos
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError, options_named_as_flags
+from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
+
+IMAGES = {"image_size": 32, "channels": 3, "levels": 256}
+"""The images that are measured without the flags of these names: 32 x 32, 8-bit RGB."""
 
 
 def new_process(**settings) -> concurrent.futures.Executor:
@@ -47,7 +55,36 @@ def flags_of_networks(parser: command_line.Parser) -> None:
     command_line.add_network_flags(parser)
     parser.set_defaults(nr_filters=None)
     parser.add_argument("--batch_size", type=command_line.positive_int)
-    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    flags_of_images(parser)
+
+
+def flags_of_images(parser: command_line.Parser) -> None:
+    """Adds the flags of the images, which are square; the defaults are those of IMAGES."""
+    for name, default in IMAGES.items():
+        parser.add_argument(f"--{name}", type=command_line.positive_int, default=default)
+
+
+def described(flags: argparse.Namespace) -> dict:
+    """The network and the images of a result, for its JSON line."""
+    names = ("model", "nr_filters", "batch_size", "image_size", "channels", "levels")
+    return {name: getattr(flags, name) for name in names}
+
+
+def random_images(flags: argparse.Namespace, number: int) -> np.ndarray:
+    """Images of uniform random values, [number, H, W, C], the same on every machine."""
+    shape = (number, flags.image_size, flags.image_size, flags.channels)
+    return np.random.default_rng(0).integers(0, flags.levels, shape, dtype_of(flags.levels))
+
+
+def grey_photos() -> tuple[np.ndarray, np.ndarray]:
+    """The training and the test crops of the data set `photos` as grey images of MNIST's size, uint8 [N, 28, 28, 1]."""
+    return tuple(_grey(crops[:, 2:30, 2:30]) for crops in photos.load())
+
+
+def _grey(images):
+    """RGB images as grey ones, by ITU-R 601."""
+    column = PIL.Image.fromarray(images.reshape(-1, *images.shape[2:]))
+    return np.asarray(column.convert("L")).reshape(*images.shape[:3], 1)
 
 
 @contextlib.contextmanager
@@ -83,9 +120,9 @@ def measure_each(flags: argparse.Namespace, measure: Callable[[argparse.Namespac
 
 
 def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
-    """The network that the flags describe, for images of --image_size; without such a flag, of 32 x 32 pixels."""
+    """The network that the flags describe, for images of `flags_of_images`."""
     from pixel_snail import model
 
-    size = getattr(flags, "image_size", 32)
     settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
-    return model.build_network(**settings, image_shape=(size, size, 3), dropout_p=dropout_p)
+    image_shape = (flags.image_size, flags.image_size, flags.channels)
+    return model.build_network(**settings, image_shape=image_shape, levels=flags.levels, dropout_p=dropout_p)

@@ -10,6 +10,11 @@ Prints JSON lines and draws a picture:
 
     python -m benchmarks.peers --picture=docs/peers.png     # 45 to 50 minutes
     python -m benchmarks.peers --minutes=0                  # without training
+    python -m benchmarks.peers --grey                       # only timings, of grey images of 28 x 28
+    python -m benchmarks.peers --grey --images=digits.npy   # the same with other images
+
+With --grey, the settings are those of the peer's example for MNIST. In that example, its network has maps of two sizes;
+ours always has three. So the peer's is measured with two sizes and with three: `peers_sizes`.
 
 The first call installs the packages of contest_tfp.txt into .venv-peers.
 """
@@ -21,18 +26,19 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.contest import Contestant
+from benchmarks.measuring import grey_photos, mistakes_reported
 from benchmarks.training import in_turns
 from data import photos
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
 from pixel_snail.parallel import devices
-from pixel_snail.storage import files
+from pixel_snail.storage import files, pictures
 
 SIZES = (32, 64)
 """The numbers of filters of the compared networks."""
@@ -49,8 +55,20 @@ TRAINED = {
 are within 2% of each other."""
 
 BATCH_SIZES = (8, 32)
+DROPOUT = 0.5
 DRAWN = 8
+
+GREY = PIXEL_CNN_PP | {"nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "dropout_p": 0.3}
+"""The settings of the example for MNIST in the documentation of tfp.distributions.PixelCNN, version 0.25."""
+
+PEERS_SIZES = (2, 3)
+"""The numbers of sizes of the peer's maps that --grey measures: the example's, and ours."""
+
+GREY_BATCH_SIZES = (8, 16, 32)
+"""The example's is 16."""
+
 INIT_BATCH_SIZE = 100
+MINUTES = 10
 IN_TRAINING = {"batch_size": 8, "dropout_p": 0.0, "polyak_decay": 0.99}
 """Without dropout, since the runs are short. With an average of the parameters over about 100 steps, because the
 bits/dim of single steps scatter."""
@@ -58,31 +76,38 @@ bits/dim of single steps scatter."""
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10, help="of training, for each of three networks")
+    parser.add_argument("--minutes", type=float, help=f"of training, for each of three networks; without it, {MINUTES}")
     parser.add_argument("--seconds", type=float, default=30, help="of each timing")
     parser.add_argument("--picture", help="the PNG file of bits/dim over minutes")
+    parser.add_argument("--grey", action="store_true", help="measure grey images of 28 x 28 instead, without training")
+    parser.add_argument("--images", help="an .npy file of images for --grey, uint8 [N, 28, 28]; else photographs")
     flags = parser.parse_args()
-    if flags.picture:
-        try:
+    if flags.grey and (flags.picture or flags.minutes is not None):
+        parser.error("--minutes and --picture are for the training, which --grey leaves out: leave them or --grey out")
+    minutes = MINUTES if flags.minutes is None else flags.minutes
+    if flags.images and not flags.grey:
+        parser.error("--images is for --grey: add it")
+    with mistakes_reported(parser):
+        if flags.picture:
             files.check_file_writable(flags.picture, "picture")
-        except UserError as error:
-            parser.error(str(error))
+        images = grey_images(flags.images) if flags.grey else photos.load()
     python = environment(Path(__file__).parents[1] / ".venv-peers", Path(__file__).with_name("contest_tfp.txt"))
     ours = functools.partial(Contestant, sys.executable, "benchmarks.contest_ours")
     peers = functools.partial(Contestant, python, "benchmarks.contest_tfp")
     print(json.dumps({"devices": devices.described(1)}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        images = save_images(folder, *photos.load())
+        images = save_images(folder, *images)
+        if flags.grey:
+            for sizes in PEERS_SIZES:
+                print_timings(ours, peers, GREY | images | {"peers_sizes": sizes}, GREY_BATCH_SIZES, flags.seconds)
+            return
         for nr_filters in SIZES:
-            settings = PIXEL_CNN_PP | images | {"nr_filters": nr_filters, "dropout_p": 0.5}
-            for batch_size in BATCH_SIZES:
-                result = compared(ours, peers, settings | {"batch_size": batch_size}, flags.seconds)
-                print(json.dumps(result), flush=True)
-            print(json.dumps(drawn(ours, peers, settings | {"batch_size": DRAWN})), flush=True)
+            settings = PIXEL_CNN_PP | images | {"nr_filters": nr_filters, "dropout_p": DROPOUT}
+            print_timings(ours, peers, settings, BATCH_SIZES, flags.seconds)
         curves = []
-        for name, (is_the_peers, settings) in TRAINED.items() if flags.minutes else ():
+        for name, (is_the_peers, settings) in TRAINED.items() if minutes else ():
             settings = settings | images | IN_TRAINING
-            curves.append(trained(name, peers if is_the_peers else ours, settings, flags.minutes))
+            curves.append(trained(name, peers if is_the_peers else ours, settings, minutes))
             print(json.dumps(curves[-1]), flush=True)
         if flags.picture and curves:
             draw_curves(curves, flags.picture)
@@ -109,6 +134,30 @@ def save_images(folder: str, train: np.ndarray, test: np.ndarray) -> dict[str, s
     return files
 
 
+def grey_images(path: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images, uint8 [N, 28, 28, 1]: crops of photographs, or both those of an .npy file.
+
+    Raises:
+        UserError: the file can't be read, or has other images or too few.
+    """
+    if path is None:
+        return grey_photos()
+    images = pictures.read_npy(Path(path), path)
+    most = max(GREY_BATCH_SIZES)
+    if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)) or len(images) < most:
+        has = f"{images.dtype} {list(images.shape)}"
+        raise UserError(f"{path} has {has}: give at least {most} grey images, uint8 [N, 28, 28]")
+    images = images.reshape(-1, 28, 28, 1)
+    return images, images
+
+
+def print_timings(ours: Callable, peers: Callable, settings: dict, batch_sizes: Iterable[int], seconds: float) -> None:
+    """Prints the results of `compared`, for each size of batch, and of `drawn`; the arguments are theirs."""
+    for batch_size in batch_sizes:
+        print(json.dumps(compared(ours, peers, settings | {"batch_size": batch_size}, seconds)), flush=True)
+    print(json.dumps(drawn(ours, peers, settings | {"batch_size": DRAWN})), flush=True)
+
+
 def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) -> dict:
     """Measures training steps and evaluations of two networks with the same settings, in turns.
 
@@ -117,7 +166,7 @@ def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) ->
         settings: those of both networks.
         seconds: how long to measure steps, and then evaluations, of both programs together.
     """
-    size = {name: settings[name] for name in ("nr_filters", "batch_size")}
+    size = _named(settings, "nr_filters", "batch_size")
     say(f"training steps and evaluations: {size}")
     with ours(settings) as our, peers(settings) as peer:
         both = (our, peer)
@@ -150,7 +199,12 @@ def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
             one.initialise(settings["batch_size"])
             one.compile_drawing(DRAWN)
             seconds.append(one.draw(DRAWN))
-    return {"nr_filters": settings["nr_filters"], "images": DRAWN, **_beside("drawing_seconds", seconds, 2)}
+    return _named(settings, "nr_filters") | {"images": DRAWN, **_beside("drawing_seconds", seconds, 2)}
+
+
+def _named(settings, *names):
+    """The settings that a result has: those of these names and, if it is given, the number of the peer's sizes."""
+    return {name: settings[name] for name in (*names, "peers_sizes") if name in settings}
 
 
 def _beside(name, values, digits):

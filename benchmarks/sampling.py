@@ -6,12 +6,21 @@ the whole network for each pixel (extrapolated from a few pixels).
 
     python -m benchmarks.sampling                                   # F 32, 64, 256; batches of 1, 8, 32
     python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
+    python -m benchmarks.sampling --image_size=28 --channels=1 --levels=2  # other images
 """
 
 import argparse
 import statistics
 
-from benchmarks.measuring import check_network, device_peak_gb, flags_of_networks, measure_each, network
+from benchmarks.measuring import (
+    check_network,
+    described,
+    device_peak_gb,
+    flags_of_networks,
+    measure_each,
+    network,
+    random_images,
+)
 from benchmarks.process import timed
 from pixel_snail.commands import command_line
 
@@ -27,8 +36,6 @@ def main() -> None:
 
 
 def measure(flags: argparse.Namespace) -> dict:
-    import numpy as np
-
     from benchmarks.plain import naive_sampler
     from pixel_snail import sampling, steps
     from pixel_snail.backend import tf
@@ -37,11 +44,10 @@ def measure(flags: argparse.Namespace) -> dict:
     from pixel_snail.weights import data_dependent_initialisation, normalised_weights
 
     replicas.strategy(1, in_micro_batches=False)
-    shape = (flags.image_size, flags.image_size, 3)
     batch = flags.batch_size
-    images = np.random.default_rng(0).integers(0, 256, [batch, *shape], np.uint8)
     model = network(flags)
-    x = steps.network_inputs({"images": images}, None)[0]
+    shape, levels = model.description.image_shape, model.description.levels
+    x, _ = steps.network_inputs({"images": random_images(flags, batch)}, None, levels)
     with data_dependent_initialisation():
         model(x[:2])
     weights = normalised_weights(model, model.trainable_variables)
@@ -51,21 +57,20 @@ def measure(flags: argparse.Namespace) -> dict:
     seconds = timed(lambda: draw(weights, *uniforms))
     peak = device_peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x)), autograph=False)
+    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x), levels), autograph=False)
     evaluate(x)
     evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
 
     # The naive loop draws one row of NAIVE_PIXELS pixels, and computes the network for a whole image at each of them.
-    naive = naive_sampler(lambda x, h: model(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS])
+    naive = naive_sampler(
+        lambda x, h: model(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS], levels=model.description.drawn_levels
+    )
     rest = [[0, 0], [0, shape[0] - 1], [0, shape[1] - NAIVE_PIXELS], [0, 0]]
     few = [u[:, :1, :NAIVE_PIXELS] for u in uniforms]
     naive(*few)
     naive_seconds = timed(lambda: naive(*few)) / NAIVE_PIXELS * shape[0] * shape[1]
     return {
-        "model": flags.model,
-        "nr_filters": flags.nr_filters,
-        "batch_size": batch,
-        "image_size": flags.image_size,
+        **described(flags),
         "compile_seconds": round(first - seconds, 1),
         "sampling_seconds": round(seconds, 2),
         "evaluation_seconds": round(evaluation, 3),

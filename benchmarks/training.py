@@ -9,6 +9,7 @@ matrices.
     python -m benchmarks.training                                    # F 32, 64, 256; batch 8
     python -m benchmarks.training --nr_filters=64 --batch_size=8     # one; --bfloat16, --recompute, --model, ...
     python -m benchmarks.training --nr_filters=64 --growth           # batches of 1 to 32; images of 16, 32 and 64
+    python -m benchmarks.training --image_size=28 --channels=1 --levels=2  # other images
 """
 
 import argparse
@@ -20,7 +21,15 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmarks.measuring import check_network, device_peak_gb, network, new_process
+from benchmarks.measuring import (
+    check_network,
+    described,
+    device_peak_gb,
+    flags_of_images,
+    network,
+    new_process,
+    random_images,
+)
 from benchmarks.process import timed
 from pixel_snail.commands import command_line
 from pixel_snail.network import Network
@@ -38,7 +47,7 @@ def main() -> None:
     command_line.add_step_flags(parser)
     parser.set_defaults(nr_filters=None)
     parser.add_argument("--batch_size", type=command_line.positive_int, default=8)
-    parser.add_argument("--image_size", type=command_line.positive_int, default=32)
+    flags_of_images(parser)
     parser.add_argument("--growth", action="store_true", help="how the cost grows; without the plain network")
     flags = parser.parse_args()
     check_network(parser, flags)
@@ -71,10 +80,7 @@ def measure(flags: argparse.Namespace, with_plain: bool, seconds: float = SECOND
     seconds, *plain_seconds = (round(statistics.median(of_one), 5) for of_one in zip(*steps, strict=True))
     evaluation, *plain_evaluation = (round(statistics.median(of_one), 5) for of_one in zip(*evaluations, strict=True))
     result = {
-        "model": flags.model,
-        "nr_filters": flags.nr_filters,
-        "batch_size": flags.batch_size,
-        "image_size": flags.image_size,
+        **described(flags),
         "bfloat16": flags.bfloat16,
         "recompute": flags.recompute,
         "grad_accum": flags.grad_accum,
@@ -136,7 +142,7 @@ class _Process:
 
 
 def step_and_evaluation(flags: argparse.Namespace, strategy, model: Network, plain: bool) -> tuple[Callable, Callable]:
-    """The functions to measure: one takes a step on images, uint8 [B, H, W, 3], the other evaluates them."""
+    """The functions to measure: one takes a step on images, values [B, H, W, C], the other evaluates them."""
     from benchmarks import plain as plain_network
     from pixel_snail import steps
     from pixel_snail.optimizer import PolyakAdam
@@ -167,11 +173,9 @@ def _make(flags, plain):
     from pixel_snail.backend import tf
     from pixel_snail.parallel import replicas
 
-    shape = (flags.image_size, flags.image_size, 3)
-    images = np.random.default_rng(0).integers(0, 256, [flags.batch_size, *shape], np.uint8)
     strategy = replicas.strategy(1, in_micro_batches=not plain)
     model = network(flags, dropout_p=0.5)
-    images = tf.constant(images)
+    images = tf.constant(random_images(flags, flags.batch_size))
     train, evaluate = step_and_evaluation(flags, strategy, model, plain)
 
     def gflop():

@@ -128,7 +128,7 @@ def _reduced(name, data_set, levels, binarize):
         2,
         BINARIZED,
         f"values are drawn: a value v becomes 1 with the probability v / {own - 1}, else 0; for training anew in each "
-        f"epoch, for the test set always from the seed {FIXED_SEED}; the fixed binarization by Larochelle (2011) is "
+        f"epoch, for the test set always from the seed {FIXED_SEED}; Larochelle's fixed binarization is "
         "another set",
     )
 

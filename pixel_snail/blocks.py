@@ -41,7 +41,7 @@ class ShiftStem(Layer):
 
     In the original, causal_shift_nin splits R, G, B and the channel of ones into its four parts: it sees R of the pixel
     to the left, G of those above left and above right, and B of the pixel above. Of images with other channels, it sees
-    all channels of these pixels, and the channel of ones.
+    all channels of these pixels.
     """
 
     def __init__(self, nr_filters: int):
@@ -55,7 +55,7 @@ class ShiftStem(Layer):
 
     @staticmethod
     def _in_four_parts(x):
-        return x if x.shape[-1] == 4 else tf.tile(x, [1, 1, 1, 4])
+        return x if x.shape[-1] == 4 else tf.tile(x[..., :-1], [1, 1, 1, 4])
 
 
 class Streams(Layer):

@@ -78,6 +78,8 @@ def place(tmp_path_factory):
         patch.setitem(data.data_sets, "photos", lambda _: few)
         keras.utils.set_random_seed(0)
         write_demo(place / "data" / "save" / "demo" / "pixelsnail_photos_2026_01_01_00_00_00")
+        arrays = tiny(8)
+        np.savez(place / "digits.npz", train=arrays.train.images, test=arrays.test.images)
         (place / "pictures").mkdir()
         for i in range(20):
             picture = rng.integers(0, 256, [40, 50, 3], np.uint8)

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from benchmarks import reliability
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.fitting import Fit, FitHistory
 from pixel_snail.runs import history, search
 from pixel_snail.trainer import Trainer
 
@@ -439,3 +441,14 @@ def test_a_training_of_the_original_goes_on_with_an_average_of_unknown_age(tmp_p
     assert (averaging.bits_per_dim(HELD_OUT, verbose=0) != model.bits_per_dim(HELD_OUT, verbose=0)).all()
     with pytest.raises(UserError, match="compressed files are of the network's own parameters"):
         averaging.compress(HELD_OUT, verbose=0)
+
+
+@pytest.mark.parametrize("levels, nats", [(2, [" (22.18 nats an image)", " (11.09 nats an image)"]), (3, ["", ""])])
+def test_the_line_of_an_epoch_has_nats_for_images_of_two_levels(levels, nats, capsys):
+    description = types.SimpleNamespace(image_shape=(8, 4, 1), levels=levels)
+    watcher = Fit(types.SimpleNamespace(description=description), FitHistory(steps=[1.0]))
+    watcher.tested({"epoch": 7, "time": 2.0, "test_bpd": 0.5, "test_bpd_unaveraged": 1.0})
+    first, second = nats
+    assert capsys.readouterr().err == (
+        f"epoch 7: 2.0 s, training 1.0000 bits/dim{first}, validation 0.5000{second}, without averaging 1.0000{first}\n"
+    )

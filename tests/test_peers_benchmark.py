@@ -1,12 +1,15 @@
 """Tests benchmarks.peers: with a small program in place of both networks, and with our network."""
 
 import functools
+import json
 import sys
 
 import numpy as np
 import pytest
+from networks import OneStep, add_spec
 
 from benchmarks import contest, contest_ours, peers
+from pixel_snail.errors import UserError
 
 PROGRAM = functools.partial(contest.Contestant, sys.executable, "tests.counting_program")
 
@@ -35,6 +38,25 @@ def test_two_programs_are_measured_in_turns(settings):
         assert 0 <= result[name] < 1 and result[f"{name}_ratio"] > 0
     assert result["peak_gb"] == pytest.approx(result["peers_peak_gb"], rel=0.2)
     assert peers.drawn(PROGRAM, PROGRAM, settings)["images"] == peers.DRAWN
+
+
+def test_grey_images_are_measured_with_the_number_of_the_peers_sizes(tmp_path, rng, capsys):
+    images = rng.integers(0, 256, [40, 28, 28], np.uint8)
+    np.save(tmp_path / "digits.npy", images)
+    grey, test = peers.grey_images(str(tmp_path / "digits.npy"))
+    np.testing.assert_array_equal(grey, images[..., None])
+    settings = peers.GREY | peers.save_images(tmp_path, grey, test) | {"peers_sizes": 2}
+    peers.print_timings(PROGRAM, PROGRAM, settings, (8, 16), seconds=0)
+    *compared, drawn = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(of["batch_size"], of["peers_sizes"]) for of in compared] == [(8, 2), (16, 2)]
+    assert drawn["peers_sizes"] == 2 and drawn["drawing_seconds_ratio"] > 0
+
+
+@pytest.mark.parametrize("images", [np.zeros([5, 28, 28], np.uint8), np.zeros([40, 28, 28, 3], np.uint8)])
+def test_images_that_are_not_enough_or_not_grey_are_refused(images, tmp_path):
+    np.save(tmp_path / "others.npy", images)
+    with pytest.raises(UserError, match=r"others\.npy has uint8 .*: give at least 32 grey images, uint8 \[N, 28, 28\]"):
+        peers.grey_images(str(tmp_path / "others.npy"))
 
 
 def test_training_is_tested_on_every_test_image_and_drawn(settings, tmp_path, monkeypatch):
@@ -71,3 +93,12 @@ def test_our_program_learns_and_knows_whether_it_is_causal(settings):
     assert functions["is_causal"]()
     leaking = contest_ours.OurNetwork(settings | of_network | {"model": "h6_hier4"})
     assert not contest._functions(leaking, settings)["is_causal"]()
+
+
+def test_our_program_makes_a_grey_network_from_grey_images(tmp_path, rng, monkeypatch):
+    add_spec(monkeypatch, "h0", OneStep)
+    images = rng.integers(0, 256, [3, 8, 8, 1], np.uint8)
+    settings = peers.GREY | peers.save_images(tmp_path, images, images) | {"batch_size": 2, "model": "h0"}
+    network = contest_ours.OurNetwork(settings)
+    assert network.outputs(images).shape == (3, 8, 8, 3 * peers.GREY["nr_logistic_mix"])
+    assert contest._functions(network, settings)["is_causal"]()

@@ -184,7 +184,9 @@ def save_learning_curve(
         axes.plot(ends[list(unaveraged)], list(unaveraged.values()), "o-", ms=4, label="test, without averaging")
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
-    axes.set_ylim(min([shown.min(), *test, *unaveraged.values()]) - 0.1, max([shown.max(), *test[-1:]]) + 0.5)
+    margin = 0.1 if nats_of_a_bit is None else 0.1 / 8  # two levels have at most 1 bit, 8-bit values 8
+    lowest, highest = min([shown.min(), *test, *unaveraged.values()]), max([shown.max(), *test[-1:]])
+    axes.set_ylim(lowest - margin, highest + 5 * margin)
     if nats_of_a_bit:
         of_nats = axes.secondary_yaxis("right", (lambda bits: bits * nats_of_a_bit, lambda nats: nats / nats_of_a_bit))
         of_nats.set_ylabel("nats an image")

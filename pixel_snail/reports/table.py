@@ -115,8 +115,12 @@ def table(figures: dict[str, object]) -> str:
     parameters = "averaged" if figures["averaged"] else "raw"
     of_channels = figures["bits_per_dim_per_channel"]
     shape = height, width, _ = figures["image_shape"]
+    spread = _plus_or_minus(figures)
+    if figures["images"] > 1 and "nats_per_image" in figures:
+        stderrs = figures["bits_per_dim_stderr"], figures["nats_per_image_stderr"]
+        spread = "+- {:.4f} and +- {:.2f} (standard error)".format(*stderrs)
     rows = [
-        (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], shape, _plus_or_minus(figures)),
+        (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], shape, spread),
         *((f"  of {name}", bits, (height, width, 1), "") for name, bits in of_channels.items() if len(of_channels) > 1),
     ]
     if "bits_per_dim_on_disk" in figures:

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 import shutil
 import threading
+import types
 
 import numpy as np
 import PIL.Image
@@ -17,11 +19,13 @@ import golden_numbers
 import pixel_snail
 import train as train_command
 from pixel_snail import checkpoint, distribution
-from pixel_snail.commands import drawing
+from pixel_snail.commands import drawing, evaluation
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.reports import table
+from pixel_snail.storage.reductions import BINARIZED
 
 SHAPE = (6, 4, 3)
 
@@ -73,6 +77,79 @@ def test_other_files_are_refused_in_one_line(name, content, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         drawing.images_to_complete(str(path), SHAPE, resize=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("channels, levels", [(1, 2), (1, 256), (1, 1024), (2, 16), (3, 32), (4, 65_536)])
+def test_arrays_of_any_kind_are_read_as_values_or_as_numbers_on_their_grid(channels, levels, tmp_path, rng):
+    shape = (6, 4, channels)
+    values = rng.integers(0, levels, [3, *shape])
+    arrays = {"values": values.astype(np.uint16), "int64": values, "samples": from_values(values, levels)}
+    arrays |= {"double": arrays["samples"].astype(np.float64), "one": values[0]}
+    if channels == 1:
+        arrays |= {"flat": values[..., 0], "one flat": values[0, ..., 0]}
+    if levels == 2:
+        arrays["bool"] = values.astype(bool)
+    for name, array in arrays.items():
+        np.save(tmp_path / "a.npy", array)
+        images, remark = drawing.images_to_complete(str(tmp_path / "a.npy"), shape, levels=levels)
+        assert (images.dtype, remark) == (np.float32, "")
+        np.testing.assert_array_equal(images, from_values(values[: len(images)], levels), err_msg=name)
+        assert len(images) == (1 if name.startswith("one") else 3)
+
+
+def with_value(value, shape=(2, 6, 4, 1), dtype=np.int64):
+    images = np.zeros(shape, dtype)
+    images[1, 5, 2, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    "images, channels, levels, message",
+    [
+        (
+            with_value(2),
+            1,
+            2,
+            "image 1 has the value 2 at row 5, column 2, channel 0, but .* are from 0 to 1: save",
+        ),
+        (with_value(-1), 1, 256, "image 1 has the value -1 at row 5, column 2, channel 0, but .* from 0 to 255: save"),
+        (with_value(0.25, dtype=float) - 1, 1, 3, "image 1 has -0.75 at row 5, .* none of the network's 3 levels in"),
+        (np.full([6, 4, 1], 0.5), 1, 3, r"it is unclear .* save values from 0 to 2, such as np.uint8\(np.round\(2 \*"),
+        (np.full([6, 4, 1], np.nan), 1, 300, "neither from 0 to 299 nor in"),
+        (np.ones([6, 4, 1], bool), 1, 4, "a.npy has bool values that are neither from 0 to 3 nor in"),
+        (np.zeros([6, 4, 3], np.uint8), 1, 2, r"an array \(6, 4, 3\), not of images \(6, 4, 1\)"),
+        (np.zeros([2, 6, 4], np.uint8), 2, 2, r"an array \(2, 6, 4\), not of images \(6, 4, 2\)"),
+    ],
+)
+def test_arrays_with_other_values_are_refused_in_one_line(images, channels, levels, message, tmp_path):
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(UserError, match=message) as error:
+        drawing.images_to_complete(str(tmp_path / "a.npy"), (6, 4, channels), levels=levels)
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_become_grey_and_get_the_networks_levels_and_that_is_said(tmp_path, rng):
+    picture = rng.integers(0, 256, [6, 8, 3], np.uint8)
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png")
+    grey = np.asarray(PIL.Image.fromarray(picture).convert("L"))
+    PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
+    remarks = {
+        ("a.png", 256): "turned to grey, then cut into a grid of 2 x 1 images of 4 x 6 pixels; --resize takes the pict",
+        ("a.png", 2): "turned to grey, then reduced to 2 levels, then cut into a grid of 2 x 1 images of 4 x 6 pixels;",
+        ("grey.png", 256): "cut into a grid of 2 x 1",
+        ("grey.png", 5): "reduced to 5 levels, then cut into a grid",
+    }
+    for (name, levels), expected in remarks.items():
+        images, remark = drawing.images_to_complete(str(tmp_path / name), (6, 4, 1), levels=levels)
+        assert remark.startswith(expected)
+        tiles = np.stack([grey[:, :4], grey[:, 4:]])[..., None]
+        np.testing.assert_array_equal(to_values(images, levels), tiles.astype(int) * levels // 256)
+    images, remark = drawing.images_to_complete(str(tmp_path / "a.png"), (5, 8, 3), levels=32)
+    assert remark == "reduced to 32 levels, then cropped from 8 x 6 to the 8 x 5 pixels in its middle"
+    np.testing.assert_array_equal(to_values(images, 32)[0], picture[:5] // 8)
+    for shape, levels in (((6, 4, 2), 256), ((6, 4, 3), 300)):
+        with pytest.raises(UserError, match=r"1 or 3 channels and at most 256 levels, but .*: give an \.npy file"):
+            drawing.images_to_complete(str(tmp_path / "a.png"), shape, levels=levels)
 
 
 def test_some_rows_must_be_left_to_draw():
@@ -237,3 +314,108 @@ def test_an_evaluation_goes_on_although_its_checkpoint_is_removed_and_its_json_m
     np.testing.assert_allclose(figures["bits_per_dim_per_image"], model.bits_per_dim(images, verbose=0), rtol=1e-6)
     assert "bits/dim on 4 of 4 test images of tiny" in err
     assert figures["load_params"] == str(tmp_path / "0" / "params_tiny.ckpt")
+
+
+def opened_of(image_shape, levels):
+    """A checkpoint of a network of such images; None for image_shape: of the original, which records neither."""
+    recorded = types.SimpleNamespace(image_shape=image_shape, levels=levels, class_names=None)
+    description = recorded if image_shape else None
+    return types.SimpleNamespace(prefix="run/a.ckpt", nr_labels=lambda: None, description=lambda: description)
+
+
+def flags_of(data_set, **others):
+    given = {"class_conditional": False, "image_size": None, "grey": False, "binarize": False, "data_set": data_set}
+    return types.SimpleNamespace(**given | others)
+
+
+@pytest.mark.parametrize(
+    "network, data_set, flags, message",
+    [
+        (
+            ((8, 8, 1), 2),
+            ((8, 8, 1), 256, None),
+            {},
+            "is of images with 2 levels, but the data set mnist has 256: ",
+        ),
+        (((8, 8, 1), 2), ((8, 8, 1), 256, None), {}, "give --binarize or --levels=2$"),
+        (((8, 8, 3), 2), ((8, 8, 3), 256, None), {}, "give --levels=2$"),
+        (((8, 8, 1), 32), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: give --levels=32$"),
+        (((8, 8, 1), 256), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: leave --binarize out$"),
+        ((None, None), ((8, 8, 3), 32, "levels=32"), {}, "with 256 levels, but .* has 32: leave --levels out$"),
+        (
+            ((8, 8, 1), 1024),
+            ((8, 8, 1), 256, None),
+            {},
+            "with 1,024 levels, .* has 256: evaluate it on the data",
+        ),
+        (
+            ((8, 8, 1), 256),
+            ((8, 8, 3), 256, None),
+            {},
+            "is of grey images, but the data set mnist has RGB images: ev",
+        ),
+        (((8, 8, 1), 256), ((8, 8, 3), 256, None), {"data_set": "folder"}, "folder has RGB images: add --grey$"),
+        (((8, 8, 1), 2), ((8, 8, 3), 256, None), {"data_set": "tfds:a"}, "tfds:a has RGB images: add --grey$"),
+        (
+            (None, None),
+            ((8, 8, 1), 256, None),
+            {"grey": True},
+            "is of RGB images, but .* has grey images: leave --gre",
+        ),
+        (((8, 8, 4), 9), ((8, 8, 2), 9, None), {}, "is of images with 4 channels, but .* images with 2 channels: eval"),
+    ],
+)
+def test_a_data_set_of_other_channels_or_levels_is_refused_with_advice(network, data_set, flags, message):
+    image_shape, levels, reduction = data_set
+    images = types.SimpleNamespace(image_shape=image_shape, levels=levels, reduction=reduction)
+    with pytest.raises(UserError, match=message) as error:
+        evaluation._images_and_classes(flags_of(**{"data_set": "mnist"} | flags), opened_of(*network), images)
+    assert str(error.value).startswith("the network of run/a.ckpt is of ") and "\n" not in str(error.value)
+
+
+def test_without_a_test_images_have_the_shape_and_levels_that_the_checkpoint_records():
+    for image_size, expected in ((None, (28, 20, 1)), (16, (16, 16, 1)), ("12x8", (12, 8, 1))):
+        flags = flags_of("mnist", image_size=image_size)
+        assert evaluation._images_and_classes(flags, opened_of((28, 20, 1), 2), None)[:2] == (expected, 2)
+    flags = flags_of("cifar", image_size="12x8")
+    assert evaluation._images_and_classes(flags_of("cifar"), opened_of(None, None), None)[:2] == ((32, 32, 3), 256)
+    assert evaluation._images_and_classes(flags, opened_of(None, None), None)[:2] == ((12, 8, 3), 256)
+
+
+def test_a_run_on_binarized_images_reports_nats_beside_bits_per_dim(tmp_path, monkeypatch, capsys, uncompiled_drawing):
+    add_spec(monkeypatch, "h0", OneStep)
+    grey = np.random.default_rng(0).integers(0, 256, [5, 6, 4, 1], np.uint8)
+    split = Split(grey, np.array([0, 1, 0, 1, 0]))
+    monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(split, split, class_names=("x", "y")))
+    network = ["--model=h0", "-q1", "-n4", "-m1", "-b2", "-a4", "--data_set=tiny", "--binarize", "-c"]
+    with pytest.raises(SystemExit) as exit_:
+        train_command.main([*network, "-x1", f"-o{tmp_path}/runs"])
+    assert exit_.value.code == 0
+    (log,) = (tmp_path / "runs").rglob("print.log")
+    text = log.read_text()
+    logged = dict(line.split() for line in text.splitlines() if re.fullmatch(r"\w+_(bpd|nats) [\d.]+", line))
+    assert list(logged) == ["train_bpd", "test_bpd", "train_nats", "test_nats"]
+    for name in ("train", "test"):
+        nats = float(logged[f"{name}_bpd"]) * np.log(2) * 24
+        assert float(logged[f"{name}_nats"]) == pytest.approx(nats, abs=0.006)
+    assert re.search(r"without averaging, test_bpd is \d\.\d{4}, test_nats \d+\.\d\d$", text, re.MULTILINE)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("events*"))
+    assert all(name in events for name in (b"loss_nats", b"train_nats", b"test_nats", b"test_nats_unaveraged"))
+    (samples,) = (tmp_path / "runs").rglob("*_samples.npy")
+    assert np.load(samples).dtype == np.uint8 and set(np.load(samples).flat) == {0, 1}
+
+    capsys.readouterr()
+    argv = [f"-r{tmp_path}/runs", "-b2", f"--json={tmp_path}/a.json", f"-o{tmp_path}/pictures"]
+    argv += [f"--complete={samples}", "--classes=x", f"--compress={tmp_path}/a.snail"]
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main(argv)
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 0, err
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert figures["nats_per_image"] == pytest.approx(figures["bits_per_dim"] * np.log(2) * 24)
+    assert float(logged["test_nats"]) == pytest.approx(figures["nats_per_image"], abs=0.01)
+    assert (figures["levels"], figures["reduction"], figures["read_back"]) == (2, BINARIZED, True)
+    assert f"nats an image: {figures['nats_per_image']:.2f} +- " in out
+    completions = np.load(tmp_path / "pictures" / "tiny_completions.npy")
+    np.testing.assert_array_equal(completions[:, :, :3], np.repeat(np.load(samples)[:, None, :3], 4, axis=1))
+    assert (tmp_path / "pictures" / "tiny_bits.png").stat().st_size > 0

@@ -55,7 +55,12 @@ def test_a_binarized_set_is_drawn_and_says_how(tmp_path):
     )
     assert (data_set.levels, data_set.reduction) == (2, BINARIZED)
     (note,) = data_set.notes
-    for part in ("v / 255", "anew in each epoch", "from the seed 2147483648", "by Larochelle (2011) is another set"):
+    for part in (
+        "v / 255",
+        "anew in each epoch",
+        "from the seed 2147483648",
+        "Larochelle's fixed binarization is another set",
+    ):
         assert part in note
     assert data_set.unverified  # as without --binarize: these are not the published files
 

@@ -102,7 +102,8 @@ def test_without_a_test_split_the_test_set_is_another_and_a_note_says_which(spli
 
 def test_an_interrupted_conversion_of_a_tenth_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(converted, "rows_per_chunk", lambda shape: 2)
-    prepare(tmp_path, {"train": (GREY, None)})
+    images = rng.integers(0, 1 << 16, [25, 3, 4, 1], np.uint16)
+    prepare(tmp_path, {"train": (images, None)}, tfds.features.Image(shape=(3, 4, 1), dtype=np.uint16))
     image, calls = tfds_sets._image, []
 
     def interrupted(*arguments):
@@ -115,7 +116,7 @@ def test_an_interrupted_conversion_of_a_tenth_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         data.load("tfds:tiny_set", tmp_path)
     is_test = np.arange(25) % 10 == 9
-    assert_equal(data.load("tfds:tiny_set", tmp_path), GREY[~is_test], GREY[is_test])
+    assert_equal(data.load("tfds:tiny_set", tmp_path), images[~is_test], images[is_test])
     assert len(calls) == 12 + 13 + 2  # ten images were written
 
 

@@ -20,6 +20,7 @@ from test_data_sets import (
     write_npz,
     write_pictures,
 )
+from test_idx import write as write_mnist
 
 import data
 from data import cifar, converted
@@ -173,7 +174,7 @@ def test_a_conversion_that_cannot_be_read_is_not_made_anew(tmp_path, monkeypatch
     assert files_below(tmp_path) == before
 
 
-def test_imagenet_and_cifar_that_cannot_be_read_are_not_missing(tmp_path, monkeypatch):
+def test_published_sets_and_arrays_that_cannot_be_read_are_not_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "URL", "http://127.0.0.1:9/")
     (tmp_path / "npz").mkdir()
     write_npz(tmp_path / "npz")
@@ -184,6 +185,12 @@ def test_imagenet_and_cifar_that_cannot_be_read_are_not_missing(tmp_path, monkey
         np.savez(place / f"{name}.npz", data=as_planes(random_images(3, 0)), labels=[1, 2, 3])
     write_cifar_folder(tmp_path / "cifar")
     (tmp_path / "tfds" / "cifar10" / "3.0.2").mkdir(parents=True)
+    (tmp_path / "tfds" / "any_set" / "1.0.0").mkdir(parents=True)
+    write_mnist(tmp_path / "mnist")
+    (tmp_path / "arrays").mkdir()
+    for name in ("train", "test"):
+        np.save(tmp_path / "arrays" / f"{name}.npy", random_images(3, 0))
+    np.savez(tmp_path / "arrays" / "both.npz", train=random_images(3, 0))
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / cifar.ARCHIVE).write_bytes(b"closed")
     for name, data_dir in (
@@ -191,6 +198,9 @@ def test_imagenet_and_cifar_that_cannot_be_read_are_not_missing(tmp_path, monkey
         ("imagenet", "png"),
         ("imagenet_resized", "resized"),
         ("cifar", "cifar"),
+        ("mnist", "mnist"),
+        ("arrays", "arrays"),
+        ("arrays", "arrays/both.npz"),
     ):
         assert isinstance(told(name, tmp_path / data_dir), list)
         shutil.rmtree(tmp_path / data_dir / converted.FOLDER, ignore_errors=True)
@@ -212,6 +222,12 @@ def test_imagenet_and_cifar_that_cannot_be_read_are_not_missing(tmp_path, monkey
         ("cifar", "tfds", "tfds/cifar10", 0o000),
         ("cifar", "tfds", "tfds/cifar10/3.0.2", 0o000),
         ("cifar", "archive", f"archive/{cifar.ARCHIVE}", 0o000),
+        ("tfds:any_set", "tfds", "tfds/any_set/1.0.0", 0o000),
+        ("mnist", "mnist", "mnist", 0o000),
+        ("mnist", "mnist", "mnist/train-labels-idx1-ubyte", 0o000),
+        ("arrays", "arrays", "arrays", 0o000),
+        ("arrays", "arrays", "arrays/test.npy", 0o000),
+        ("arrays", "arrays/both.npz", "arrays/both.npz", 0o000),
     ]
     cases = [
         (path, mode, lambda name=name, data_dir=data_dir: told(name, data_dir)) for name, data_dir, path, mode in closed

@@ -97,7 +97,7 @@ def test_grey_rows_have_names_too(tmp_path):
     assert (margin[:12] < 128).any() and (margin[12:] < 128).any() and margin.max() == 255
 
 
-@pytest.mark.parametrize("channels, levels", KINDS)
+@pytest.mark.parametrize("channels, levels", [(1, 2), (2, 1024)])
 def test_bit_maps_show_images_of_any_kind(channels, levels, tmp_path, rng):
     images = rng.integers(0, levels, [3, 5, 6, channels])
     plotting.save_bit_maps(images, rng.uniform(0, 9, [3, 5, 6]), rng.uniform(2, 4, 30), tmp_path / "a.png", levels)

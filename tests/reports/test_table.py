@@ -28,7 +28,8 @@ def test_images_of_two_levels_have_nats_beside_bits_per_dim(rng):
     assert table.summary(figures) == f"{summary}nats an image: {mean:.2f} +- {figures['nats_per_image_stderr']:.2f}"
     lines = table.table(figures).splitlines()
     assert lines[1] == "bits/dim and nats an image on 12 of 12 test images of folder (here)"
-    assert lines[3].split()[:5] == ["h,", "averaged", "parameters", f"{bits:.4f}", f"{mean:.2f}"]
+    stderrs = f"+- {figures['bits_per_dim_stderr']:.4f} and +- {figures['nats_per_image_stderr']:.2f} (standard error)"
+    assert " ".join(lines[3].split()) == f"h, averaged parameters {bits:.4f} {mean:.2f} {stderrs}"
     assert lines[4].split() == ["PNG", "files", "0.5000", f"{0.5 * np.log(2) * 560:.2f}"]  # no row of the only channel
     assert lines[7].split() == [str(most), f"{nats.max() / (560 * np.log(2)):.4f}", f"{nats.max():.2f}"]
 
