@@ -419,6 +419,11 @@ class Checkpoint:
                 )
         if found == expected:
             return
+        if recorded is None and network.image_shape[2] != 3:
+            raise Mismatch(
+                f"the checkpoint {self.prefix} does not record its network, so it is of images with 3 channels, as the "
+                f"original's are, not {network.image_shape[2]}: give such images, or another checkpoint"
+            )
         differing = [name for name in expected if found.get(name) != expected[name]] + sorted(found - expected.keys())
         name = differing[0]
         raise Mismatch(
@@ -464,8 +469,8 @@ def _is_file_of(name, file):
 
 def _difference(field, has, asked):
     """In words, how a checkpoint's network differs from the requested one in a field of Description."""
-    if field == "channels":
-        return f"it is of images with {counted(has, 'channel')}, not {asked}"
+    if field in ("channels", "levels"):
+        return f"it is of images with {counted(has, field[:-1])}, not {asked:,}"
     if field != "nr_labels":
         return f"its {option(field)} is {has}, not {asked}"
     if has and asked:
@@ -478,7 +483,7 @@ def _described(shape):
 
 
 def _likely_option(found, expected, network):
-    """The options that most probably turn the shapes in `found` into those in `expected`."""
+    """The options that most probably turn the shapes in `found` into those in `expected`, of as many channels."""
     options = []
     stem = next(iter(expected))
     if stem in found and found[stem] != expected[stem]:

@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import shallow
+from networks import OneStep, add_spec, shallow
 
 import golden_numbers
+import pixel_snail
 from benchmarks import reliability
 from pixel_snail import checkpoint
 from pixel_snail.checkpoint import Checkpoint
@@ -184,6 +185,77 @@ def test_the_names_of_classes_are_kept(tmp_path):
         assert model.description.class_names == names
         model.save(tmp_path / "network.keras")
         assert keras.models.load_model(tmp_path / "network.keras").description == model.description
+
+
+@pytest.fixture
+def binary(tmp_path, monkeypatch):
+    """The prefix of a checkpoint of a network of binary grey images, and its distribution."""
+    add_spec(monkeypatch, "h0", OneStep)
+    model = pixel_snail.build("h0", image_shape=(4, 4, 1), levels=2, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+    model.initialise(np.random.default_rng(0).integers(0, 2, [8, 4, 4, 1], np.uint8))
+    model.save(tmp_path / "params.ckpt")
+    return str(tmp_path / "params.ckpt"), model
+
+
+def test_the_channels_and_levels_are_kept_and_the_checkpoint_builds_its_network(binary):
+    prefix, model = binary
+    assert Checkpoint(prefix).description() == model.network.description
+    loaded = pixel_snail.load(prefix)
+    assert (loaded.image_shape, loaded.levels) == ((4, 4, 1), 2)
+    images = np.random.default_rng(1).integers(0, 2, [3, 4, 4, 1], np.uint8)
+    np.testing.assert_array_equal(loaded.log_prob(images, verbose=0), model.log_prob(images, verbose=0))
+    assert pixel_snail.load(prefix, image_shape=(8, 2, 1), levels=2).image_shape == (8, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "keywords, message",
+    [
+        ({"levels": 256}, "it is of images with 2 levels, not 256"),
+        ({"levels": 65536}, "it is of images with 2 levels, not 65,536"),
+        ({"image_shape": (4, 4, 3)}, "it is of images with 1 channel, not 3"),
+        ({"image_shape": (4, 4, 2), "levels": 3}, "it is of images with 1 channel, not 2, it is of .* 2 levels, not 3"),
+    ],
+)
+def test_a_checkpoint_of_other_channels_or_levels_is_refused_in_one_line(keywords, message, binary):
+    with pytest.raises(UserError, match=f"of another network: {message}; give its values, or another checkpoint$"):
+        pixel_snail.load(binary[0], **keywords)
+
+
+@pytest.mark.parametrize("name", ["h6_shift", NAME])
+def test_a_checkpoint_that_records_no_network_is_of_rgb_images(name):
+    settings = {"model": name, "nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
+    assert pixel_snail.load(golden_numbers.checkpoint(name), image_shape=(8, 8, 3), **settings).levels == 256
+    with pytest.raises(UserError, match=r"so it is of images with 3 channels, as the original's are, not 1: give such"):
+        pixel_snail.load(golden_numbers.checkpoint(name), image_shape=(8, 8, 1), **settings)
+
+
+def test_a_checkpoint_of_an_earlier_version_without_levels_has_256(tmp_path):
+    prefix = saved_after(1, tmp_path, "0")
+    tensors = read(prefix)
+    assert tensors.pop("pixel_snail/network/levels") == 256
+    assert Checkpoint(written(tensors, tmp_path / "1.ckpt")).description() == Checkpoint(prefix).description()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("levels", 1), ("levels", 65537), ("levels", -2), ("image_shape", [8, 8, 0]), ("image_shape", [8, 8])],
+)
+def test_a_recorded_network_that_cannot_be_is_refused_in_one_line(name, value, tmp_path):
+    tensors = read(saved_after(1, tmp_path, "0")) | {f"pixel_snail/network/{name}": np.array(value, np.int64)}
+    with pytest.raises(UserError, match="not written by this program") as error:
+        Checkpoint(written(tensors, tmp_path / "1.ckpt")).description()
+    assert "\n" not in str(error.value)
+
+
+def written(tensors, prefix):
+    """Writes tensors as a checkpoint, and returns its prefix."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    return str(prefix)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):

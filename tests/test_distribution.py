@@ -18,6 +18,7 @@ import train as train_command
 from pixel_snail import checkpoint, distribution, sampling
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.dataset import DataSet, Split
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network, specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
@@ -113,7 +114,7 @@ def test_an_originals_checkpoint_needs_its_flags_as_keywords(tmp_path):
     model = pixel_snail.load(prefix, model="h6_shift", **SIZES, image_shape=SHAPE)
     outputs = model.network(tf.constant(golden["x"][0]))
     assert golden_numbers.outputs_error(outputs, golden, "ema_out") < 1e-5
-    with pytest.raises(pixel_snail.UserError, match=r"give image_shape=\(H, W, 3\)"):
+    with pytest.raises(pixel_snail.UserError, match=r"give image_shape=\(H, W, C\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES)
     with pytest.raises(pixel_snail.UserError, match=r"probably nr_filters \(4 in the checkpoint, not 8\)"):
         pixel_snail.load(prefix, model="h6_shift", **SIZES | {"nr_filters": 8}, image_shape=SHAPE)
@@ -196,7 +197,24 @@ def test_progress_is_shown_unless_it_is_silenced(one_block, capfd):
             lambda model: pixel_snail.build(nr_filters=0, image_shape=SHAPE),
             "nr_filters=0 is not a whole number above 0",
         ),
-        (lambda model: pixel_snail.build(image_shape=(32, 32)), r"image_shape must be \(H, W, 3\), not \(32, 32\)"),
+        *(
+            (
+                lambda model, shape=shape: pixel_snail.build(image_shape=shape),
+                r"image_shape must be \(H, W, C\), such as \(28, 28, 1\), not \(?28",
+            )
+            for shape in ((28, 28), (28, 28, 0), (28, 28, 1.5), 28)
+        ),
+        *(
+            (
+                lambda model, levels=levels: pixel_snail.build(image_shape=SHAPE, levels=levels),
+                f"levels={levels} is not a whole number from 2 to 65,536",
+            )
+            for levels in (1, 65537, 2.5, True)
+        ),
+        (
+            lambda model: pixel_snail.build("h8_noup_smallkey_ar_chs", image_shape=(28, 28, 1)),
+            "predicts R, G and B one after another.* 3 channels, not 1: choose another, such as h8_noup_smallkey$",
+        ),
         (lambda model: pixel_snail.build("h99", image_shape=SHAPE), "unknown model 'h99'; known: .*h0, "),
         (lambda model: pixel_snail.build("pxpp", image_shape=(6, 8, 3)), "sides are multiples of 4, not 6 x 8"),
         (lambda model: pixel_snail.load("/nowhere"), "no such folder or checkpoint: /nowhere"),
@@ -207,6 +225,32 @@ def test_mistakes_are_value_errors_that_name_arguments(one_block, call, message)
         call(one_block)
     assert isinstance(error.value, pixel_snail.UserError)
     assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape, levels", [((4, 4, 1), 2), ((4, 3, 2), 1024), ((4, 4, 3), 32)])
+def test_images_of_any_channels_and_levels_are_measured_drawn_and_completed(shape, levels, monkeypatch):
+    add_spec(monkeypatch, "h0", OneStep)
+    model = pixel_snail.build("h0", image_shape=shape, levels=levels, **SIZES)
+    images = np.random.default_rng(0).integers(0, levels, [5, *shape])
+    model.initialise(images)
+    assert f"{shape}, {levels:,} levels>" in repr(model)
+    bits = model.bits_per_dim(images, verbose=0)
+    np.testing.assert_allclose(model.bits_per_dim_per_channel(images, verbose=0).mean(1), bits, rtol=1e-6)
+    np.testing.assert_allclose(-model.log_prob(images, verbose=0), bits * np.log(2) * np.prod(shape), rtol=1e-6)
+    nats = np.concatenate(list(model.nats_in_batches(tf.constant(images), batch_size=2, verbose=0)))
+    assert nats.shape == images.shape
+    np.testing.assert_allclose(nats.sum((1, 2, 3)), -model.log_prob(images, verbose=0), rtol=1e-5)
+    drawn = model.draw(9, seed=3, verbose=0)  # more than a batch
+    samples = model.sample(9, seed=3, verbose=0)
+    assert samples.dtype == (np.uint8 if levels <= 256 else np.uint16)
+    assert drawn.dtype == np.float32
+    np.testing.assert_array_equal(from_values(samples, levels), drawn)
+    assert samples.max() < levels
+    assert len(np.unique(samples)) > 1
+    completed = model.complete(images, keep_rows=2, verbose=0)
+    assert completed.dtype == samples.dtype
+    np.testing.assert_array_equal(completed[:, :2], images[:, :2])
+    assert (completed[:, 2:] != images[:, 2:]).any()
 
 
 def test_parameters_that_are_not_finite_are_told(one_block):

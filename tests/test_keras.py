@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import add_spec, build_shallow
+from networks import OneStep, add_spec, build_shallow
 
 import golden_numbers
 import pixel_snail
@@ -18,6 +18,7 @@ from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint
 from pixel_snail.backend import keras, tf
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.steps import network_inputs
 
@@ -147,6 +148,27 @@ def test_load_takes_a_keras_file_and_no_other_keyword(model, tmp_path):
     for keyword in ({"averaged": False}, {"nr_filters": 4}, {"image_shape": SHAPE}):
         with pytest.raises(pixel_snail.UserError, match=r"demo\.keras is a Keras file, .*: give no keyword but"):
             pixel_snail.load(path, **keyword)
+
+
+@pytest.mark.parametrize("channels, levels", [(1, 2), (2, 1024)])
+def test_networks_of_other_channels_and_levels_are_saved_and_exported(channels, levels, monkeypatch, tmp_path, rng):
+    add_spec(monkeypatch, "h0", OneStep)
+    shape = (4, 4, channels)
+    model = pixel_snail.build("h0", image_shape=shape, levels=levels, **SIZES)
+    images = rng.integers(0, levels, [4, *shape])
+    model.initialise(images)
+    model.network.save(tmp_path / "model.keras")
+    loaded = pixel_snail.load(tmp_path / "model.keras")
+    assert loaded.network.description == model.network.description
+    np.testing.assert_array_equal(loaded.log_prob(images, verbose=0), model.log_prob(images, verbose=0))
+    with pytest.raises(pixel_snail.UserError, match="give no keyword but"):
+        pixel_snail.load(tmp_path / "model.keras", levels=levels)
+    model.network.export(str(tmp_path / "exported"))
+    x = tf.constant(from_values(images, levels))
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    outputs = exported.serve(x)
+    np.testing.assert_allclose(outputs, model.network(x), rtol=0, atol=1e-5)
+    assert outputs.shape == (4, 4, 4, 2 * logistic_mixture.outputs_per_component(channels))
 
 
 def test_a_file_that_is_no_network_of_ours_is_told_in_one_line(tmp_path):

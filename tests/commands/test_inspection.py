@@ -59,6 +59,18 @@ def test_every_networks_checkpoint_gives_its_parameters_back_and_describes_its_s
     assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
 
 
+def test_channels_and_levels_are_printed(tmp_path, capsys):
+    network = shallow("h8_noup_smallkey")(**SETTINGS, channels=2).build_for(
+        "h8_noup_smallkey", (8, 4, 2), None, levels=1024
+    )
+    optimizer = PolyakAdam()
+    optimizer.build(network.trainable_variables)
+    checkpoint.save(str(tmp_path / "params.ckpt"), network, optimizer, {})
+    inspection.show(str(tmp_path))
+    printed = {line[:20].strip(): line[21:] for line in capsys.readouterr().out.splitlines()}
+    assert (printed["images"], printed["channels"], printed["levels"]) == ("8 x 4", "2", "1024")
+
+
 @pytest.mark.parametrize("name", OF_BLOCKS)
 def test_every_network_of_blocks_is_recognised_by_its_variables(name, tmp_path, monkeypatch):
     monkeypatch.setitem(specs, name, shallow(name))

@@ -94,6 +94,46 @@ def test_the_layers_of_labels_are_taken_only_if_the_classes_are_the_same(before,
     assert sorted([*taken, *fresh]) == sorted(checkpoint.variable_names(network))
 
 
+def test_all_parameters_of_a_run_are_taken_by_one_of_other_levels_but_none_by_one_of_other_channels(tmp_path):
+    source, fewer_levels, grey = (
+        build_network("h0", (8, 8, channels), levels=levels, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)
+        for channels, levels in ((3, 256), (3, 32), (1, 256))
+    )
+    pixel_snail.Distribution(source).save(tmp_path / "params.ckpt")
+    opened = Checkpoint(str(tmp_path / "params.ckpt"))
+    taken, fresh = checkpoint.load_parameters(opened, fewer_levels, averaged=True)
+    assert (sorted(taken), fresh) == (sorted(checkpoint.variable_names(fewer_levels)), [])
+    for value, expected in zip(fewer_levels.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    before = [variable.numpy() for variable in grey.weights]
+    with pytest.raises(
+        pixel_snail.UserError, match=r"network: it is of images with 3 channels, not 1; give .*checkpoint$"
+    ):
+        checkpoint.load_parameters(opened, grey, averaged=True)
+    for value, expected in zip(grey.weights, before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_run_on_fewer_levels_begins_with_the_parameters_of_one_on_8_bits(train, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 32, [10, 8, 8, 3], np.uint8)
+    for name, whole in (
+        ("fewer", DataSet(Split(images), Split(images[:2]), levels=32)),
+        ("grey", DataSet(Split(images[..., :1]), Split(images[:2, ..., :1]), levels=32)),
+    ):
+        monkeypatch.setitem(data.data_sets, name, lambda _, whole=whole: whole)
+    _, source, _, _ = train("source", "--data_set=small")
+    code, tensors, out, _ = train("mine", "--data_set=fewer", f"--init_from={tmp_path}/source", *STILL)
+    assert code == 0
+    expected = parameters(source, average=True)
+    for name, value in parameters(tensors).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert f": {len(expected)} tensors taken\n" in out and "not taken" not in out
+    assert search.find(str(tmp_path / "mine")).description().levels == 32
+    code, _, _, err = train("other", "--data_set=grey", f"--init_from={tmp_path}/source")
+    assert code == 2
+    assert "it is of images with 3 channels, not 1" in err and err.count("\n") == 1
+
+
 def test_what_does_not_fit_is_told_in_one_line(train, tmp_path):
     train("source", "--data_set=small")
     for argv, message in (
