@@ -121,7 +121,11 @@ def table(figures: dict[str, object]) -> str:
         spread = "+- {:.4f} and +- {:.2f} (standard error)".format(*stderrs)
     rows = [
         (f"{figures['model']}, {parameters} parameters", figures["bits_per_dim"], shape, spread),
-        *((f"  of {name}", bits, (height, width, 1), "") for name, bits in of_channels.items() if len(of_channels) > 1),
+        *(
+            (f"  of {name if name in 'RGB' else f'channel {name}'}", bits, (height, width, 1), "")
+            for name, bits in of_channels.items()
+            if len(of_channels) > 1  # that of a single channel says nothing new
+        ),
     ]
     if "bits_per_dim_on_disk" in figures:
         read_back = "every pixel was read back" if figures["read_back"] else "NOT read back"

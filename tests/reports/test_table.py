@@ -39,8 +39,9 @@ def test_the_rows_of_channels_have_the_nats_of_the_channel(rng):
     figures = figures_of(nats, (4, 6, 2), 2)
     assert list(figures["bits_per_dim_per_channel"]) == ["1", "2"]
     lines = table.table(figures).splitlines()
+    assert [line[:14] for line in lines[4:6]] == ["  of channel 1", "  of channel 2"]
     for line, mean in zip(lines[4:6], nats.mean(0), strict=True):
-        assert line.split()[2:] == [f"{mean / (24 * np.log(2)):.4f}", f"{mean:.2f}"]
+        assert line.split()[3:] == [f"{mean / (24 * np.log(2)):.4f}", f"{mean:.2f}"]
 
 
 @pytest.mark.parametrize("channels, names", [(1, ["1"]), (3, ["R", "G", "B"]), (4, ["1", "2", "3", "4"])])
