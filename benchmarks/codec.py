@@ -9,9 +9,10 @@ runs that alternate); their ratios to drawing; the speeds in kB of values a seco
     python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
-probabilities before they are rounded; after; the streams; the whole file. Beside them, for 8-bit RGB: the same images
-as PNG, WebP and JPEG XL files without loss, a file for each. It also prints what share of the values would take more
-than 24 bits by the likelihood, and how far the likelihood's probabilities of all levels are from summing to one.
+probabilities before they are rounded; after; the streams; the whole file. Beside them: the same images as PNG and WebP
+files without loss, a file for each, and 8-bit RGB also as JPEG XL files. It also prints what share of the values would
+take more than 24 bits by the likelihood, and how far the likelihood's probabilities of all levels are from summing to
+one.
 """
 
 import argparse
@@ -158,9 +159,9 @@ def composition(flags: argparse.Namespace) -> dict:
         "streams": 8 * streams / images.size,
         "file": 8 * len(file) / images.size,
     }
-    files = {}
+    files = comparisons.files_bits_per_dim(images, levels)
     if (channels, levels) == (3, 256):
-        files = comparisons.files_bits_per_dim(images) | {"JPEG XL": _jpeg_xl_bits_per_dim(images)}
+        files["JPEG XL"] = _jpeg_xl_bits_per_dim(images)
     return {
         "images": len(images),
         **{name: round(value, 6) for name, value in rows.items()},

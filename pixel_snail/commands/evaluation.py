@@ -89,7 +89,6 @@ def _evaluate(flags, load_data, cluster):
         opened,
         **{name: getattr(flags, name) for name in NETWORK_DEFAULTS},
         image_shape=image_shape,
-        levels=levels,
         nr_labels=nr_labels,
         averaged=not flags.raw,
         strategy=strategy,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pixel_snail.backend import keras
-from pixel_snail.commands import progress, signals
+from pixel_snail.commands import command_line, progress, signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
 from pixel_snail.model import build_network, check_size, leak_warning
@@ -55,7 +55,7 @@ def _train(flags, load_data, cluster):
         files.check_writable(flags.save_dir, "save_dir")
     begins = beginning.of_flags(flags)
     if flags.image_size:
-        check_size(flags.model, flags.image_size, flags.image_size)  # before pictures are converted to it
+        check_size(flags.model, *command_line.height_and_width(flags.image_size))  # before pictures are converted to it
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)

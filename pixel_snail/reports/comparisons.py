@@ -75,7 +75,7 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
         images=10_000,
         train_images=60_000,
         others=(
-            (f"Real NVP, {_FLOWS}", 1.06, "a bound; the size of the images is not given"),
+            (f"Real NVP, {_FLOWS}", 1.06, "an upper bound; the size of its images is not given"),
             (f"Glow, {_FLOWS}", 1.05, "likewise"),
             (f"i-ResNet, {_FLOWS}", 1.05, "likewise"),
             (f"FFJORD, {_FLOWS}", 0.99, "likewise"),

@@ -86,7 +86,7 @@ def test_a_prefix_of_two_flags_is_refused(capsys):
     "argv, message",
     [
         (["--model=h12"], "unknown model 'h12'; known: .*h12_noup_smallkey, "),
-        (["--data_set=mnist"], "unknown data set 'mnist'; known: .*photos"),
+        (["--data_set=mnits"], "unknown data set 'mnits'; known: .*photos"),
         (["-z", "gelu"], "unknown resnet_nonlinearity 'gelu'; known: concat_elu, elu, relu"),
         (["--nr_filters=many"], "--nr_filters: 'many' is not a whole number above 0"),
         (["--batch_size=0"], "--batch_size: '0' is not a whole number above 0"),
@@ -200,7 +200,7 @@ def test_no_path_of_any_command_is_a_url(parse, argv, url, monkeypatch, capsys):
     texts = [action for action in parsers[-1]._actions if action.nargs != 0 and action.dest not in NO_PATHS]
     of_paths = [action for action in texts if action.type is command_line.path]
     others = {getattr(action.type, "__name__", action.dest) for action in texts if action not in of_paths}
-    assert others <= {"parsed", "name"}  # numbers, and names of networks and data sets
+    assert others <= {"parsed", "name", "image_size"}  # numbers, and names of networks and data sets
     assert of_paths
     for action in of_paths:
         with pytest.raises(SystemExit) as exit_:

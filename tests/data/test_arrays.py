@@ -225,6 +225,10 @@ def test_other_arrays_are_told_in_one_line(name, form, tmp_path):
             lambda folder: write(folder, "npy", train=TRAIN) / "train.npy",
             "is a single array: give --data_dir the folder",
         ),
+        (
+            lambda folder: write(folder, "npz", train=TRAIN).parent,
+            r"nor one for the test; of an .npz file, give the path: --data_dir=.*/folder/file\.npz$",
+        ),
         (lambda folder: folder / "text.npz", "text.npz is broken or cut off: File is not a zip file"),
     ],
 )
