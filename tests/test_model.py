@@ -259,7 +259,10 @@ def test_background_is_the_coordinates_once_for_each_channel():
     np.testing.assert_array_equal(blocks.background(tf.zeros([2, 4, 8, 1])), background[..., [0, 3]])
 
 
-def test_the_stem_of_shifts_sees_one_channel_in_each_direction_of_rgb_and_all_of_other_images():
+def test_the_stem_of_shifts_sees_one_channel_in_each_direction_of_rgb_and_all_of_other_images(rng):
+    """So a grey image gives what it gives as RGB."""
+    stem, grey = blocks.ShiftStem(4), tf.cast(rng.uniform(-1, 1, [1, 3, 3, 1]), tf.float32)
+    np.testing.assert_array_equal(stem(grey)[0], stem(tf.repeat(grey, 3, -1))[0])
     for channels, expected in ((3, [1, 5, 7, 9]), (2, range(8))):
         stem, values = blocks.ShiftStem(4), 9 * channels
         pixels = np.zeros([1 + values, 3, 3, channels], np.float32)

