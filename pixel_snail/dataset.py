@@ -122,7 +122,7 @@ class DataSet:
 
     @property
     def nr_labels(self) -> int | None:
-        """L, the number of classes; labels count from 0. None if the images have no labels."""
+        """The number of classes; labels count from 0. None if the images have no labels."""
         labels = (self.test if self.train is None else self.train).labels
         if labels is None:
             return None
