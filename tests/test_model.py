@@ -177,7 +177,7 @@ def test_every_network_but_one_takes_grey_and_binary_images(name, monkeypatch):
     outputs = network(x)
     assert outputs.shape == (3, 8, 8, 6)
     nats = logistic_mixture.loss_per_image(x, outputs, 2).numpy() / 64
-    assert (nats > 0.1).all() and (nats < 10).all()  # of noise, 0.69 is the least
+    assert (nats > 0.1).all() and (nats < 10).all()  # noise takes 0.69 at best
 
 
 def dependencies(name, size, rng):
