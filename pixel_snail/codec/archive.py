@@ -1,5 +1,6 @@
 """Writes any number of images into one file, and reads them back."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 import pixel_snail
+from pixel_snail import sampling
 from pixel_snail.backend import tf
 from pixel_snail.codec import container, rounding
 from pixel_snail.codec.coder import ImageCoder
@@ -20,8 +22,8 @@ from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
 from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.model import leak_warning
-from pixel_snail.network import Description, Network
-from pixel_snail.parallel import devices
+from pixel_snail.network import Network
+from pixel_snail.parallel import devices, memory
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
 _PORTABLE = "python -m pixel_snail.codec compress --portable"
@@ -75,7 +77,7 @@ class Archiver:
                 finite, or decoding did not restore the pixels.
         """
         description = self._network.description
-        batch_size = default_batch_size(len(images), description) if batch_size is None else batch_size
+        batch_size = default_batch_size(len(images), self._network) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
             raise UserError(
                 f"{option('batch_size')}={batch_size!r} is not a whole number from 1 to {container.MOST_IN_A_GROUP}"
@@ -196,17 +198,23 @@ class Archiver:
         return progress.bar(total=passes * rows, desc=title, unit="row", disable=not verbose)
 
 
-def default_batch_size(images: int, description: Description) -> int:
+def default_batch_size(images: int, network: Network) -> int:
     """The number of images in a batch. For many images, the batch is larger, which takes less time per image.
 
-    A batch takes some 20 bytes besides its images. Images of at most a kilobyte are coded in larger batches, because a
-    batch of 32 of them may take only a few hundred bytes. 8-bit RGB is coded as in earlier versions.
+    A batch takes some 20 bytes besides its images. Images of at most a kilobyte are coded in larger batches if memory
+    suffices, because a batch of 32 of them may take only a few hundred bytes. 8-bit RGB is coded as in earlier
+    versions.
     """
+    description = network.description
     height, width, channels = description.image_shape
     size = height * width * channels * math.log2(description.levels) / 8
     if images > _MANY and size <= 1024 and description.drawn_levels is not None:
-        groups = math.ceil(images / container.MOST_IN_A_GROUP)
-        return math.ceil(images / groups)  # a batch that is not full takes as long as a full one
+        for most in (container.MOST_IN_A_GROUP, container.MOST_IN_A_GROUP // 2):
+            # Batches of equal size: one that is not full takes as long as a full one.
+            batch_size = math.ceil(images / math.ceil(images / most))
+            with contextlib.suppress(memory.Shortage):
+                sampling.check_memory(network, batch_size)
+                return batch_size
     return 8 if images <= 16 else 32
 
 

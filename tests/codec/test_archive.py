@@ -6,6 +6,7 @@ import functools
 import json
 import struct
 import tracemalloc
+import types
 import zlib
 
 import keras
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from networks import OneStep, add_spec
 
 import pixel_snail
+from pixel_snail import sampling
 from pixel_snail.codec import archive, container, rounding
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError
 from pixel_snail.network import Description
+from pixel_snail.parallel import memory
 
 SHAPE = (4, 4, 3)
 SETTINGS = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
@@ -351,23 +354,32 @@ def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
 
 
 @pytest.mark.parametrize(
-    "shape, levels, number, expected",
+    "shape, levels, number, fit_in_memory, expected",
     [
-        ((28, 28, 1), 2, 100, 100),
-        ((28, 28, 1), 2, 1001, 251),
-        ((28, 28, 1), 2, 10_000, 250),
-        ((32, 32, 1), 256, 256, 256),
-        ((33, 32, 1), 256, 65, 32),
-        ((28, 28, 1), 2, 64, 32),
-        ((28, 28, 1), 2, 16, 8),
-        ((16, 16, 3), 32, 65, 65),
-        ((16, 16, 3), 256, 65, 32),
-        ((28, 28, 1), 65536, 65, 32),
+        ((28, 28, 1), 2, 100, 256, 100),
+        ((28, 28, 1), 2, 1001, 256, 251),
+        ((28, 28, 1), 2, 10_000, 256, 250),
+        ((28, 28, 1), 2, 10_000, 200, 127),
+        ((28, 28, 1), 2, 10_000, 99, 32),
+        ((32, 32, 1), 256, 256, 256, 256),
+        ((33, 32, 1), 256, 65, 256, 32),
+        ((28, 28, 1), 2, 64, 256, 32),
+        ((28, 28, 1), 2, 16, 256, 8),
+        ((16, 16, 3), 32, 65, 256, 65),
+        ((16, 16, 3), 256, 65, 256, 32),
+        ((28, 28, 1), 65536, 65, 256, 32),
     ],
 )
-def test_many_small_images_share_few_streams_unless_they_are_8_bit_rgb(shape, levels, number, expected):
+def test_many_small_images_share_few_streams_if_they_fit_into_memory_unless_they_are_8_bit_rgb(
+    shape, levels, number, fit_in_memory, expected, monkeypatch
+):
+    def check_memory(network, batch):
+        if batch > fit_in_memory:
+            raise memory.Shortage("too many")
+
+    monkeypatch.setattr(sampling, "check_memory", check_memory)
     described = Description("h0", shape, None, **SETTINGS, resnet_nonlinearity="elu", dropout_p=0.5, levels=levels)
-    assert archive.default_batch_size(number, described) == expected
+    assert archive.default_batch_size(number, types.SimpleNamespace(description=described)) == expected
 
 
 def test_the_dictionary_of_version_2_never_changes():
