@@ -525,8 +525,8 @@ def bad_image(monkeypatch):
     """Makes the loss of white images infinite; the gradient stays finite."""
     loss_per_image = logistic_mixture.loss_per_image
 
-    def loss(x, outputs):
-        return loss_per_image(x, outputs) + tf.where(tf.reduce_all(x == 1, [1, 2, 3]), np.inf, 0.0)
+    def loss(x, outputs, levels):
+        return loss_per_image(x, outputs, levels) + tf.where(tf.reduce_all(x == 1, [1, 2, 3]), np.inf, 0.0)
 
     monkeypatch.setattr(logistic_mixture, "loss_per_image", loss)
 
@@ -552,9 +552,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(train, monkeypatch, tmp
     def with_bad_gradient(loss):
         return tf.identity(loss), lambda d: d * float("nan")
 
-    monkeypatch.setattr(
-        logistic_mixture, "loss_per_image", lambda x, outputs: with_bad_gradient(loss_per_image(x, outputs))
-    )
+    monkeypatch.setattr(logistic_mixture, "loss_per_image", lambda *given: with_bad_gradient(loss_per_image(*given)))
     code, _, err = train("-x2", "--sample_interval=0")
     assert code == 2
     assert "a gradient is not finite in step 0 of epoch 0, of the training images " in err
