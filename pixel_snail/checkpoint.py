@@ -28,7 +28,7 @@ import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import is_number_of_levels
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.storage import files, prefixes
@@ -331,7 +331,7 @@ class Checkpoint:
             }
             height, width, channels = values["image_shape"]
             sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
-            if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not 2 <= values["levels"] <= MOST_LEVELS:
+            if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not is_number_of_levels(values["levels"]):
                 raise ValueError
             if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError

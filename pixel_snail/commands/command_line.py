@@ -14,7 +14,7 @@ from absl.flags import argparse_flags
 from pixel_snail import settings
 from pixel_snail.commands import streams
 from pixel_snail.errors import UserError, options_named_as_flags
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import NUMBERS_OF_LEVELS, is_number_of_levels
 from pixel_snail.storage import paths, prefixes
 from pixel_snail.storage.pictures import MAX_PIXELS
 
@@ -278,7 +278,7 @@ non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or more")
 seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
-levels = _number(int, lambda n: 2 <= n <= MOST_LEVELS, f"a whole number from 2 to {MOST_LEVELS:,}")
+levels = _number(int, is_number_of_levels, NUMBERS_OF_LEVELS)
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 

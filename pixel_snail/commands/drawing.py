@@ -11,7 +11,7 @@ import PIL.Image
 from pixel_snail import distribution
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.likelihoods.levels import from_values, reduced, to_values
+from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, reduced, to_values
 from pixel_snail.reports import plotting
 from pixel_snail.storage import paths, pictures, values
 
@@ -129,7 +129,7 @@ def _from_floats(images, path, levels):
             f"-1; save {'8-bit values' if levels == 256 else f'values from 0 to {most}'}, such as "
             f"np.uint{8 if levels <= 256 else 16}(np.round({most} * images)) if black is 0"
         )
-    if (images.shape[-1], levels) == (3, 256):
+    if is_8_bit_rgb(images.shape[-1], levels):
         return images.astype(np.float32)
     rounded = from_values(to_values(images.astype(np.float64), levels), levels)
     if (is_between := np.abs(images - rounded) > 1e-6).any():

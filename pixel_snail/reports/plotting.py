@@ -15,7 +15,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, to_values
 from pixel_snail.storage import files, pictures
 
 
@@ -82,8 +82,7 @@ def save_completions(
 
 
 def _save_array(images, levels, path):
-    is_8_bit_rgb = (images.shape[-1], levels) == (3, 256)
-    saved = images if is_8_bit_rgb else to_values(images, levels)
+    saved = images if is_8_bit_rgb(images.shape[-1], levels) else to_values(images, levels)
     files.write(path, lambda path: np.save(path, saved))
 
 
