@@ -15,7 +15,7 @@ import numpy as np
 
 from data import listing, untrusted
 from data.converted import MappedImages
-from pixel_snail.dataset import DataSet, Split
+from pixel_snail.dataset import EVERY_TENTH, DataSet, Split, every_tenth
 from pixel_snail.errors import UserError, counted
 from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
 from pixel_snail.storage import values
@@ -24,7 +24,6 @@ from pixel_snail.storage.pictures import npy_header, readable
 IMAGES = {"train": ("train", "x_train", "train_images"), "test": ("test", "x_test", "test_images")}
 LABELS = {"train": ("train_labels", "y_train"), "test": ("test_labels", "y_test")}
 """The names of the arrays of each split."""
-_TEST_EVERY = 10
 
 
 class _Array(NamedTuple):
@@ -84,7 +83,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
         splits = {split: Split(_Images(array, levels), numbers[split]) for split, array in opened.items()}
     else:
         splits = _divided(opened["train"], numbers["train"], images["train"].name, levels)
-        notes.append("there is no test array: every tenth image is in the test set, and not in the training set")
+        notes.append(f"there is no test array: {EVERY_TENTH}")
     return DataSet(splits.get("train"), splits["test"], source=str(data_dir), notes=tuple(notes), levels=levels)
 
 
@@ -210,7 +209,7 @@ def _divided(images, labels, name, levels):
     number = len(images)
     if number == 1:
         raise UserError(f"{name} has only one image, but training and testing need one each: add another")
-    is_test = np.arange(number) % _TEST_EVERY == min(_TEST_EVERY, number) - 1
+    is_test = every_tenth(number)
     rows = {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
     return {
         split: Split(_Images(images, levels, chosen), None if labels is None else labels[chosen])

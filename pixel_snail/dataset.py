@@ -138,6 +138,15 @@ class DataSet:
         return dataclasses.replace(self, train=train, test=test, class_names=None)
 
 
+EVERY_TENTH = "every tenth image is in the test set, and not in the training set"
+"""The division of images of which none are called the test set, in words."""
+
+
+def every_tenth(number: int) -> np.ndarray:
+    """Which images EVERY_TENTH takes for the test set, booleans [number]: of fewer than ten, the last one."""
+    return np.arange(number) % 10 == min(10, number) - 1
+
+
 def _is_text(name):
     try:
         name.encode()

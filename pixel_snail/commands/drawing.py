@@ -165,7 +165,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
     if channels == 1:
         if (picture != picture[..., :1]).any():
             done.append("turned to grey")
-        picture = np.asarray(PIL.Image.fromarray(picture).convert("L"))[..., None]
+        picture = pictures.grey(picture)
     if levels < 256:
         picture = reduced(picture, levels)
         done.append(f"reduced to {levels} levels")
@@ -182,16 +182,15 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
         )
     if (rows, columns) != (height, width):
         done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return from_values(picture[None, top : top + height, left : left + width], levels), ", then ".join(done)
+    return from_values(pictures.middle(picture, height, width)[None], levels), ", then ".join(done)
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
     """The labels of the classes in --classes, which may be numbers or names; None without --classes.
 
     Args:
-        nr_labels: L; None: the network is not conditional.
-        names: of the L classes, if they have names.
+        nr_labels: the number of classes; None: the network is not conditional.
+        names: the names of the classes, if they have names.
 
     Raises:
         UserError: there is no such class, or the network is not conditional.
@@ -216,7 +215,7 @@ def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | Non
     Args:
         classes: the classes to draw; by default all.
         number: the least number of samples; it is rounded up so that all classes have equally many.
-        nr_labels: L; None: the network is not conditional.
+        nr_labels: the number of classes; None: the network is not conditional.
     """
     if nr_labels is None:
         return None

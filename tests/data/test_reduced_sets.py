@@ -188,7 +188,7 @@ def test_pictures_are_scaled_down_until_they_only_just_cover_a_rectangle(tmp_pat
     assert data_set.notes[0].startswith("each picture is scaled down until it only just covers a rectangle 16 pixels ")
     with pytest.raises(UserError, match=r"2 of 2 pictures .* can't be used") as error:
         loaded("--data_set=folder", f"-i{tmp_path}", "--image_size=70x65")
-    assert error.value.__notes__[0] == "train/a.png: 96 x 64 pixels, smaller than --image_size=70x65"
+    assert error.value.__notes__[0] == "train/a.png: 64 pixels high and 96 wide, smaller than --image_size=70x65"
 
 
 def test_grey_and_colour_have_conversions_of_their_own_and_that_of_an_earlier_version_stays_valid(
