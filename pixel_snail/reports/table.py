@@ -155,7 +155,7 @@ def table(figures: dict[str, object]) -> str:
     lines += ["", f"{kind}{'' if figures['names'] else ' (by number, from 0)'}:"]
     lines += [f"  {name:{width}} {columns(bits, shape)}" for name, bits in worst]
     if reason is not None:
-        theirs = "published figures" if comparisons.is_only_by_others(*published) else "the paper's figures"
+        theirs = "published figures" if comparisons.has_no_paper_figure(*published) else "the paper's figures"
         lines += ["", f"Not compared with {theirs}: {reason}."]
     lines += [f"The average is young: {young}." for young in _young(figures)]
     return "\n".join(["", *lines, ""])
