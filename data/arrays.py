@@ -36,7 +36,13 @@ class _Array(NamedTuple):
 
 
 class _Images:
-    """Some images of an array of integers, in order, as the type of arrays of values. It is indexed like an array."""
+    """Images of an array, read as values of uint8 or uint16, whatever the array's type. It is indexed like an array.
+
+    Args:
+        images: integers or booleans [N, H, W, C], indexed like an array.
+        levels: L; the values must be from 0 to levels - 1.
+        rows: the numbers of the images to take, in order; None: all.
+    """
 
     def __init__(self, images, levels, rows=None):
         self._images, self._rows, self.levels = images, rows, levels
@@ -51,15 +57,20 @@ class _Images:
 
 
 def load(data_dir: Path, levels: int | None = None) -> DataSet:
-    """Loads arrays of integers or booleans, [N, H, W, C] or [N, H, W], under the names in IMAGES and LABELS.
+    """Loads images, arrays [N, H, W, C] or [N, H, W], and their labels [N], under the names in IMAGES and LABELS.
 
-    Without a test array, every tenth image becomes the test set. The type of the arrays does not matter.
+    The arrays may be of any type of integers; images may also be booleans. Without a test array, every tenth image
+    becomes the test set.
 
     Args:
         data_dir: an .npz file, or a folder of .npy files.
         levels: the number of levels. None: one more than the largest value, if that is 1, 3, 7, 15, ... or 65,535. If
             it is below 256, but the arrays are uint8 and their largest value is 255, the result has 256 levels: these
             are images of 8 bits, to be reduced.
+
+    Returns:
+        The data set, without a training split if there is only a test array. Its images are uint8 up to 256 levels,
+        else uint16.
 
     Raises:
         UserError: there are no arrays of these names; they are broken, or have another form; their values are outside

@@ -25,7 +25,7 @@ from pixel_snail.storage import pictures
 
 _TEST_SPLITS = ("test", "validation")
 _LEVELS = {"binarized_mnist": 2}
-"""The levels of sets whose values don't use those of their type."""
+"""The numbers of levels of sets that have fewer levels than their type of integers."""
 _GOOGLE = "https://storage.googleapis.com/"
 """The address that is tried if TFDS does not say where a set comes from."""
 _GET_IT = "connect this machine to the internet, or copy a set prepared by TensorFlow Datasets there"
@@ -72,6 +72,9 @@ def load(
         grey: whether colours become grey, by ITU-R 601.
         cache_dir: where the conversion goes; see converted.cache_folder.
         advice: what to do if TFDS can't get the set.
+
+    Returns:
+        The data set. Its images are of 256 levels if TFDS has them as uint8, of 65,536 if as uint16; see also _LEVELS.
 
     Raises:
         UserError: there is no such set, it can't be downloaded, or it has no such images.

@@ -258,7 +258,7 @@ def is_possible(name: str, value: object) -> bool:
         return default is None
     if name in _PARSED:
         with contextlib.suppress(argparse.ArgumentTypeError):
-            return type(value) in (int, str) and _PARSED[name](str(value)) == value  # 28x28 is never written so
+            return type(value) in (int, str) and _PARSED[name](str(value)) == value  # "28x28" is parsed as 28
         return False
     kind = {"test_folder": str, "cache_dir": str}.get(name, type(default))
     return type(value) is kind and (kind is not int or value > 0)
@@ -302,7 +302,7 @@ probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 _PARSED = {"image_size": image_size, "levels": levels}
-"""Types of flags that have several forms or limits."""
+"""The argparse types of those flags in DATA_DEFAULTS whose values must have a certain form or lie within limits."""
 
 
 def path(text: str) -> str:

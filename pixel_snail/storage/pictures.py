@@ -188,8 +188,8 @@ def as_values(picture: np.ndarray, channels: int, levels: int, path: str) -> np.
 
     Args:
         picture: RGB, uint8 [H, W, 3], as read_picture returns it. Its values must be those of `shown`.
-        channels: of the network's images.
-        levels: of the network's images.
+        channels: the number of channels of the network's images.
+        levels: the number of their levels.
         path: the picture's name in error messages.
 
     Raises:
