@@ -228,7 +228,7 @@ def info(flags: argparse.Namespace) -> None:
     damaged = sum(group.stream is None for group in groups)
     lines = {
         "size": f"{size:,} bytes" + (f", {8 * size / coded:.4f} bits/dim" if coded else ""),
-        "size without the streams": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
+        "size without streams": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
         if not damaged
         else None,
         "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",
@@ -245,7 +245,7 @@ def info(flags: argparse.Namespace) -> None:
     lines |= {f"picture {i}": f"{p.width} x {p.height} {p.name}" for i, p in enumerate(header.pictures or (), 1)}
     for name, value in lines.items():
         if value is not None:
-            print(printable(f"{name:24} {value}"))
+            print(printable(f"{name:20} {value}"))
 
 
 def _read(path):
