@@ -82,7 +82,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
     if not any(images.values()):
         has = f" (it has {', '.join(sorted(arrays)[:9])})" if arrays else ""
         if not arrays and (files := [path for path in listing.inside(data_dir) if path.suffix == ".npz"]):
-            has = f"; of an .npz file, give the path: --data_dir={files[0]}"
+            has = f"; to use an .npz file, give its path: --data_dir={files[0]}"
         raise UserError(f"{data_dir} has no array called train, x_train or train_images, nor one for the test{has}")
     for split, array in labels.items():
         if array is not None and images[split] is None:

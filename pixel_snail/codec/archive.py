@@ -241,7 +241,7 @@ def _numbers(batch):
 
 
 def _filled(values, number):
-    """Appends zeros to values until there are `number`. Of images whose size is zero, nothing is coded."""
+    """Appends zeros to values until there are `number`. Images whose size is zero are not coded."""
     return np.concatenate([values, np.zeros([number - len(values), *values.shape[1:]], values.dtype)])
 
 

@@ -176,7 +176,7 @@ def save_learning_curve(
     axes.plot(np.arange(1, len(every_step) + 1), every_step, color="0.8", lw=0.8, label="training, each step")
     ends = np.cumsum([len(epoch) for epoch in steps])
     middles = ends - np.array([len(epoch) for epoch in steps]) / 2
-    means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # of an epoch, every update may be refused
+    means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # all updates of an epoch may be refused
     axes.plot(middles, means, "o-", ms=4, label="training, mean of each epoch")
     axes.plot(ends[: len(test)], test, "o-", ms=4, label="test, averaged parameters")
     if unaveraged:

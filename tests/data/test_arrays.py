@@ -227,7 +227,7 @@ def test_arrays_of_another_form_are_refused_in_one_line(name, form, tmp_path):
         ),
         (
             lambda folder: write(folder, "npz", train=TRAIN).parent,
-            r"nor one for the test; of an .npz file, give the path: --data_dir=.*/folder/file\.npz$",
+            r"nor one for the test; to use an .npz file, give its path: --data_dir=.*/folder/file\.npz$",
         ),
         (lambda folder: folder / "text.npz", "text.npz is broken or cut off: File is not a zip file"),
     ],
