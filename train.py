@@ -66,7 +66,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--init_from",
         metavar="PREFIX",
         type=command_line.path,
-        help="begin with the averaged parameters of this checkpoint, also of another data set, size or classes",
+        help="begin with the averaged parameters of this checkpoint, also of another data set, size, levels or classes",
     )
     add("--raw", action="store_true", help="with --init_from: the parameters themselves, not their average")
     add("--resume", action="store_true", help="go on with the newest run of the same flags in --save_dir, if any")

@@ -96,7 +96,7 @@ def composition(flags: argparse.Namespace) -> dict:
     from pixel_snail.backend import tf
     from pixel_snail.codec import container, range_coder
     from pixel_snail.likelihoods import logistic_mixture
-    from pixel_snail.likelihoods.levels import scaled
+    from pixel_snail.likelihoods.levels import is_8_bit_rgb, scaled
     from pixel_snail.reports import comparisons
     from pixel_snail.steps import network_inputs
 
@@ -160,7 +160,7 @@ def composition(flags: argparse.Namespace) -> dict:
         "file": 8 * len(file) / images.size,
     }
     files = comparisons.files_bits_per_dim(images, levels)
-    if (channels, levels) == (3, 256):
+    if is_8_bit_rgb(channels, levels):
         files["JPEG XL"] = _jpeg_xl_bits_per_dim(images)
     return {
         "images": len(images),

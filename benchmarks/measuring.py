@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import PIL.Image
 
 from benchmarks.process import peak_gb
 from data import photos
@@ -19,6 +18,7 @@ from pixel_snail.errors import UserError, options_named_as_flags
 from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.network import Network
 from pixel_snail.settings import NETWORK_DEFAULTS
+from pixel_snail.storage import pictures
 
 IMAGES = {"image_size": 32, "channels": 3, "levels": 256}
 """The images that are measured without the flags of these names: 32 x 32, 8-bit RGB."""
@@ -78,13 +78,7 @@ def random_images(flags: argparse.Namespace, number: int) -> np.ndarray:
 
 def grey_photos() -> tuple[np.ndarray, np.ndarray]:
     """The training and the test crops of the data set `photos` as grey images of MNIST's size, uint8 [N, 28, 28, 1]."""
-    return tuple(_grey(crops[:, 2:30, 2:30]) for crops in photos.load())
-
-
-def _grey(images):
-    """RGB images as grey ones, by ITU-R 601."""
-    column = PIL.Image.fromarray(images.reshape(-1, *images.shape[2:]))
-    return np.asarray(column.convert("L")).reshape(*images.shape[:3], 1)
+    return tuple(pictures.grey(crops[:, 2:30, 2:30]) for crops in photos.load())
 
 
 @contextlib.contextmanager

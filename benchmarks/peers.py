@@ -62,10 +62,10 @@ GREY = PIXEL_CNN_PP | {"nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "
 """The settings of the example for MNIST in the documentation of tfp.distributions.PixelCNN, version 0.25."""
 
 PEERS_SIZES = (2, 3)
-"""The numbers of sizes of the peer's maps that --grey measures: the example's, and ours."""
+"""The peer's network has maps of several sizes. --grey measures it with as many as in the example, and as in ours."""
 
 GREY_BATCH_SIZES = (8, 16, 32)
-"""The example's is 16."""
+"""The batch sizes that --grey measures; that of the example is 16."""
 
 INIT_BATCH_SIZE = 100
 MINUTES = 10

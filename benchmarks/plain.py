@@ -41,7 +41,7 @@ def layers() -> Iterator[None]:
 
 
 def train_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function that takes one step of Adam on images of values, [B, H, W, C], and returns their loss in nats."""
+    """A function that takes one step of Adam on images, values [B, H, W, C], and returns their loss in nats."""
     parameters = [variable.value for variable in model.trainable_variables]
     averages, momentums, velocities = (
         [tf.Variable(start(parameter)) for parameter in parameters]
@@ -66,7 +66,7 @@ def train_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def evaluation_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from images of values, [B, H, W, C], to their loss in nats."""
+    """A function that returns the loss of images, values [B, H, W, C], in nats."""
 
     @tf.function(autograph=False)
     def step(images):
@@ -161,11 +161,12 @@ def naive_sampler(
     """A function that draws images the original's way: for each pixel, it computes the whole network.
 
     Args:
-        predict: (images [B, H, W, C], labels [B, classes] or None) -> outputs [B, H, W, 10 K] for C = 3, or those of
-            another C, or three tensors [B, H, W, 3 K]. With three, it is called again for each channel: G is drawn
-            given R, B given both.
+        predict: (images [B, H, W, C], labels [B, classes] or None) -> outputs [B, H, W, 10 K] for C = 3, [B, H, W,
+            3 K] for C = 1 (for other C, see logistic_mixture.outputs_per_component), or three tensors [B, H, W, 3 K].
+            With three tensors, it is called again for each channel: G is drawn given R, B given both.
         temperature: scales the noise.
-        levels: L, if each drawn value is rounded before others are predicted from it (Description.drawn_levels).
+        levels: L: each drawn value is rounded before others are predicted from it. None: drawn values are not rounded
+            (see network.Description.drawn_levels).
 
     Returns:
         draw(u_mix [B, H, W, K], u_logistic [B, H, W, C], labels or None) -> images in [-1, 1], [B, H, W, C].

@@ -34,8 +34,14 @@ BATCHES = 1000
 """How many batches are read without training."""
 
 SETTINGS = {
-    **{"model": "pxpp", "nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "resnet_nonlinearity": "concat_elu"},
-    **{"image_size": 28, "channels": 1, "levels": 2},
+    "model": "pxpp",
+    "nr_resnet": 1,
+    "nr_filters": 32,
+    "nr_logistic_mix": 5,
+    "resnet_nonlinearity": "concat_elu",
+    "image_size": 28,
+    "channels": 1,
+    "levels": 2,
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data import arrays, cifar, folder, imagenet, imagenet_resized, mnist, photos, tfds_sets
-from pixel_snail.commands.command_line import DATA_DEFAULTS
+from pixel_snail.commands.command_line import DATA_DEFAULTS, DATA_OPTIONS, OF_TFDS, name_in_tfds, takes
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.storage.reductions import BINARIZED, FIXED_SEED, Binarized, Reduced
@@ -34,30 +34,27 @@ data_sets: dict[str, Callable[..., DataSet]] = {
     "photos": _photos,
 }
 """Loaders by the names that --data_set takes. A loader is called with --data_dir; it raises UserError if files are
-missing. tfds:NAME, for the sets of TensorFlow Datasets, is no name of this registry."""
-
-_DEFAULTS = {name: value for name, value in DATA_DEFAULTS.items() if name not in ("data_dir", "data_set")}
-_OF_ALL = ("levels", "binarize")
-_OPTIONS = {
-    "folder": tuple(name for name in _DEFAULTS if name not in _OF_ALL),
-    "imagenet_resized": ("image_size", "cache_dir"),
-    "tfds:NAME": ("image_size", "grey", "cache_dir"),
-    "imagenet": ("cache_dir",),
-    "imagenet64": ("cache_dir",),
-}
-"""The options that only some loaders take."""
+missing. The sets of TensorFlow Datasets, tfds:NAME, are not in this registry."""
 
 
 def loader(name: str) -> Callable[..., DataSet]:
     """The loader of a data set; raises UserError if no data set has this name."""
-    if name.startswith("tfds:"):
-        return functools.partial(tfds_sets.load, name=name.removeprefix("tfds:"))
+    if of_tfds := name_in_tfds(name):
+        return functools.partial(tfds_sets.load, name=of_tfds)
     if name not in data_sets:  # only a name from a run's flags.json: the command line refuses others
-        raise UserError(f"unknown data set {name!r}; known: {', '.join(sorted(data_sets))}, tfds:NAME")
+        raise UserError(f"unknown data set {name!r}; known: {', '.join([*sorted(data_sets), OF_TFDS])}")
     return data_sets[name]
 
 
-def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = False, **options: object) -> DataSet:
+def load(
+    name: str,
+    data_dir: Path,
+    classes: bool = False,
+    only_test: bool = False,
+    levels: int | None = None,
+    binarize: bool = False,
+    **options: object,
+) -> DataSet:
     """Loads a data set.
 
     Args:
@@ -66,21 +63,22 @@ def load(name: str, data_dir: Path, classes: bool = False, only_test: bool = Fal
         classes: whether the pictures of `folder` get labels, from their folders. Other loaders return the labels that
             the data set has.
         only_test: whether the test split is enough. Loaders other than that of `folder` load both splits anyway.
-        options: levels: reduce 8-bit images to so many levels, v * levels // 256; for `arrays`, how many they have.
-            binarize: draw black or white for each value of grey images. Further, image_size, downsample, skip_bad,
-            max_megapixels, test_folder, cache_dir or grey; see the loaders of the data sets in _OPTIONS. Others take
-            no option that differs from its default.
+        levels: the number of levels to which 8-bit images are reduced, v * levels // 256; for `arrays`, the number that
+            they have. None: the images stay as they are.
+        binarize: whether black or white is drawn for each value of grey images.
+        options: image_size, downsample, skip_bad, max_megapixels, test_folder, cache_dir or grey; see the loaders of
+            the data sets in DATA_OPTIONS. Others take no option that differs from its default.
 
     Raises:
         UserError: no data set has this name, its files are missing or broken, it does not take such an option, its
             loader returns something else than a DataSet, or there are no training images and they are needed.
     """
     load_set = loader(name)
-    given = {option: value for option, value in options.items() if value != _DEFAULTS.get(option)}
-    levels, binarize = given.pop("levels", None), given.pop("binarize", False)
-    for option in given.keys() - _OPTIONS.get("tfds:NAME" if name.startswith("tfds:") else name, ()):
-        takers = " or ".join(taker for taker in _OPTIONS if option in _OPTIONS[taker])
-        raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
+    given = {option: value for option, value in options.items() if value != DATA_DEFAULTS.get(option)}
+    for option in given:
+        if not takes(name, option):
+            takers = " or ".join(taker for taker in DATA_OPTIONS if takes(taker, option))
+            raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
     if name == "folder":
         given |= {"classes": classes, "only_test": only_test}
     if name == "arrays":
@@ -118,19 +116,17 @@ def _reduced(name, data_set, levels, binarize):
     if not binarize:
         return data_set
     if channels != 1:
-        grey = ", and --grey makes them grey" if name == "folder" or name.startswith("tfds:") else ""
+        grey = ", and --grey makes them grey" if takes(name, "grey") else ""
         raise UserError(f"--binarize is for grey images: those of {name} have {channels} channels{grey}")
     if own == 2:
         raise UserError(f"the images of {name} already have 2 levels: leave --binarize out")
-    return _seen(
-        data_set,
-        lambda images: Binarized(images, own),
-        2,
-        BINARIZED,
-        f"values are drawn: a value v becomes 1 with the probability v / {own - 1}, else 0; for training anew in each "
-        f"epoch, for the test set always from the seed {FIXED_SEED}; Larochelle's fixed binarization is "
-        "another set",
+    note = (
+        f"values are drawn: a value v becomes 1 with the probability v / {own - 1}, else 0; training draws them anew "
+        f"in each epoch, the test set always from the seed {FIXED_SEED}"
     )
+    if name == "mnist":
+        note += "; Larochelle's fixed binarization is another set"
+    return _seen(data_set, lambda images: Binarized(images, own), 2, BINARIZED, note)
 
 
 def _seen(data_set, view, levels, reduction, note):
@@ -151,7 +147,7 @@ def check_paths(flags: argparse.Namespace) -> None:
 
 def options(flags: argparse.Namespace) -> dict[str, object]:
     """The options of `load` among the flags."""
-    return {name: getattr(flags, name) for name in _DEFAULTS}
+    return {name: getattr(flags, name) for name in DATA_DEFAULTS if name not in ("data_dir", "data_set")}
 
 
 def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:

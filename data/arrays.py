@@ -15,7 +15,7 @@ import numpy as np
 
 from data import listing, untrusted
 from data.converted import MappedImages
-from pixel_snail.dataset import DataSet, Split
+from pixel_snail.dataset import EVERY_TENTH, DataSet, Split, every_tenth
 from pixel_snail.errors import UserError, counted
 from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
 from pixel_snail.storage import values
@@ -24,7 +24,6 @@ from pixel_snail.storage.pictures import npy_header, readable
 IMAGES = {"train": ("train", "x_train", "train_images"), "test": ("test", "x_test", "test_images")}
 LABELS = {"train": ("train_labels", "y_train"), "test": ("test_labels", "y_test")}
 """The names of the arrays of each split."""
-_TEST_EVERY = 10
 
 
 class _Array(NamedTuple):
@@ -37,7 +36,13 @@ class _Array(NamedTuple):
 
 
 class _Images:
-    """Some images of an array of integers, in order, as the type of arrays of values. It is indexed like an array."""
+    """Images of an array, read as values of uint8 or uint16, whatever the array's type. It is indexed like an array.
+
+    Args:
+        images: integers or booleans [N, H, W, C], indexed like an array.
+        levels: L; the values must be from 0 to levels - 1.
+        rows: the numbers of the images to take, in order; None: all.
+    """
 
     def __init__(self, images, levels, rows=None):
         self._images, self._rows, self.levels = images, rows, levels
@@ -52,15 +57,20 @@ class _Images:
 
 
 def load(data_dir: Path, levels: int | None = None) -> DataSet:
-    """Loads arrays of integers or booleans, [N, H, W, C] or [N, H, W], under the names in IMAGES and LABELS.
+    """Loads images, arrays [N, H, W, C] or [N, H, W], and their labels [N], under the names in IMAGES and LABELS.
 
-    Without a test array, every tenth image becomes the test set. The type of the arrays does not matter.
+    The arrays may be of any type of integers; images may also be booleans. Without a test array, every tenth image
+    becomes the test set.
 
     Args:
         data_dir: an .npz file, or a folder of .npy files.
         levels: the number of levels. None: one more than the largest value, if that is 1, 3, 7, 15, ... or 65,535. If
             it is below 256, but the arrays are uint8 and their largest value is 255, the result has 256 levels: these
             are images of 8 bits, to be reduced.
+
+    Returns:
+        The data set, without a training split if there is only a test array. Its images are uint8 up to 256 levels,
+        else uint16.
 
     Raises:
         UserError: there are no arrays of these names; they are broken, or have another form; their values are outside
@@ -72,7 +82,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
     if not any(images.values()):
         has = f" (it has {', '.join(sorted(arrays)[:9])})" if arrays else ""
         if not arrays and (files := [path for path in listing.inside(data_dir) if path.suffix == ".npz"]):
-            has = f"; of an .npz file, give the path: --data_dir={files[0]}"
+            has = f"; to use an .npz file, give its path: --data_dir={files[0]}"
         raise UserError(f"{data_dir} has no array called train, x_train or train_images, nor one for the test{has}")
     for split, array in labels.items():
         if array is not None and images[split] is None:
@@ -84,7 +94,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
         splits = {split: Split(_Images(array, levels), numbers[split]) for split, array in opened.items()}
     else:
         splits = _divided(opened["train"], numbers["train"], images["train"].name, levels)
-        notes.append("there is no test array: every tenth image is in the test set, and not in the training set")
+        notes.append(f"there is no test array: {EVERY_TENTH}")
     return DataSet(splits.get("train"), splits["test"], source=str(data_dir), notes=tuple(notes), levels=levels)
 
 
@@ -210,7 +220,7 @@ def _divided(images, labels, name, levels):
     number = len(images)
     if number == 1:
         raise UserError(f"{name} has only one image, but training and testing need one each: add another")
-    is_test = np.arange(number) % _TEST_EVERY == min(_TEST_EVERY, number) - 1
+    is_test = every_tenth(number)
     rows = {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
     return {
         split: Split(_Images(images, levels, chosen), None if labels is None else labels[chosen])

@@ -63,7 +63,7 @@ class Source:
         total: the number of images, for the progress bar; None if it is not known beforehand.
         chunks: a function: chunks(start) yields the images from number `start` on, always in the same order. Bad images
             count.
-        dtype: of the images' values: uint8 or uint16.
+        dtype: the type of the images' values: uint8 or uint16.
     """
 
     identity: Mapping[str, object]
@@ -83,10 +83,10 @@ class MappedImages:
     a single map, an epoch would take as much memory as the whole file.
 
     Args:
-        path: of the file.
-        shape: of the array, which must be the rest of the file.
-        dtype: of the values.
-        offset: the number of the byte at which the array begins.
+        path: the file.
+        shape: the shape of the images, [N, H, W, C]. They must be the rest of the file.
+        dtype: the type of their values.
+        offset: the number of bytes before the images.
 
     Raises:
         OSError: there is no such file, or no permission.

@@ -359,12 +359,11 @@ def _middle(path, name, shape, downsample, max_pixels):
     least, (height, width) = shape[:2], picture.shape[:2]
     if height < least[0] or width < least[1]:
         size = least[0] if least[0] == least[1] else f"{least[0]}x{least[1]}"
-        return converted.Bad(name, f"{width} x {height} pixels, smaller than --image_size={size}")
+        return converted.Bad(name, f"{height} pixels high and {width} wide, smaller than --image_size={size}")
     if shape[2] == 1:
-        picture = np.asarray(PIL.Image.fromarray(picture).convert("L"))
+        picture = pictures.grey(picture)
     if downsample:
         factor = max(least[0] / height, least[1] / width)
         width, height = round(width * factor), round(height * factor)
-        picture = np.asarray(PIL.Image.fromarray(picture).resize((width, height), PIL.Image.Resampling.LANCZOS))
-    top, left = (height - least[0]) // 2, (width - least[1]) // 2
-    return picture[top : top + least[0], left : left + least[1]].reshape(shape)
+        picture = np.asarray(pictures.as_picture(picture).resize((width, height), PIL.Image.Resampling.LANCZOS))
+    return pictures.middle(picture, *least).reshape(shape)

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data import untrusted
 from pixel_snail.errors import UserError, counted
 from pixel_snail.storage.pictures import readable
 
@@ -56,7 +55,9 @@ def read(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
         # Checked before memory is allocated.
         if len(header) + size > (_MOST_COMPRESSION if is_gzip else 1) * on_disk:
             raise UserError(f"{path} is cut off: its header says {counted(size, 'byte')} for the shape {list(shape)}")
-        untrusted.check_memory(path, size)
+        from pixel_snail.parallel import memory  # imported here because TensorFlow's import takes seconds
+
+        memory.check_content(path, size)
         content = _content(path, stream, size + 1)
         if len(content) < size:
             raise UserError(f"{path} is cut off: it has {len(content):,} of {size:,} bytes; get it anew")

@@ -46,6 +46,9 @@ def load(data_dir: Path, name: str) -> DataSet:
     Args:
         name: `mnist` or `fashion_mnist`.
 
+    Returns:
+        The data set, uint8 [N, 28, 28, 1], with labels. It is unverified if it does not count as the published one.
+
     Raises:
         UserError: files are missing or broken, they are those of the other set, or there are none and the download
             fails.

@@ -15,18 +15,17 @@ from pathlib import Path
 
 import absl.logging
 import numpy as np
-import PIL.Image
 
 from data import converted, listing
 from pixel_snail.commands import progress
 from pixel_snail.commands.command_line import height_and_width
-from pixel_snail.dataset import DataSet, Split
+from pixel_snail.dataset import EVERY_TENTH, DataSet, Split, every_tenth
 from pixel_snail.errors import UserError, first_line
+from pixel_snail.storage import pictures
 
 _TEST_SPLITS = ("test", "validation")
-_TEST_EVERY = 10
 _LEVELS = {"binarized_mnist": 2}
-"""The levels of sets whose values don't use those of their type."""
+"""The numbers of levels of sets that have fewer levels than their type of integers."""
 _GOOGLE = "https://storage.googleapis.com/"
 """The address that is tried if TFDS does not say where a set comes from."""
 _GET_IT = "connect this machine to the internet, or copy a set prepared by TensorFlow Datasets there"
@@ -74,6 +73,9 @@ def load(
         cache_dir: where the conversion goes; see converted.cache_folder.
         advice: what to do if TFDS can't get the set.
 
+    Returns:
+        The data set. Its images are of 256 levels if TFDS has them as uint8, of 65,536 if as uint16; see also _LEVELS.
+
     Raises:
         UserError: there is no such set, it can't be downloaded, or it has no such images.
     """
@@ -93,7 +95,7 @@ def load(
     test = next((split for split in _TEST_SPLITS if split in splits), None)
     notes = [] if test == "test" else [f"the test set is the split {test}"]
     if test is None:
-        notes = ["the set has no test split: every tenth image is in the test set, and not in the training set"]
+        notes = [f"the set has no test split: {EVERY_TENTH}"]
         if splits["train"].num_examples < 2:
             raise UserError(f"the set {name} has a single image, but training and testing need one each")
     if size:
@@ -102,8 +104,8 @@ def load(
     found = converted.splits(
         converted.cache_folder(data_dir, cache_dir, folder),
         {
-            "train": _source(builder, kind, "train", None if test else False),
-            "test": _source(builder, kind, test or "train", None if test else True),
+            "train": _source(builder, kind, "train", only_tenth=None if test else False),
+            "test": _source(builder, kind, test or "train", only_tenth=None if test else True),
         },
     )
     (train, _), (test, _) = found["train"], found["test"]
@@ -191,7 +193,7 @@ def _check_connection(builder):
 def _source(builder, kind, split, only_tenth):
     """The source of a split; only_tenth: True for every tenth image, False for the others, None for all."""
     number = builder.info.splits[split].num_examples
-    tenth = len(range(min(_TEST_EVERY, number) - 1, number, _TEST_EVERY))
+    is_chosen = np.full(number, True) if only_tenth is None else every_tenth(number) == only_tenth
     return converted.Source(
         identity={
             "source": f"{builder.data_path}, {split}",
@@ -200,19 +202,19 @@ def _source(builder, kind, split, only_tenth):
             "only_tenth": only_tenth,
         },
         image_shape=kind.shape,
-        total={None: number, True: tenth, False: number - tenth}[only_tenth],
-        chunks=functools.partial(_chunks, builder, kind, split, only_tenth, min(_TEST_EVERY, number) - 1),
+        total=np.count_nonzero(is_chosen),
+        chunks=functools.partial(_chunks, builder, kind, split, is_chosen),
         dtype=kind.dtype,
     )
 
 
-def _chunks(builder, kind, split, only_tenth, first_of_tenth, start) -> Iterator[converted.Chunk]:
+def _chunks(builder, kind, split, is_chosen, start) -> Iterator[converted.Chunk]:
     import tensorflow_datasets as tfds
 
     def examples():
         # Without shuffling, the order is the same every time.
         for number, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))):
-            if only_tenth in (None, number % _TEST_EVERY == first_of_tenth):
+            if is_chosen[number]:
                 yield number, example
 
     rows = converted.rows_per_chunk(kind.shape)
@@ -238,14 +240,13 @@ def _chunk(images, labels):
 def _image(image, kind, name):
     height, width, _ = kind.shape
     if kind.size:
-        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        if min(top, left) < 0:
+        if image.shape[0] < height or image.shape[1] < width:
             raise UserError(
                 f"{name} is {image.shape[0]} x {image.shape[1]}, smaller than {height} x {width}: lower --image_size"
             )
-        image = image[top : top + height, left : left + width]
+        image = pictures.middle(image, height, width)
     if kind.is_grey:
-        image = np.asarray(PIL.Image.fromarray(image).convert("L"))[..., None]
+        image = pictures.grey(image)
     if image.shape != kind.shape:
         raise UserError(f"{name} has the shape {list(image.shape)}, not {list(kind.shape)}")
     return image

@@ -253,7 +253,9 @@ def npz_array(path: Path, name: str) -> np.ndarray:
     # Checked before memory is allocated.
     if (size := math.prod(shape) * dtype.itemsize) > claimed:
         raise UserError(f"{path} is broken: {name} has {claimed:,} bytes for its {size:,}; get it anew")
-    check_memory(path, size, "save its arrays as .npy files in a folder, which may be larger than memory")
+    from pixel_snail.parallel import memory  # imported here because TensorFlow's import takes seconds
+
+    memory.check_content(path, size, "save its arrays as .npy files in a folder, which may be larger than memory")
     values = np.empty(shape, dtype)
     if not values.size:
         return values
@@ -263,16 +265,6 @@ def npz_array(path: Path, name: str) -> np.ndarray:
     for number, block in enumerate(progress.bar(blocks, total=-(-len(values) // rows), **settings)):
         values[number * rows : number * rows + len(block)] = block
     return values
-
-
-def check_memory(path: Path, size: int, advice: str = "end other programs, or use a machine with more memory") -> None:
-    """Raises UserError, with this advice, if the content of a file, of `size` bytes, certainly exceeds the memory."""
-    from pixel_snail.parallel import devices, memory  # imported here because TensorFlow's import takes seconds
-
-    available = devices.available_memory()
-    if available is not None and size > available:
-        has = memory.in_words(available)
-        raise UserError(f"{path} takes {memory.in_words(size)} of memory, and there are {has}: {advice}")
 
 
 @contextlib.contextmanager

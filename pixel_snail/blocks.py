@@ -40,8 +40,8 @@ class ShiftStem(Layer):
     """The stem of a network whose convolutions are causal_shift_nin: (ul, None).
 
     In the original, causal_shift_nin splits R, G, B and the channel of ones into its four parts: it sees R of the pixel
-    to the left, G of those above left and above right, and B of the pixel above. Of images with other channels, it sees
-    all channels of these pixels.
+    to the left, G of those above left and above right, and B of the pixel above. For images with other channels, it
+    sees all channels of these pixels.
     """
 
     def __init__(self, nr_filters: int):

@@ -28,7 +28,7 @@ import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import is_number_of_levels
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
 from pixel_snail.storage import files, prefixes
@@ -189,7 +189,7 @@ def load_parameters(opened: "Checkpoint", network: Network, averaged: bool) -> t
     labels = {name for name in shapes if name.endswith("/hw")}
     taken_labels = {name for name in labels if has_same_classes and opened.shapes.get(name) == shapes[name]}
     wanted = {name: shape for name, shape in shapes.items() if name not in labels - taken_labels}
-    opened.check_network(wanted, ours, apart_from_labels=True)
+    opened.check_network(wanted, ours, for_fine_tuning=True)
     variables = dict(zip(shapes, network.weights, strict=True))
     for name, value in zip(wanted, _parameters(opened, wanted, averaged), strict=True):
         variables[name].assign(value)
@@ -331,7 +331,7 @@ class Checkpoint:
             }
             height, width, channels = values["image_shape"]
             sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
-            if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not 2 <= values["levels"] <= MOST_LEVELS:
+            if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not is_number_of_levels(values["levels"]):
                 raise ValueError
             if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError
@@ -390,19 +390,19 @@ class Checkpoint:
         return parameters
 
     def check_network(
-        self, expected: dict[str, tuple[int, ...]], network: Description, apart_from_labels: bool = False
+        self, expected: dict[str, tuple[int, ...]], network: Description, for_fine_tuning: bool = False
     ) -> None:
         """Raises Mismatch if the checkpoint is of another network.
 
         Args:
             expected: the shapes of the network's parameters.
             network: which network it is.
-            apart_from_labels: whether the networks may differ in their levels and classes, so that `expected` may lack
+            for_fine_tuning: whether the networks may differ in their levels and classes, so that `expected` may lack
                 the weights of the labels.
         """
         found, recorded = self.parameters(), self.description()
         passed_over = ["image_shape", "dropout_p", "class_names"]
-        if apart_from_labels:
+        if for_fine_tuning:
             found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
             passed_over += ["nr_labels", "levels"]
         if recorded is not None:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixel_snail.errors import UserError, check_option, counted, first_line, is_whole
-from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
+from pixel_snail.errors import UserError, counted, first_line
+from pixel_snail.likelihoods.levels import check_levels, dtype_of
 from pixel_snail.storage import values
-
-_LEVELS = f"a whole number from 2 to {MOST_LEVELS:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ class DataSet:
     reduction: str | None = None
 
     def __post_init__(self):
-        _check_levels(self.levels)
+        check_levels(self.levels)
         for name, split in self._splits().items():
             _check_images(name, split, self.levels)
             _check_labels(name, split)
@@ -140,6 +138,15 @@ class DataSet:
         return dataclasses.replace(self, train=train, test=test, class_names=None)
 
 
+EVERY_TENTH = "every tenth image is in the test set, and not in the training set"
+"""The division of images of which none are called the test set, in words."""
+
+
+def every_tenth(number: int) -> np.ndarray:
+    """Which images EVERY_TENTH takes for the test set, booleans [number]: of fewer than ten, the last one."""
+    return np.arange(number) % 10 == min(10, number) - 1
+
+
 def _is_text(name):
     try:
         name.encode()
@@ -150,10 +157,6 @@ def _is_text(name):
 
 def _shape(images):
     return tuple(images.shape)
-
-
-def _check_levels(levels):
-    check_option("levels", levels, is_whole(levels, 2) and levels <= MOST_LEVELS, _LEVELS)
 
 
 def _check_images(name, split, levels):
@@ -172,7 +175,8 @@ def _check_images(name, split, levels):
         first = f"scale them to 0 to {levels - 1}, round them, then use" if dtype.kind == "f" else "use"
         if levels == 2 and dtype.kind == "f":
             first = "make them black and white, with images > 0.5 for example, then use"
-        raise UserError(f"the {name} images are {dtype}, not {_kind(levels)}: {first} images.astype({_type(levels)})")
+        do = f"{first} images.astype(np.{dtype_of(levels).__name__})"
+        raise UserError(f"the {name} images are {dtype}, not {_kind(levels)}: {do}")
     mend = ""
     if len(shape) == 3:
         mend = "; if these are grey images [N, H, W], use images[..., None]"
@@ -208,10 +212,6 @@ def _is_type_of(dtype, levels):
 def _kind(levels):
     """The type of arrays of values, in words."""
     return "uint8" if levels == 256 else f"integers from 0 to {levels - 1}"
-
-
-def _type(levels):
-    return f"np.{np.dtype(dtype_of(levels))}"
 
 
 def _wrong_value(images, levels):
@@ -284,7 +284,7 @@ def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.nda
     Args:
         labels: an array, a tensor or a sequence.
         number: N.
-        nr_labels: L; None: the network is not conditional.
+        nr_labels: the number of classes; None: the network is not conditional.
 
     Raises:
         UserError: the labels have another form, are missing, or are given although the network is not conditional.
@@ -338,20 +338,21 @@ def checked_validation(
         raise UserError(f"validation must be images or (images, labels): {error}") from error
 
 
-def _as_array(values, must_be):
-    """Values as an array, or as they are if they are indexed like one; `must_be` begins the message of the UserError.
+def _as_array(given, must_be):
+    """The given images or labels as an array, or as they are if they are indexed like one.
 
-    Objects that are indexed like an array, such as data sets of h5py, may be larger than memory.
+    Objects that are indexed like an array, such as data sets of h5py, may be larger than memory. `must_be` begins
+    the message of the UserError.
     """
-    if isinstance(getattr(values, "dtype", None), np.dtype) and hasattr(values, "__getitem__"):
-        return values
+    if isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "__getitem__"):
+        return given
     try:
-        return np.asarray(values)
+        return np.asarray(given)
     except Exception as error:  # unequal images, or any error of another library's tensors
-        shapes = [list(np.shape(value)) for value in values] if isinstance(values, (list, tuple)) else []
+        shapes = [list(np.shape(value)) for value in given] if isinstance(given, (list, tuple)) else []
         other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
         why = first_line(error) if other is None else f"number 0 has the shape {shapes[0]}, {other} has {shapes[other]}"
-        raise UserError(f"{must_be}, not {type(values).__name__}: {why}") from error
+        raise UserError(f"{must_be}, not {type(given).__name__}: {why}") from error
 
 
 def _how_to_convert(images, image_shape, levels):
@@ -398,4 +399,4 @@ def _how_to_convert(images, image_shape, levels):
         return f"; if these are 8-bit images, use {_from_8_bits(levels)}"
     else:
         return ""
-    return f"; if {given}, convert the images with {_type(levels)}({formula})"
+    return f"; if {given}, convert the images with np.{dtype_of(levels).__name__}({formula})"

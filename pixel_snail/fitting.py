@@ -18,7 +18,8 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
 from pixel_snail.errors import Stopped, UserError, check_option, is_number, is_whole
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.network import Description, Network
+from pixel_snail.likelihoods.levels import are_also_in_nats
+from pixel_snail.network import Network
 from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import average, history
@@ -64,6 +65,7 @@ class Training:
         age: the age of a Polyak average that begins with the network's present parameters.
 
     Attributes:
+        network: the network.
         thread: the number of the thread in which a call of `fit` trains now; None, if none does.
     """
 
@@ -72,7 +74,7 @@ class Training:
     ):
         self.is_new, self.age = bool(is_new), age
         self._is_loaded = is_new is False
-        self._network, self._strategy, self._cluster = network, strategy, cluster
+        self.network, self._strategy, self._cluster = network, strategy, cluster
         self._trainer: Trainer | None = None  # of the previous call
         self.thread: int | None = None
         self._parameters: list[tf.Tensor] = []
@@ -88,10 +90,10 @@ class Training:
         """
         self._begin_anew_if_changed()
         before = self._trainer
-        if before is not None and before.network is self._network and before.settings == settings:
+        if before is not None and before.network is self.network and before.settings == settings:
             self._end_epoch_of_other_images(before, images)
             return before
-        trainer = Trainer(self._network, settings, self._strategy, self._cluster)
+        trainer = Trainer(self.network, settings, self._strategy, self._cluster)
         trainer.check_batch_size(images)
         if before is None and self.is_new:
             check_batch_size(images, settings.init_batch_size, "init_batch_size")
@@ -119,7 +121,7 @@ class Training:
 
     def move(self, network: Network, strategy: tf.distribute.Strategy) -> None:
         """Replaces the network by its copy, whose variables were made in the scope of another strategy."""
-        self._network, self._strategy = network, strategy
+        self.network, self._strategy = network, strategy
 
     def resume(self, opened: Checkpoint) -> None:
         """Restores a training from an opened checkpoint.
@@ -127,7 +129,7 @@ class Training:
         Raises:
             UserError: the checkpoint is of another network, lacks the optimizer's state, or can't be read.
         """
-        trainer = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster)
+        trainer = Trainer(self.network, TrainingSettings(), self._strategy, self._cluster)
         trainer.load(opened, history.read(opened) or History(age=average.read(opened)))
         self._trainer, self.is_new = trainer, False
         self._wait()
@@ -166,16 +168,11 @@ class Training:
         self._begin_anew_if_changed()
         trainer, parameters = self._trainer, self._parameters
         if trainer is None:  # no training: the averages equal the parameters
-            trainer, parameters = Trainer(self._network, TrainingSettings(), self._strategy, self._cluster), None
+            trainer, parameters = Trainer(self.network, TrainingSettings(), self._strategy, self._cluster), None
             trainer.begin()
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
         progress = trainer.history.tensors()
-        checkpoint.save_beside_others(prefix, self._network, trainer.optimizer, progress, parameters)
-
-    @property
-    def description(self) -> Description:
-        """The description of the network."""
-        return self._network.description
+        checkpoint.save_beside_others(prefix, self.network, trainer.optimizer, progress, parameters)
 
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""
@@ -186,7 +183,7 @@ class Training:
         if self._trainer is None or self.thread is not None:
             return
         averages = self._trainer.optimizer.averages()
-        pairs = zip(self._network.weights, averages, strict=True)
+        pairs = zip(self.network.weights, averages, strict=True)
         if all(np.array_equal(tf.convert_to_tensor(variable), average) for variable, average in pairs):
             return
         warnings.warn("the network's parameters were changed since fit: a new training begins with them", stacklevel=4)
@@ -199,10 +196,10 @@ class Training:
         self._assign(self._trainer.optimizer.averages())
 
     def _in_network(self):
-        return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._network.weights]
+        return [tf.identity(tf.convert_to_tensor(variable)) for variable in self.network.weights]
 
     def _assign(self, values):
-        for variable, value in zip(self._network.weights, values, strict=True):
+        for variable, value in zip(self.network.weights, values, strict=True):
             variable.assign(value)
 
 
@@ -312,9 +309,9 @@ class Fit(Watcher):
             print(line, file=sys.stderr, flush=True)
 
     def _in_nats(self, bits_per_dim):
-        """Of images of two levels, the figure in nats an image, as the literature gives it; else ""."""
-        description = self.training.description
-        if description.levels != 2:
+        """For images of two levels, the figure in nats an image, in parentheses; for others ""."""
+        description = self.training.network.description
+        if not are_also_in_nats(description.levels):
             return ""
         return f" ({logistic_mixture.nats_per_image(bits_per_dim, description.image_shape):.2f} nats an image)"
 

@@ -28,7 +28,7 @@ from pixel_snail.blocks import (
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import check_levels
 from pixel_snail.network import Network, check_image_size
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
@@ -297,8 +297,7 @@ def build_network(
     check_option("dropout_p", dropout_p, is_possible, "a number in [0, 1)")
     if len(image_shape) != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
-    is_possible = is_whole(levels, least=2) and levels <= MOST_LEVELS
-    check_option("levels", levels, is_possible, f"a whole number from 2 to {MOST_LEVELS:,}")
+    check_levels(levels)
     network = specs[model](**settings, channels=image_shape[2])
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network), "the network's parameters need")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
+from pixel_snail.likelihoods.levels import is_8_bit_rgb
 from pixel_snail.weights import first_call
 
 
@@ -36,9 +37,10 @@ class Description:
     def drawn_levels(self) -> int | None:
         """L if drawn values are rounded before others are predicted from them; None for 8-bit RGB.
 
-        The original draws 8-bit RGB without rounding. With few levels, that would be another distribution.
+        The original draws 8-bit RGB without rounding. With few levels, the images would then not have the distribution
+        of the likelihood.
         """
-        return None if (self.image_shape[2], self.levels) == (3, 256) else self.levels
+        return None if is_8_bit_rgb(self.image_shape[2], self.levels) else self.levels
 
 
 def check_image_size(model: str, height: int, width: int, size_multiple: int, least_rows: int) -> None:

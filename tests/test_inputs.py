@@ -258,7 +258,7 @@ def test_the_advice_for_a_grey_network_gives_images_that_are_taken(images, level
         (-GREY.astype(int), (4, 4, 1), 16, "has the value -95"),
     ],
 )
-def test_other_images_for_a_network_of_other_values_are_told_in_one_line(images, image_shape, levels, message):
+def test_images_of_other_channels_or_levels_are_refused_in_one_line(images, image_shape, levels, message):
     assert message in refusal(images, image_shape, levels)
 
 

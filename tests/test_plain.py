@@ -55,7 +55,7 @@ def test_the_benchmark_steps_and_evaluates_every_network_as_the_plain_one(name, 
 
 
 @pytest.mark.parametrize("name, channels, levels", [("pxpp", 1, 2), ("model", 2, 16)])
-def test_it_does_for_any_channels_and_levels(name, channels, levels, rng, without_graphs):
+def test_the_plain_network_trains_like_ours_on_other_channels_and_levels(name, channels, levels, rng, without_graphs):
     (loss, losses, moved), (plain_loss, plain_losses, plain_moved) = measured_in_turns(name, rng, 1, channels, levels)
     np.testing.assert_allclose([plain_loss, *plain_losses], [loss, *losses], rtol=1e-5)
     assert np.mean(np.abs(plain_moved - moved) > 1e-5) < 5e-3

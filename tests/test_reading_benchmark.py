@@ -16,12 +16,3 @@ def test_all_ways_read_images_of_black_and_white_and_all_but_the_drawn_the_same(
         if way != "binarized":
             np.testing.assert_array_equal(images, grey[np.arange(12) % 5] >= 128)
     assert 0.5 < np.mean(read["binarized"] == read["memory"]) < 0.9
-
-
-def test_crops_of_photographs_become_grey_by_the_luma_of_itu_r_601():
-    colours = np.zeros([4, 3, 5, 3], np.uint8)
-    colours[:3, ..., :] = 255 * np.eye(3)[:, None, None]
-    colours[3] = 255
-    grey = measuring._grey(colours)
-    assert grey.shape == (4, 3, 5, 1)
-    np.testing.assert_array_equal(grey[:, 1, 2, 0], [76, 150, 29, 255])  # 0.299, 0.587, 0.114, 1

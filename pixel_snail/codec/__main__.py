@@ -54,7 +54,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--batch_size",
         type=command_line.positive_int,
-        help="images coded at once (default: 8, or 32 if there are more than 16 tiles)",
+        help="images coded at once (default: 8; 32 for more than 16 tiles; up to 256 for many small tiles)",
     )
     add("--no_verify", action="store_true", help="do not decode what was encoded: this halves the time")
     add("--portable", action="store_true", help="compute so that other x86-64 processors can read the file")
@@ -228,7 +228,7 @@ def info(flags: argparse.Namespace) -> None:
     damaged = sum(group.stream is None for group in groups)
     lines = {
         "size": f"{size:,} bytes" + (f", {8 * size / coded:.4f} bits/dim" if coded else ""),
-        "size of the header": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
+        "size without streams": f"{size - sum(len(group.stream or b'') for group in groups):,} bytes"
         if not damaged
         else None,
         "images": f"{header.images:,} of {width} x {height} pixels, in groups of {header.batch}",

@@ -20,11 +20,17 @@ from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, is_whole, option
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
-from pixel_snail.likelihoods.levels import dtype_of
+from pixel_snail.likelihoods.levels import dtype_of, is_8_bit_rgb
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
+
+_MANY = 64
+"""More images than these are coded in larger batches, if they are small."""
+
+_SMALL = 1024
+"""The most bytes of a small image, uncompressed."""
 
 _PORTABLE = "python -m pixel_snail.codec compress --portable"
 
@@ -201,14 +207,14 @@ class Archiver:
 def default_batch_size(images: int, network: Network) -> int:
     """The number of images in a batch. For many images, the batch is larger, which takes less time per image.
 
-    A batch takes some 20 bytes besides its images. Images of at most a kilobyte are coded in larger batches if memory
-    suffices, because a batch of 32 of them may take only a few hundred bytes. 8-bit RGB is coded as in earlier
-    versions.
+    Each batch adds 16 bytes of sizes and checksums and about 4 bytes for the end of its stream. Images of at most a
+    kilobyte are coded in larger batches if memory suffices, because a batch of 32 of them may take only a few hundred
+    bytes. 8-bit RGB is coded as in earlier versions.
     """
     description = network.description
     height, width, channels = description.image_shape
     size = height * width * channels * math.log2(description.levels) / 8
-    if images > _MANY and size <= 1024 and description.drawn_levels is not None:
+    if images > _MANY and size <= _SMALL and not is_8_bit_rgb(channels, description.levels):
         for most in (container.MOST_IN_A_GROUP, container.MOST_IN_A_GROUP // 2):
             # Batches of equal size: one that is not full takes as long as a full one.
             batch_size = math.ceil(images / math.ceil(images / most))
@@ -216,9 +222,6 @@ def default_batch_size(images: int, network: Network) -> int:
                 sampling.check_memory(network, batch_size)
                 return batch_size
     return 8 if images <= 16 else 32
-
-
-_MANY = 64
 
 
 class _Batch(NamedTuple):
@@ -238,7 +241,7 @@ def _numbers(batch):
 
 
 def _filled(values, number):
-    """Appends zeros to values until there are `number`. Of images whose size is zero, nothing is coded."""
+    """Appends zeros to values until there are `number`. Images whose size is zero are not coded."""
     return np.concatenate([values, np.zeros([number - len(values), *values.shape[1:]], values.dtype)])
 
 

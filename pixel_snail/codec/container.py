@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pixel_snail.errors import UserError, counted, first_line, is_whole
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import is_8_bit_rgb, is_number_of_levels
 
 SIGNATURE = b"\x89SNAIL\r\n"
 VERSION = 2
@@ -159,12 +159,11 @@ def write(header: Header, groups: Sequence[Group]) -> bytes:
 
 
 def _compressed_json(header):
-    is_8_bit_rgb = header.image_shape[2] == 3 and header.levels == 256
     fields = {name: value for name, value in dataclasses.asdict(header).items() if value is not None}
     if header.pictures is not None:
         fields["pictures"] = [dataclasses.astuple(picture) for picture in header.pictures]
+    version = 1 if is_8_bit_rgb(header.image_shape[2], header.levels) else 2
     # int: of NumPy's integers.
-    version = 1 if is_8_bit_rgb else 2
     text = json.dumps({"version": version, **fields}, default=int, separators=(",", ":")).encode()
     if len(text) > _MOST_HEADER:
         raise UserError("too many images or pictures for one file: compress them into several")
@@ -237,7 +236,7 @@ def _checked(fields):
     _require(_are_whole(settings, least=1), "nr_resnet, nr_filters and nr_logistic_mix must be whole and above 0")
     shape = header.network["image_shape"]
     _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
-    _require(is_whole(header.levels, least=2) and header.levels <= MOST_LEVELS, "levels is no possible number")
+    _require(is_number_of_levels(header.levels), "levels is no possible number")
     _require(type(header.weights) is str and type(header.machine) is dict, "weights is no text or machine no object")
     _require(is_whole(header.images, least=0), "images is no number")
     _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")

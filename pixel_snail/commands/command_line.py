@@ -14,7 +14,7 @@ from absl.flags import argparse_flags
 from pixel_snail import settings
 from pixel_snail.commands import streams
 from pixel_snail.errors import UserError, options_named_as_flags
-from pixel_snail.likelihoods.levels import MOST_LEVELS
+from pixel_snail.likelihoods.levels import NUMBERS_OF_LEVELS, is_number_of_levels
 from pixel_snail.storage import paths, prefixes
 from pixel_snail.storage.pictures import MAX_PIXELS
 
@@ -66,8 +66,8 @@ def _completed(argument):
     return meant[0] + equals + value if len(meant) == 1 else argument
 
 
-_OF_TFDS = "tfds:NAME"
-"""The form of the names of data sets of TensorFlow Datasets."""
+OF_TFDS = "tfds:NAME"
+"""The form of the names of data sets of TensorFlow Datasets; NAME may be NAME:CONFIG."""
 
 DATA_DEFAULTS = {
     "data_dir": "./data",
@@ -84,6 +84,25 @@ DATA_DEFAULTS = {
 }
 """The flags that decide the data set, and their defaults."""
 
+DATA_OPTIONS = {
+    "folder": ("image_size", "downsample", "skip_bad", "max_megapixels", "test_folder", "cache_dir", "grey"),
+    "imagenet_resized": ("image_size", "cache_dir"),
+    OF_TFDS: ("image_size", "grey", "cache_dir"),
+    "imagenet": ("cache_dir",),
+    "imagenet64": ("cache_dir",),
+}
+"""The flags of DATA_DEFAULTS that only some data sets take, by the names of these sets."""
+
+
+def name_in_tfds(data_set: str) -> str | None:
+    """NAME of a data set that --data_set names tfds:NAME; None for other data sets."""
+    return data_set.removeprefix("tfds:") if data_set.startswith("tfds:") else None
+
+
+def takes(data_set: str, name: str) -> bool:
+    """Whether a data set takes a flag that only some data sets take."""
+    return name in DATA_OPTIONS.get(data_set if name_in_tfds(data_set) is None else OF_TFDS, ())
+
 
 def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = True) -> None:
     """Adds the flags of DATA_DEFAULTS.
@@ -98,14 +117,14 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     add(
         "-d",
         "--data_set",
-        type=_data_set([*data_sets, _OF_TFDS]),
+        type=_data_set([*data_sets, OF_TFDS]),
         default=default["data_set"],
-        help=f"{_names([*data_sets, _OF_TFDS])}, where NAME may have a configuration: NAME:CONFIG",
+        help=f"{_names([*data_sets, OF_TFDS])}, where NAME may have a configuration: NAME:CONFIG",
     )
     add(
         "--image_size",
         type=image_size,
-        help="side of the images of folder and imagenet_resized, without it 32; for folder and tfds also HxW",
+        help=f"side of the images of folder and imagenet_resized, without it 32; for folder and {OF_TFDS} also HxW",
     )
     add(
         "--downsample",
@@ -133,13 +152,13 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     add(
         "--cache_dir",
         type=path,
-        help="where converted pictures go, with --data_set=folder, tfds and ImageNet; without it, .pixel_snail in "
-        "--data_dir",
+        help=f"where converted pictures go, with --data_set=folder, {OF_TFDS} and ImageNet; without it, .pixel_snail "
+        "in --data_dir",
     )
     add(
         "--levels",
         type=levels,
-        help="how many values a channel of a pixel can have: 8-bit images are reduced to so many; arrays have so many",
+        help="the number of levels: 8-bit images are reduced to it; for arrays, it is the number that they have",
     )
     add(
         "--binarize",
@@ -151,7 +170,7 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
         "--grey",
         action="store_true",
         default=default["grey"],
-        help="with --data_set=folder and tfds: make pictures grey",
+        help=f"with --data_set=folder and {OF_TFDS}: make pictures grey",
     )
 
 
@@ -239,7 +258,7 @@ def is_possible(name: str, value: object) -> bool:
         return default is None
     if name in _PARSED:
         with contextlib.suppress(argparse.ArgumentTypeError):
-            return type(value) in (int, str) and _PARSED[name](str(value)) == value  # 28x28 is never written so
+            return type(value) in (int, str) and _PARSED[name](str(value)) == value  # "28x28" is parsed as 28
         return False
     kind = {"test_folder": str, "cache_dir": str}.get(name, type(default))
     return type(value) is kind and (kind is not int or value > 0)
@@ -278,12 +297,12 @@ non_negative_int = _number(int, lambda n: n >= 0, "a whole number, 0 or more")
 seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1")
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
-levels = _number(int, lambda n: 2 <= n <= MOST_LEVELS, f"a whole number from 2 to {MOST_LEVELS:,}")
+levels = _number(int, is_number_of_levels, NUMBERS_OF_LEVELS)
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 _PARSED = {"image_size": image_size, "levels": levels}
-"""Types of flags that have several forms or limits."""
+"""The argparse types of those flags in DATA_DEFAULTS whose values must have a certain form or lie within limits."""
 
 
 def path(text: str) -> str:
@@ -350,11 +369,11 @@ def _data_set(known):
     named = _known("data set", known)
 
     def name(text):
-        if not text.startswith("tfds:"):
+        if name_in_tfds(text) is None:
             return named(text)
         if not re.fullmatch(r"tfds:\w+(:[\w.+-]+)?", text, re.ASCII):
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not tfds:NAME or tfds:NAME:CONFIG, such as tfds:svhn_cropped"
+                f"{text!r} is not {OF_TFDS} or {OF_TFDS}:CONFIG, such as tfds:svhn_cropped"
             )
         return text
 

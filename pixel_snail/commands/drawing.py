@@ -11,7 +11,7 @@ import PIL.Image
 from pixel_snail import distribution
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
-from pixel_snail.likelihoods.levels import from_values, reduced, to_values
+from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, reduced, to_values
 from pixel_snail.reports import plotting
 from pixel_snail.storage import paths, pictures, values
 
@@ -129,7 +129,7 @@ def _from_floats(images, path, levels):
             f"-1; save {'8-bit values' if levels == 256 else f'values from 0 to {most}'}, such as "
             f"np.uint{8 if levels <= 256 else 16}(np.round({most} * images)) if black is 0"
         )
-    if (images.shape[-1], levels) == (3, 256):
+    if is_8_bit_rgb(images.shape[-1], levels):
         return images.astype(np.float32)
     rounded = from_values(to_values(images.astype(np.float64), levels), levels)
     if (is_between := np.abs(images - rounded) > 1e-6).any():
@@ -165,7 +165,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
     if channels == 1:
         if (picture != picture[..., :1]).any():
             done.append("turned to grey")
-        picture = np.asarray(PIL.Image.fromarray(picture).convert("L"))[..., None]
+        picture = pictures.grey(picture)
     if levels < 256:
         picture = reduced(picture, levels)
         done.append(f"reduced to {levels} levels")
@@ -182,16 +182,15 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
         )
     if (rows, columns) != (height, width):
         done.append(f"cropped from {columns} x {rows} to the {width} x {height} pixels in its middle")
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return from_values(picture[None, top : top + height, left : left + width], levels), ", then ".join(done)
+    return from_values(pictures.middle(picture, height, width)[None], levels), ", then ".join(done)
 
 
 def class_numbers(classes: list[str] | None, nr_labels: int | None, names: Sequence[str] | None) -> list[int] | None:
     """The labels of the classes in --classes, which may be numbers or names; None without --classes.
 
     Args:
-        nr_labels: L; None: the network is not conditional.
-        names: of the L classes, if they have names.
+        nr_labels: the number of classes; None: the network is not conditional.
+        names: the names of the classes, if they have names.
 
     Raises:
         UserError: there is no such class, or the network is not conditional.
@@ -216,7 +215,7 @@ def classes_to_draw(classes: list[int] | None, number: int, nr_labels: int | Non
     Args:
         classes: the classes to draw; by default all.
         number: the least number of samples; it is rounded up so that all classes have equally many.
-        nr_labels: L; None: the network is not conditional.
+        nr_labels: the number of classes; None: the network is not conditional.
     """
     if nr_labels is None:
         return None

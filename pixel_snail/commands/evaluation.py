@@ -14,7 +14,7 @@ import numpy as np
 from pixel_snail import loading
 from pixel_snail.codec import container
 from pixel_snail.commands import drawing, progress, streams
-from pixel_snail.commands.command_line import height_and_width
+from pixel_snail.commands.command_line import height_and_width, takes
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
@@ -144,7 +144,7 @@ def _check_kind(flags, prefix, channels, levels, data_set):
     elsewhere = "evaluate it on the data set of its training"
     if ours != channels:
         do = elsewhere
-        if channels == 1 and (name == "folder" or name.startswith("tfds:")):
+        if channels == 1 and takes(name, "grey"):
             do = "add --grey"
         elif channels == 3 and flags.grey:
             do = "leave --grey out"

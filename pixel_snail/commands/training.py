@@ -123,6 +123,6 @@ def _notes(flags, cluster, network, data_set):
     reason = comparisons.why_not_published(*name, len(data_set.test), data_set.unverified)
     if published and len(data_set.train) != published.train_images:
         reason = f"the published training set has {published.train_images:,} images"
-    theirs = "published figures" if comparisons.is_only_by_others(*name) else "the paper's"
+    theirs = "published figures" if comparisons.has_no_paper_figure(*name) else "the paper's"
     not_comparable = [f"warning: no result will be comparable with {theirs}: {reason}"] if reason else []
     return [*notes, *data_set.notes, *not_comparable]

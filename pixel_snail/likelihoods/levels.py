@@ -5,7 +5,31 @@
 
 import numpy as np
 
+from pixel_snail.errors import check_option, is_whole
+
 MOST_LEVELS = 2**16
+NUMBERS_OF_LEVELS = f"a whole number from 2 to {MOST_LEVELS:,}"
+"""The possible numbers of levels, in words."""
+
+
+def is_number_of_levels(value: object) -> bool:
+    """Whether images can have so many levels."""
+    return is_whole(value, least=2) and value <= MOST_LEVELS
+
+
+def check_levels(levels: object) -> None:
+    """Raises UserError if images can't have so many levels."""
+    check_option("levels", levels, is_number_of_levels(levels), NUMBERS_OF_LEVELS)
+
+
+def is_8_bit_rgb(channels: int, levels: int) -> bool:
+    """Whether these are the images of the original: they are drawn without rounding, and stored as it stores them."""
+    return (channels, levels) == (3, 256)
+
+
+def are_also_in_nats(levels: int) -> bool:
+    """Whether figures in bits/dim are also given in nats an image, as the literature does for images of two levels."""
+    return levels == 2
 
 
 def scaled(values, levels: int = 256):

@@ -20,7 +20,8 @@ from pixel_snail.likelihoods.levels import scaled
 
 MIN_LOG_SCALE = -7.0
 """As in the original, whatever the number of levels. At 256 levels, a single logistic of this scale gives a value at
-its mean the probability 0.97; at 1,024 levels, whose intervals are narrower, 0.49; at 65,536 levels, 0.008."""
+its mean, other than the first and the last value, the probability 0.97; at 1,024 levels, whose intervals are narrower,
+0.49; at 65,536 levels, 0.008. The intervals of the first and the last value are infinite."""
 
 
 def outputs_per_component(channels: int) -> int:
@@ -86,7 +87,7 @@ def bits_per_dim_per_channel(nats: np.ndarray, image_shape: tuple[int, ...]) -> 
 def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor, levels: int = 256) -> tf.Tensor:
     """The log mass in nats of a logistic distribution on the interval of the scaled value x in [-1, 1].
 
-    Of 256 levels, it is computed as in the original: a mass too small for a difference of sigmoids is approximated by
+    For 256 levels, it is computed as in the original: a mass too small for a difference of sigmoids is approximated by
     the density at the interval's centre times the width. Wider intervals would make that wrong by hundreds of nats, and
     narrower ones lose most digits of the difference; so other levels' masses are exact. Every branch is finite
     everywhere, so that a branch not taken puts no NaN into a gradient.
@@ -206,7 +207,7 @@ def _as_drawn(value, levels):
     if levels is None:
         return value
     half = (levels - 1) / 2
-    is_nan = tf.math.is_nan(value)  # of damaged parameters, which the caller finds out
+    is_nan = tf.math.is_nan(value)  # Damaged parameters give NaN, which stays, so that the caller can report it.
     number = tf.cast(tf.where(is_nan, 0.0, tf.round(value * half + half)), tf.int32)
     # From a table: XLA would multiply by the reciprocal of `half`, whose last bit may differ.
     return tf.where(is_nan, value, tf.gather(scaled(np.arange(levels, dtype=np.float32), levels), number))

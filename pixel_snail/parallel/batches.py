@@ -26,7 +26,8 @@ def training_batches(
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
     Yields {"images": values [B, H, W, C]} and, if the split has labels, "labels": int32 [B]. The values are uint8 if
-    the split's are, else int32. If the images have a method `in_epoch` (see Split), they are those that it returns.
+    the split's are, else int32. If the images have a method `in_epoch` (see Split), the batches hold the
+    images that it returns.
 
     Args:
         batch_size: the global batch.

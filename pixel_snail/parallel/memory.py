@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pixel_snail.backend import tf
 from pixel_snail.errors import UserError
@@ -62,6 +63,19 @@ def check(needed: int, what: str) -> None:
     most = available + devices.own_memory()
     if needed > most:
         raise Shortage(f"{what} at least {in_words(needed)} of memory, and there are {in_words(most)}")
+
+
+def check_content(path: Path, size: int, advice: str = MORE_MEMORY) -> None:
+    """Raises OutOfMemory if the content of a file certainly exceeds the machine's memory, also where there are GPUs.
+
+    Args:
+        path: the file.
+        size: the bytes that its content takes in memory.
+        advice: what to do, in words.
+    """
+    available = devices.available_memory()
+    if available is not None and size > available:
+        raise OutOfMemory(f"{path} takes {in_words(size)} of memory, and there are {in_words(available)}", advice)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ _IMAGE_TRANSFORMER = "Image Transformer, Parmar et al. 2018, arXiv 1802.05751"
 _SPARSE_TRANSFORMER = "Sparse Transformer, Child et al. 2019, arXiv 1904.10509"
 _PYTORCH_GENERATIVE = "in pytorch-generative, its README"
 _FLOWS = "listed in zalandoresearch/fashion-mnist, issue 144"
+_OF_FLOWS = "an upper bound; the size of its images is not given"
+_DRAWN_ANEW = "values drawn anew in each epoch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,8 @@ class PublishedTestSet:
         images: the number of its images.
         train_images: the number of images of its training set.
         others: (model and source, figure, remark) for models on the same images, and for image files.
-        paper: the paper's figure in bits/dim; None: the paper does not use the set.
-        in_nats: whether the figures are in nats an image; otherwise they are in bits/dim.
+        paper: the paper's figure, always in bits/dim; None: the paper does not use the set.
+        in_nats: whether the figures of others are in nats an image; otherwise they are in bits/dim.
     """
 
     images: int
@@ -75,11 +77,11 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
         images=10_000,
         train_images=60_000,
         others=(
-            (f"Real NVP, {_FLOWS}", 1.06, "an upper bound; the size of its images is not given"),
-            (f"Glow, {_FLOWS}", 1.05, "likewise"),
-            (f"i-ResNet, {_FLOWS}", 1.05, "likewise"),
-            (f"FFJORD, {_FLOWS}", 0.99, "likewise"),
-            (f"Residual Flow, {_FLOWS}", 0.97, "likewise"),
+            (f"Real NVP, {_FLOWS}", 1.06, _OF_FLOWS),
+            (f"Glow, {_FLOWS}", 1.05, _OF_FLOWS),
+            (f"i-ResNet, {_FLOWS}", 1.05, _OF_FLOWS),
+            (f"FFJORD, {_FLOWS}", 0.99, _OF_FLOWS),
+            (f"Residual Flow, {_FLOWS}", 0.97, _OF_FLOWS),
             ("PNG files, fhkingma/bitswap, issue 1", 2.80, ""),
         ),
     ),
@@ -89,9 +91,9 @@ published_test_sets: dict[tuple[str, str | None], PublishedTestSet] = {
         train_images=60_000,
         in_nats=True,
         others=(
-            (f"PixelSNAIL {_PYTORCH_GENERATIVE}", 78.61, "values drawn anew in each epoch"),
-            (f"PixelCNN {_PYTORCH_GENERATIVE}", 81.45, "likewise"),
-            (f"Gated PixelCNN {_PYTORCH_GENERATIVE}", 81.50, "likewise"),
+            (f"PixelSNAIL {_PYTORCH_GENERATIVE}", 78.61, _DRAWN_ANEW),
+            (f"PixelCNN {_PYTORCH_GENERATIVE}", 81.45, _DRAWN_ANEW),
+            (f"Gated PixelCNN {_PYTORCH_GENERATIVE}", 81.50, _DRAWN_ANEW),
             ("Locally masked PixelCNN, Jain et al. 2020, its README", 77.56, "8 orders of the pixels"),
         ),
     ),
@@ -117,8 +119,8 @@ paper_flags = {
 """The flags of the paper's runs, by the names that --paper takes."""
 
 
-def is_only_by_others(data_set: str, reduction: str | None) -> bool:
-    """Whether a test set has published figures, but none of the paper; arguments as in why_not_published."""
+def has_no_paper_figure(data_set: str, reduction: str | None) -> bool:
+    """Whether a test set has published figures, but none in the PixelSNAIL paper; arguments as in why_not_published."""
     published = published_test_sets.get((data_set, reduction))
     return published is not None and published.paper is None
 
@@ -158,14 +160,14 @@ def why_not_comparable(
         return "the network predicts pixels from themselves"
     if (data_set, reduction) not in published_test_sets:
         return "no published figure is of these images"
-    theirs = "others are not" if is_only_by_others(data_set, reduction) else "the paper's is not"
+    theirs = "others are not" if has_no_paper_figure(data_set, reduction) else "the paper's is not"
     return f"the network is given the images' labels, {theirs}" if class_conditional else None
 
 
 def comparison(test_set: PublishedTestSet, bits_per_dim: float, stderr: float) -> list[tuple[str, float, str]]:
     """Rows of a table, (name, figure, remark): the paper's figure, the difference from it, the figures of others.
 
-    The figures have the test set's unit.
+    The paper's figure and the difference from it are in bits/dim, the figures of others in the test set's unit.
     """
     rows = []
     if test_set.paper is not None:

@@ -15,7 +15,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, to_values
 from pixel_snail.storage import files, pictures
 
 
@@ -82,8 +82,7 @@ def save_completions(
 
 
 def _save_array(images, levels, path):
-    is_8_bit_rgb = (images.shape[-1], levels) == (3, 256)
-    saved = images if is_8_bit_rgb else to_values(images, levels)
+    saved = images if is_8_bit_rgb(images.shape[-1], levels) else to_values(images, levels)
     files.write(path, lambda path: np.save(path, saved))
 
 
@@ -106,7 +105,7 @@ def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None
         names: the names of the rows, written on their left.
     """
     columns = max(map(len, rows))
-    rows = [_shown(images) for images in rows]
+    rows = [_on_8_bits(images) for images in rows]
     height, width, channels = rows[0].shape[1:]
     grid = np.full([len(rows), height, columns, width, channels], 255, np.uint8)
     for row, images in zip(grid, rows, strict=True):
@@ -117,7 +116,7 @@ def save_rows(rows: Sequence[np.ndarray], path: str, names: Sequence[str] | None
     picture.save(path, "PNG")
 
 
-def _shown(images):
+def _on_8_bits(images):
     """Images [n, H, W, C] in [-1, 1] as pictures of 8 bits: RGB, or grey [n, H, W', 1]; see the module."""
     images = to_values(images)
     if images.shape[-1] == 3:
@@ -177,14 +176,15 @@ def save_learning_curve(
     axes.plot(np.arange(1, len(every_step) + 1), every_step, color="0.8", lw=0.8, label="training, each step")
     ends = np.cumsum([len(epoch) for epoch in steps])
     middles = ends - np.array([len(epoch) for epoch in steps]) / 2
-    means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # of an epoch, every update may be refused
+    means = [np.mean(epoch) if epoch else np.nan for epoch in steps]  # all updates of an epoch may be refused
     axes.plot(middles, means, "o-", ms=4, label="training, mean of each epoch")
     axes.plot(ends[: len(test)], test, "o-", ms=4, label="test, averaged parameters")
     if unaveraged:
         axes.plot(ends[list(unaveraged)], list(unaveraged.values()), "o-", ms=4, label="test, without averaging")
     # The first steps are far above the rest: with them in view, the curve would look flat.
     shown = every_step[every_step <= np.percentile(every_step, 90)] if len(every_step) else np.array(test)
-    margin = 0.1 if nats_of_a_bit is None else 0.1 / 8  # two levels have at most 1 bit, 8-bit values 8
+    # A uniform prediction takes 1 bit for a value of two levels, 8 bits for one of 256.
+    margin = 0.1 if nats_of_a_bit is None else 0.1 / 8
     lowest, highest = min([shown.min(), *test, *unaveraged.values()]), max([shown.max(), *test[-1:]])
     axes.set_ylim(lowest - margin, highest + 5 * margin)
     if nats_of_a_bit:
@@ -216,10 +216,10 @@ def save_bit_maps(
     for row in axes.flat:
         row.set_axis_off()
     channels = images.shape[-1]
-    for i, (image, bits) in enumerate(zip(_shown(from_values(images, levels)), maps, strict=True)):
+    for i, (image, bits) in enumerate(zip(_on_8_bits(from_values(images, levels)), maps, strict=True)):
         block, column = divmod(i, easiest)
         above, below = axes[2 * block, column], axes[2 * block + 1, column]
-        above.imshow(image, cmap="gray", vmin=0, vmax=255)  # of RGB, Matplotlib ignores these
+        above.imshow(image, cmap="gray", vmin=0, vmax=255)  # for RGB, Matplotlib ignores these
         above.set_title(f"{bits.mean() / channels:.2f}", fontsize=10)
         shown = below.imshow(bits, cmap="magma", vmin=0, vmax=np.percentile(maps, 99.5))
     grid.suptitle("the images with the fewest bits/dim, and below them those with the most")

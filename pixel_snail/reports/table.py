@@ -1,11 +1,13 @@
 """The result of an evaluation, as JSON and as a table."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from pixel_snail.errors import counted, printable
 from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods.levels import are_also_in_nats
 from pixel_snail.reports import comparisons
 from pixel_snail.runs.average import Age
 
@@ -32,7 +34,7 @@ def result(
 ) -> dict[str, object]:
     """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
-    The channels are named R, G and B if there are three, else by their numbers from 1. Of images of two levels, the
+    The channels are named R, G and B if there are three, else by their numbers from 1. For images of two levels, the
     figures are also in nats an image: `nats_per_image`, the mean, its standard error, and a third value of each entry
     of `worst_first`.
 
@@ -54,7 +56,7 @@ def result(
     published = comparisons.published_test_sets.get((data_set, reduction))
     channels = "RGB" if image_shape[2] == 3 else [str(number) for number in range(1, image_shape[2] + 1)]
     of_channels = logistic_mixture.bits_per_dim_per_channel(nats, image_shape)
-    in_nats = nats.sum(1) if levels == 2 else None
+    in_nats = nats.sum(1) if are_also_in_nats(levels) else None
     figures = {
         "data_set": data_set,
         "source": source,
@@ -97,7 +99,7 @@ def _stderr(values):
 def summary(figures: dict[str, object]) -> str:
     """The result in one line: bits/dim and its standard error, and whether the averages are young.
 
-    Of images of two levels, it also has nats an image.
+    For images of two levels, it also has nats an image.
     """
     parts = [f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}"]
     if "nats_per_image" in figures:
@@ -110,7 +112,7 @@ def summary(figures: dict[str, object]) -> str:
 def table(figures: dict[str, object]) -> str:
     """The result as a table: bits/dim, also by channel; published figures if comparable; those of image files.
 
-    The title says what the columns are. Of images of two levels, a second column has nats an image.
+    The title names the columns. For images of two levels, a second column has nats an image.
     """
     parameters = "averaged" if figures["averaged"] else "raw"
     of_channels = figures["bits_per_dim_per_channel"]
@@ -136,7 +138,7 @@ def table(figures: dict[str, object]) -> str:
         rows += _published(comparisons.published_test_sets[published], figures)
     sample = "" if figures["images"] <= comparisons.MOST_IMAGES else f"of {comparisons.MOST_IMAGES:,} of the images"
     rows += [(f"{name} files", bits, shape, sample) for name, bits in figures["files_bits_per_dim"].items()]
-    columns = _bits_and_nats if "nats_per_image" in figures else _bits
+    columns = functools.partial(_columns, has_nats="nats_per_image" in figures)
     width = max(len(name) for name, *_ in rows)
     test_set = f"{counted(figures['test_set_images'], 'test image')} of {figures['data_set']} ({figures['source']})"
     in_nats = " and nats an image" if "nats_per_image" in figures else ""
@@ -153,7 +155,7 @@ def table(figures: dict[str, object]) -> str:
     lines += ["", f"{kind}{'' if figures['names'] else ' (by number, from 0)'}:"]
     lines += [f"  {name:{width}} {columns(bits, shape)}" for name, bits in worst]
     if reason is not None:
-        theirs = "published figures" if comparisons.is_only_by_others(*published) else "the paper's figures"
+        theirs = "published figures" if comparisons.has_no_paper_figure(*published) else "the paper's figures"
         lines += ["", f"Not compared with {theirs}: {reason}."]
     lines += [f"The average is young: {young}." for young in _young(figures)]
     return "\n".join(["", *lines, ""])
@@ -167,13 +169,10 @@ def _published(test_set, figures):
     return [(name, in_bits(figure), shape, remark) for name, figure, remark in rows]
 
 
-def _bits(bits, shape):
-    return f"{bits:8.4f}"
-
-
-def _bits_and_nats(bits, shape):
-    """Bits/dim, and the nats of all dimensions of a shape, as columns of the table."""
-    return f"{bits:8.4f} {logistic_mixture.nats_per_image(bits, shape):9.2f}"
+def _columns(bits, shape, has_nats):
+    """The table's column of bits/dim and, if it has one, that of the nats of all dimensions of a shape."""
+    nats = f" {logistic_mixture.nats_per_image(bits, shape):9.2f}" if has_nats else ""
+    return f"{bits:8.4f}{nats}"
 
 
 def _plus_or_minus(figures):

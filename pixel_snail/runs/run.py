@@ -12,6 +12,7 @@ from pixel_snail.commands import signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import Stopped, counted
+from pixel_snail.likelihoods.levels import are_also_in_nats
 from pixel_snail.likelihoods.logistic_mixture import nats_per_image
 from pixel_snail.parallel import devices, memory
 from pixel_snail.reports import plotting
@@ -30,7 +31,7 @@ _IN_NATS = {
     "test_bpd": "test_nats",
     "test_bpd_unaveraged": "test_nats_unaveraged",
 }
-"""Of images of two levels, figures in bits/dim are also given in nats an image, by these names."""
+"""For images of two levels, the names of figures in nats an image, by those of the figures in bits/dim."""
 
 _FIRST_CURVE = 60
 """Seconds of training before the learning curve is first drawn. It is drawn again whenever this time has doubled."""
@@ -169,17 +170,18 @@ class Run(Watcher):
     def _draw_curve(self):
         figures = self.history
         if self.cluster.is_chief and (any(figures.steps) or figures.test):
+            shape, in_nats = self.model.image_shape, are_also_in_nats(self.model.levels)
             draw = partial(
                 plotting.save_learning_curve,
                 figures.steps,
                 figures.test,
                 unaveraged=figures.test_unaveraged,
-                nats_of_a_bit=nats_per_image(1, self.model.image_shape) if self.model.levels == 2 else None,
+                nats_of_a_bit=nats_per_image(1, shape) if in_nats else None,
             )
             self.folder.attempt(f"write {self.curve}", lambda: files.write(self.curve, draw))
 
     def _with_nats(self, figures):
-        if self.model.levels != 2:
+        if not are_also_in_nats(self.model.levels):
             return figures
         of_bits = {nats: figures[bits] for bits, nats in _IN_NATS.items() if bits in figures}
         return figures | {name: nats_per_image(bits, self.model.image_shape) for name, bits in of_bits.items()}

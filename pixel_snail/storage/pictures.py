@@ -155,6 +155,18 @@ def _rgb(image, pixels, orientation):
     return rgb
 
 
+def grey(rgb: np.ndarray) -> np.ndarray:
+    """RGB pictures as grey ones, by ITU-R 601: uint8 [..., W, 3] as uint8 [..., W, 1]."""
+    rows = PIL.Image.fromarray(rgb.reshape(-1, *rgb.shape[-2:]))
+    return np.asarray(rows.convert("L")).reshape(*rgb.shape[:-1], 1)
+
+
+def middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of a picture [H, W] or [H, W, C], which must not be smaller: a view of so many rows and columns."""
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
 def why_no_picture(channels: int, levels: int) -> str | None:
     """Why a picture can't show images of so many channels and levels, as a clause; None if it can."""
     if channels in (1, 3) and levels <= 256:
@@ -176,8 +188,8 @@ def as_values(picture: np.ndarray, channels: int, levels: int, path: str) -> np.
 
     Args:
         picture: RGB, uint8 [H, W, 3], as read_picture returns it. Its values must be those of `shown`.
-        channels: of the network's images.
-        levels: of the network's images.
+        channels: the number of channels of the network's images.
+        levels: the number of their levels.
         path: the picture's name in error messages.
 
     Raises:

@@ -3,12 +3,12 @@
 import numpy as np
 
 from pixel_snail.errors import UserError, check_option, is_whole
-from pixel_snail.likelihoods.levels import MOST_LEVELS, reduced
+from pixel_snail.likelihoods.levels import check_levels, reduced
 from pixel_snail.storage import values
 
 FIXED_SEED = 2**31
 """The seed of the values that a Binarized has when it is indexed: the next one above the largest of a training."""
-BINARIZED = f"binarized in each epoch anew, the test set from seed {FIXED_SEED}"
+BINARIZED = f"binarized anew in each epoch; the test set always from seed {FIXED_SEED}"
 """How images were reduced to those of Binarized, for DataSet.reduction."""
 
 
@@ -95,8 +95,7 @@ class Binarized(_Drawn):
     """
 
     def __init__(self, images: np.ndarray, levels: int = 256):
-        is_possible = is_whole(levels, 2) and levels <= MOST_LEVELS
-        check_option("levels", levels, is_possible, f"a whole number from 2 to {MOST_LEVELS:,}")
+        check_levels(levels)
         dtype, shape = _dtype(images), tuple(getattr(images, "shape", ()))
         if dtype is None or dtype.kind not in "iu" or len(shape) != 4 or shape[3] != 1:
             mend = "; use images[..., None]" if len(shape) == 3 else ""

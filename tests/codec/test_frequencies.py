@@ -79,7 +79,7 @@ def test_the_next_channel_is_predicted_as_the_likelihood_predicts_it(rng):
 
 
 @pytest.mark.parametrize("channels, levels", list(itertools.product((1, 2, 3, 4), (2, 3, 16, 256, 1024, 65536))))
-def test_every_kind_of_channel_is_predicted_as_its_likelihood_predicts_it(channels, levels, rng):
+def test_the_coders_probabilities_of_each_channel_are_those_of_the_likelihood(channels, levels, rng):
     """The next channel's probabilities, given the channels before, are those of `nats_per_value`."""
     number = 5
     values = rng.integers(0, levels, [number, channels])
@@ -105,7 +105,7 @@ def test_every_kind_of_channel_is_predicted_as_its_likelihood_predicts_it(channe
 
 
 @pytest.mark.parametrize("levels", [2, 3, 1024, 65536])
-def test_rounding_to_frequencies_costs_what_it_says_it_does(levels):
+def test_rounding_to_frequencies_takes_at_most_its_documented_share_from_a_value(levels):
     """cumulative_frequencies: (L + 2) / 2^24 of the other values' probabilities."""
     uniform = np.arange(1, levels) / levels
     below = np.stack([uniform, uniform**3, np.zeros(levels - 1), np.ones(levels - 1)])

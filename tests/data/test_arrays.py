@@ -205,7 +205,7 @@ OTHER = {
 
 @pytest.mark.parametrize("form", ["npy", "npz"])
 @pytest.mark.parametrize("name", OTHER)
-def test_other_arrays_are_told_in_one_line(name, form, tmp_path):
+def test_arrays_of_another_form_are_refused_in_one_line(name, form, tmp_path):
     content, message = OTHER[name]
     if name == "undecided levels":
         content = {"train": np.minimum(content["train"], 200), "test": content["train"][:2] * 0}
@@ -227,12 +227,12 @@ def test_other_arrays_are_told_in_one_line(name, form, tmp_path):
         ),
         (
             lambda folder: write(folder, "npz", train=TRAIN).parent,
-            r"nor one for the test; of an .npz file, give the path: --data_dir=.*/folder/file\.npz$",
+            r"nor one for the test; to use an .npz file, give its path: --data_dir=.*/folder/file\.npz$",
         ),
         (lambda folder: folder / "text.npz", "text.npz is broken or cut off: File is not a zip file"),
     ],
 )
-def test_other_paths_are_told_in_one_line(write, message, tmp_path):
+def test_paths_without_arrays_are_refused_in_one_line(write, message, tmp_path):
     (tmp_path / "text.npz").write_text("text")
     (tmp_path / "folder").mkdir()
     path = write(tmp_path / "folder")

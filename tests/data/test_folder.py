@@ -63,7 +63,7 @@ def write_bad_pictures(data_dir):
     with open(data_dir / "test" / "1a.webp", "r+b") as file:
         file.truncate(500)
     return {
-        "train/10a.png": "20 x 10 pixels, smaller than --image_size=32",
+        "train/10a.png": "10 pixels high and 20 wide, smaller than --image_size=32",
         "train/2a.png": "2.0 megapixels large, above the limit of 1: to read it, raise --max_megapixels",
         "train/3a.jpg": "a CMYK picture, whose colours have no exact RGB: save it as RGB",
         "train/9a.png": "not a PNG, JPEG or WebP picture that can be read",
@@ -91,7 +91,7 @@ def test_all_bad_pictures_are_told_at_once_or_left_out_also_from_the_finished_co
             assert note.startswith(f"{name}: {reasons[name]}")
         data_set = load(tmp_path, max_megapixels=1, skip_bad=True)
         (note,) = further_notes(data_set)
-        assert note.startswith("5 of 25 pictures are left out: train/10a.png (20 x 10 pixels, smaller than --image_siz")
+        assert note.startswith("5 of 25 pictures are left out: train/10a.png (10 pixels high and 20 wide, smal")
         assert_same(contents(data_set), [squares["train"], squares["test"]])
         monkeypatch.setattr(pictures, "read_picture", lambda *_: pytest.fail("a picture was read again"))
 
@@ -169,7 +169,7 @@ def test_without_a_good_picture_a_split_is_refused(tmp_path):
     for _ in range(2):
         with pytest.raises(UserError, match=r"none of the pictures for the test split in .* can be used") as error:
             load(tmp_path, skip_bad=True)
-        assert error.value.__notes__[1] == "test/b.png: 9 x 9 pixels, smaller than --image_size=32"
+        assert error.value.__notes__[1] == "test/b.png: 9 pixels high and 9 wide, smaller than --image_size=32"
 
 
 def test_a_record_that_lost_a_bad_picture_is_not_trusted_with_labels(tmp_path):
@@ -200,7 +200,7 @@ def test_a_command_prints_the_bad_pictures_before_its_error(tmp_path):
     command = [sys.executable, "-m", "data.cifar10_plotdata", "--data_set=folder", f"-i{tmp_path}", f"-o{tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-2] == r"train/b\n.png: 8 x 8 pixels, smaller than --image_size=32"
+    assert done.stderr.splitlines()[-2] == r"train/b\n.png: 8 pixels high and 8 wide, smaller than --image_size=32"
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 3 pictures in ")
     cifar10_plotdata.plot(cifar10_plotdata.parse_flags([*command[3:], "--skip_bad"]))
     assert (tmp_path / "folder_images.png").exists()

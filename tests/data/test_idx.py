@@ -156,7 +156,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_told_in_one_line(name, compressed, tmp_path):
+def test_a_broken_file_is_refused_in_one_line(name, compressed, tmp_path):
     files, message = BROKEN[name]
     write(tmp_path, FILES | files, compressed=compressed)
     with pytest.raises(UserError, match=message) as error:
@@ -164,7 +164,7 @@ def test_a_broken_file_is_told_in_one_line(name, compressed, tmp_path):
     assert str(error.value).isprintable()
 
 
-def test_a_broken_gzip_file_is_told_in_one_line(published, tmp_path):
+def test_a_broken_gzip_file_is_refused_in_one_line(published, tmp_path):
     write(tmp_path, compressed=True)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()

@@ -76,14 +76,14 @@ def test_a_binarized_set_is_drawn_and_says_how(tmp_path):
         (["--data_set=imagenet_resized", "--image_size=16x8"], "--image_size=16x8: imagenet_resized has 8, 16, 32, 64"),
     ],
 )
-def test_what_a_set_does_not_take_is_told_in_one_line(argv, message, colour):
+def test_a_flag_that_a_set_does_not_take_is_refused_in_one_line(argv, message, colour):
     with pytest.raises(UserError) as error:
         loaded("--data_set=colour", *argv)
     assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    "argument, told",
+    "argument, message",
     [
         ("--levels=1", "'1' is not a whole number from 2 to 65,536"),
         ("--levels=65537", "'65537' is not a whole number from 2 to 65,536"),
@@ -101,13 +101,13 @@ def test_what_a_set_does_not_take_is_told_in_one_line(argv, message, colour):
         ("--data_set=mnits", "did you mean mnist?"),
     ],
 )
-def test_a_wrong_value_of_a_flag_is_told_in_one_line(argument, told, capsys):
+def test_a_wrong_value_of_a_flag_is_refused_in_one_line(argument, message, capsys):
     for command in (train_command.parse_flags, lambda argv: eval_command.parse_flags(["-rx", *argv])):
         with pytest.raises(SystemExit) as exit_:
             command([argument])
         assert exit_.value.code == 2
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") == 1
+        assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_pictures_are_scaled_down_until_they_only_just_cover_a_rectangle(tmp_pat
     assert data_set.notes[0].startswith("each picture is scaled down until it only just covers a rectangle 16 pixels ")
     with pytest.raises(UserError, match=r"2 of 2 pictures .* can't be used") as error:
         loaded("--data_set=folder", f"-i{tmp_path}", "--image_size=70x65")
-    assert error.value.__notes__[0] == "train/a.png: 96 x 64 pixels, smaller than --image_size=70x65"
+    assert error.value.__notes__[0] == "train/a.png: 64 pixels high and 96 wide, smaller than --image_size=70x65"
 
 
 def test_grey_and_colour_have_conversions_of_their_own_and_that_of_an_earlier_version_stays_valid(

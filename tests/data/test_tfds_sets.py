@@ -240,7 +240,7 @@ def test_a_set_without_such_images_is_refused_before_its_download(name, tmp_path
         ("mnist:large", "the set mnist of .* has no configuration large; leave it out: --data_set=tfds:mnist$"),
     ],
 )
-def test_a_name_that_does_not_exist_is_told_in_one_line(name, message, tmp_path):
+def test_a_name_that_does_not_exist_is_refused_in_one_line(name, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         data.load(f"tfds:{name}", tmp_path)
     assert str(error.value).isprintable()
@@ -255,7 +255,7 @@ def test_a_set_without_a_training_split_or_with_one_image_is_refused(tmp_path):
         data.load("tfds:one_image", tmp_path)
 
 
-def test_files_of_a_set_that_are_broken_are_told_in_one_line(tmp_path):
+def test_broken_files_of_a_set_are_refused_in_one_line(tmp_path):
     prepare(tmp_path, {"train": (GREY, None), "test": (GREY[:1], None)})
     (path,) = (tmp_path / "tiny_set").rglob("*train*")
     content = path.read_bytes()

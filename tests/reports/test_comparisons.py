@@ -64,9 +64,9 @@ def test_sets_that_the_paper_lacks_have_the_figures_of_others_only():
     assert (eight_bit.in_nats, binary.in_nats) == (False, True)
     assert [figure for _, figure, _ in comparisons.comparison(binary, 0.15, 0.01)] == [78.61, 81.45, 81.5, 77.56]
     assert {figure for _, figure, _ in comparisons.comparison(eight_bit, 0.8, 0.01)} == {1.06, 1.05, 0.99, 0.97, 2.8}
-    assert comparisons.is_only_by_others("mnist", BINARIZED)
-    assert not comparisons.is_only_by_others("cifar", None)
-    assert not comparisons.is_only_by_others("photos", None)
+    assert comparisons.has_no_paper_figure("mnist", BINARIZED)
+    assert not comparisons.has_no_paper_figure("cifar", None)
+    assert not comparisons.has_no_paper_figure("photos", None)
 
 
 def test_paper_stands_for_the_flags_of_the_published_runs():

@@ -77,6 +77,6 @@ def test_a_png_of_few_levels_has_few_bits(levels, bits, rng):
     assert comparisons.lossless_files(noise, levels)["PNG"][24] == bits
 
 
-def test_a_png_of_few_levels_has_8_bits_if_it_is_smaller_so(rng):
+def test_a_png_of_few_levels_has_8_bits_if_that_file_is_smaller(rng):
     rows = np.add.outer(np.arange(16), rng.integers(0, 16, 64))  # each row is one more than the row above
     assert comparisons.lossless_files((rows[..., None] % 16).astype(np.uint8), 16)["PNG"][24] == 8

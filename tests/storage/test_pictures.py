@@ -274,3 +274,12 @@ def test_a_picture_that_a_network_does_not_take_without_loss_is_refused(channels
     with pytest.raises(UserError, match=message) as error:
         pictures.as_values(picture, channels, levels, "a")
     assert "\n" not in str(error.value)
+
+
+def test_pictures_become_grey_by_the_luma_of_itu_r_601():
+    colours = np.zeros([4, 3, 5, 3], np.uint8)
+    colours[:3, ..., :] = 255 * np.eye(3)[:, None, None]
+    colours[3] = 255
+    grey = pictures.grey(colours)
+    assert grey.shape == (4, 3, 5, 1)
+    np.testing.assert_array_equal(grey[:, 1, 2, 0], [76, 150, 29, 255])  # 0.299, 0.587, 0.114, 1

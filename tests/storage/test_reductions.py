@@ -137,7 +137,7 @@ def test_views_are_images_of_a_data_set_and_are_not_read_to_check_their_values()
         (lambda: DataSet(None, Split(Binarized(GREY))), "test images, a Binarized, have 2 levels, not 256: give both"),
     ],
 )
-def test_what_can_not_be_seen_so_is_told_in_one_line(make, message):
+def test_images_that_can_not_be_reduced_or_binarized_are_refused_in_one_line(make, message):
     with pytest.raises((UserError, IndexError), match=message) as error:
         make()
     assert str(error.value).isprintable()
