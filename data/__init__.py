@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from data import arrays, cifar, folder, imagenet, imagenet_resized, mnist, photos, tfds_sets
 from pixel_snail.commands.command_line import DATA_DEFAULTS, DATA_OPTIONS, OF_TFDS, name_in_tfds, takes
 from pixel_snail.dataset import DataSet, Split
@@ -75,10 +77,7 @@ def load(
     """
     load_set = loader(name)
     given = {option: value for option, value in options.items() if value != DATA_DEFAULTS.get(option)}
-    for option in given:
-        if not takes(name, option):
-            takers = " or ".join(taker for taker in DATA_OPTIONS if takes(taker, option))
-            raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
+    _check_options(name, given)
     if name == "folder":
         given |= {"classes": classes, "only_test": only_test}
     if name == "arrays":
@@ -139,15 +138,25 @@ def _seen(data_set, view, levels, reduction, note):
 
 
 def check_paths(flags: argparse.Namespace) -> None:
-    """Raises UserError, before anything is loaded, if the folder of a folder's data set is not there."""
+    """Raises UserError, before anything is loaded, if the folder of a folder's data set is not there.
+
+    It also refuses flags that the data set does not take.
+    """
+    if flags.data_set is not None:
+        loader(flags.data_set)
+        _check_options(flags.data_set, options(flags))
     if flags.data_set == "folder" and flags.data_dir is not None:
         with _errors(flags.data_dir):
             folder.check_exists(Path(flags.data_dir))
 
 
-def options(flags: argparse.Namespace) -> dict[str, object]:
-    """The options of `load` among the flags."""
-    return {name: getattr(flags, name) for name in DATA_DEFAULTS if name not in ("data_dir", "data_set")}
+def _check_options(name, options):
+    """Raises UserError if a data set does not take an option that differs from its default; None is no option."""
+    for option, value in options.items():
+        is_given = value not in (None, DATA_DEFAULTS.get(option)) and option not in ("levels", "binarize")
+        if is_given and not takes(name, option):
+            takers = " or ".join(taker for taker in DATA_OPTIONS if takes(taker, option))
+            raise UserError(f"--{option} is not for --data_set={name}, but for {takers}")
 
 
 def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
@@ -164,11 +173,30 @@ def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
         if path := getattr(flags, name):
             with _errors(data_dir):
                 folder.check_apart(data_dir, Path(path), flags.test_folder, only_test, flag=name)
-    given = options(flags)
+    data_set = load(flags.data_set, data_dir, flags.class_conditional, only_test, **options(flags))
+    if not flags.class_conditional:
+        return data_set.without_labels()
+    return _with_notes_on_classes(data_set) if flags.data_set != "folder" else data_set
+
+
+def options(flags: argparse.Namespace) -> dict[str, object]:
+    """The options of `load` among the flags."""
+    given = {name: getattr(flags, name) for name in DATA_DEFAULTS if name not in ("data_dir", "data_set")}
     if getattr(flags, "complete", None) and flags.data_set != "folder":
         del given["max_megapixels"]  # It is for the picture of eval.py --complete.
-    data_set = load(flags.data_set, data_dir, flags.class_conditional, only_test, **given)
-    return data_set if flags.class_conditional else data_set.without_labels()
+    return given
+
+
+def _with_notes_on_classes(data_set):
+    """The data set, with a note on classes that no training image has: labels may have been counted from 1."""
+    if data_set.train is None or data_set.nr_labels is None:
+        return data_set
+    empty = np.setdiff1d(np.arange(data_set.nr_labels), data_set.train.labels)
+    if not len(empty):
+        return data_set
+    which = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+    note = f"no training image has the label {which}: labels count from 0"
+    return dataclasses.replace(data_set, notes=(*data_set.notes, note))
 
 
 @contextlib.contextmanager

@@ -89,6 +89,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
             raise UserError(f"{array.name} has labels, but there are no {split} images: add an array {split}")
     opened = {split: _opened_images(array) for split, array in images.items() if array is not None}
     numbers = {split: _opened_labels(labels[split], len(opened[split])) for split in opened}
+    _check_both({split: images[split].name for split in opened}, opened, numbers)
     levels, notes = _levels({split: (images[split].name, array) for split, array in opened.items()}, levels)
     if "test" in opened:
         splits = {split: Split(_Images(array, levels), numbers[split]) for split, array in opened.items()}
@@ -169,8 +170,29 @@ def _opened_labels(array, number):
     if array is None:
         return None
     if array.shape != (number,) or array.dtype.kind not in "iu":
-        raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'label')}, integers")
+        mend = ", as labels.argmax(1) does" if array.shape[:1] == (number,) and len(array.shape) == 2 else ""
+        if array.shape == (number,) and array.dtype.kind == "f":
+            mend = ", as labels.astype(int) does"
+        raise UserError(
+            f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'label')}, integers{mend}"
+        )
     return np.array(array.open(array.shape)[:])
+
+
+def _check_both(names, images, labels):
+    """Raises UserError unless both splits have images of one shape, and both or none have labels."""
+    if len(names) < 2:
+        return
+    train, test = (images[split].shape[1:] for split in ("train", "test"))
+    if train != test:
+        shapes = f"{names['train']} has images {list(train)}, {names['test']} has images {list(test)}"
+        raise UserError(f"{shapes}: both need the same shape")
+    lacking = [split for split in names if labels[split] is None]
+    if len(lacking) == 1:
+        raise UserError(
+            f"{names[lacking[0]]} has no labels, the other images have: add {' or '.join(LABELS[lacking[0]])}, or "
+            "remove the other labels"
+        )
 
 
 def _levels(images: dict[str, tuple[str, np.ndarray]], given) -> tuple[int, list[str]]:
@@ -195,7 +217,11 @@ def _levels(images: dict[str, tuple[str, np.ndarray]], given) -> tuple[int, list
             return 256, []
         for name, array in images.values():
             if largest >= given and (found := values.first_outside(array, given)):
-                raise UserError(f"{name}: {found[1]}, but --levels={given} allows only values from 0 to {given - 1}")
+                eight = f"np.uint8(np.uint16(images) * {given} // 256)" if given > 2 else "np.uint8(images > 127)"
+                mend = f"; if these are 8-bit images, save {eight}" if given < 256 and largest < 256 else ""
+                raise UserError(
+                    f"{name}: {found[1]}, but --levels={given} allows only values from 0 to {given - 1}{mend}"
+                )
         return given, []
     levels = 2 if all(kind.kind == "b" for kind in kinds) else largest + 1
     if levels > MOST_LEVELS:

@@ -87,9 +87,11 @@ def _content(path, stream, most):
 def _check_magic(path, header, dimensions):
     of = {1: "labels", 3: "images"}[dimensions]
     if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in _TYPES:
-        raise UserError(f"{path} is not an IDX file of {of}: it begins with {header[:4].hex(' ') or 'nothing'}")
+        begins = header[:4].hex(" ") or "nothing"
+        raise UserError(f"{path} is neither an IDX file of {of} nor one compressed by gzip: it begins with {begins}")
     if header[2] != 0x08:
         raise UserError(f"{path} has {_TYPES[header[2]]}, not 8-bit ones: save its {of} as bytes")
     if header[3] != dimensions:
         have = counted(header[3], "dimension")
-        raise UserError(f"{path} is not an IDX file of {of}: its array has {have}, not {dimensions}")
+        others = {1: "; labels have 1", 3: "; images have 3"}.get(header[3], "")
+        raise UserError(f"{path} is not an IDX file of {of}: its array has {have}, not {dimensions}{others}")

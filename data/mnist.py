@@ -53,6 +53,8 @@ def load(data_dir: Path, name: str) -> DataSet:
         UserError: files are missing or broken, they are those of the other set, or there are none and the download
             fails.
     """
+    if listing.is_file(data_dir):
+        raise UserError(f"{data_dir} is a file: give --data_dir the folder that has the four files of {name}")
     found = {root: _files(root) for root in (data_dir / name, data_dir)}
     root, paths = max(found.items(), key=lambda item: len(item[1]))
     if not paths:
@@ -91,7 +93,9 @@ def _files(root):
 
 def _split(images, labels, images_path, labels_path):
     if len(images) != len(labels):
-        raise UserError(f"{images_path} has {len(images):,} images, but {labels_path} {len(labels):,} labels")
+        raise UserError(
+            f"{images_path} has {len(images):,} images, but {labels_path} {len(labels):,} labels: get both files anew"
+        )
     if labels.max() > 9:
         i = int(np.argmax(labels > 9))
         raise UserError(f"{labels_path}: image {i} has the label {labels[i]}, not one from 0 to 9")

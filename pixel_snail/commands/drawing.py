@@ -126,7 +126,7 @@ def _from_floats(images, path, levels):
         most = levels - 1
         raise UserError(
             f"{path} has values from {images.min():.3g} to {images.max():.3g}: it is unclear whether black is 0 or "
-            f"-1; save {'8-bit values' if levels == 256 else f'values from 0 to {most}'}, such as "
+            f"-1; save {'8-bit values' if levels == 256 else f'integers from 0 to {most}'}, such as "
             f"np.uint{8 if levels <= 256 else 16}(np.round({most} * images)) if black is 0"
         )
     if is_8_bit_rgb(images.shape[-1], levels):

@@ -22,6 +22,8 @@ _NOT_COMPARED = """
 _ENDS = ["max_epochs", "max_minutes"]
 """The flags that end a run. They affect its course only with --lr_to_zero."""
 
+_OF_VALUES = ("levels", "binarize")
+
 _ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
@@ -132,7 +134,8 @@ def fill_in_flags(flags: argparse.Namespace, opened: Checkpoint) -> None:
 
     The network is read from the checkpoint or, if the checkpoint does not record it, from the run's `flags.json`, which
     lies in the folder above the checkpoint's. The data set is read from `flags.json`. If `flags` names another data
-    set, the run's flags of its data are not used.
+    set, the run's flags of its data are not used. If `flags` has one of --levels and --binarize, which together say
+    what becomes of the values, the run's other one is not used.
 
     Args:
         flags: changed in place.
@@ -154,6 +157,8 @@ def fill_in_flags(flags: argparse.Namespace, opened: Checkpoint) -> None:
             raise UserError(f"{ours}, but the run of {opened.prefix} had {theirs}: leave the flag out")
     if flags.data_set not in (None, run.get("data_set")):
         run = {name: value for name, value in run.items() if name in network}
+    if any(getattr(flags, name) is not None for name in _OF_VALUES):
+        run = {name: value for name, value in run.items() if name not in _OF_VALUES}
     for name, default in (network | data).items():
         if getattr(flags, name) is None:
             setattr(flags, name, run.get(name, default))

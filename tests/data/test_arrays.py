@@ -178,16 +178,19 @@ OTHER = {
     "no images": ({"train": TRAIN[:0], "test": TEST}, r"has the shape \[0, 6, 5, 2\]"),
     "five dimensions": ({"train": TRAIN[None], "test": TEST}, r"has the shape \[1, 25, 6, 5, 2\]"),
     "a number": ({"train": np.uint8(7), "test": TEST}, r"train.* (has the shape \[\]|is not an array)"),
-    "other sizes": ({"train": TRAIN, "test": TEST[:, :3]}, r"images are \(6, 5, 2\), the test images \(3, 5, 2\)"),
+    "other sizes": ({"train": TRAIN, "test": TEST[:, :3]}, r"train.* has images \[6, 5, 2\], .*test.* \[3, 5, 2\]"),
     "fewer labels": (
         {"train": TRAIN, "test": TEST, "y_train": [1, 2], "y_test": [1] * 7},
         r"y_train.* is int64 \[2\]: give 25 labels",
     ),
     "one-hot labels": (
         {"train": TRAIN, "test": TEST, "y_train": np.eye(25)},
-        r"is float64 \[25, 25\]: give 25 labels, integers",
+        r"is float64 \[25, 25\]: give 25 labels, integers, as labels.argmax\(1\) does",
     ),
-    "labels of one split": ({"train": TRAIN, "test": TEST, "y_test": [1] * 7}, "only the test images have labels"),
+    "labels of one split": (
+        {"train": TRAIN, "test": TEST, "y_test": [1] * 7},
+        "train.* has no labels, the other images have: add ",
+    ),
     "labels without images": ({"train": TRAIN, "y_test": [1] * 7}, "y_test.* has labels, but there are no test images"),
     "negative labels": ({"train": TRAIN, "train_labels": np.arange(25) - 1}, "training image 0 has the label -1"),
     "both names": (

@@ -137,10 +137,19 @@ def test_without_files_and_without_a_network_one_line_says_what_to_get(tmp_path,
 
 SIXTEEN = idx_file(IMAGES["train"].astype(">u2"), 0x0B)
 BROKEN = {
-    "empty": ({"train-images": b""}, "train-images.* is not an IDX file of images: it begins with nothing$"),
-    "a picture": ({"train-images": b"\x89PNG\r\n"}, "is not an IDX file of images: it begins with 89 50 4e 47$"),
-    "labels as images": ({"train-images": FILES["train-labels"]}, "its array has 1 dimension, not 3$"),
-    "images as labels": ({"t10k-labels": FILES["t10k-images"]}, "of labels: its array has 3 dimensions, not 1$"),
+    "empty": (
+        {"train-images": b""},
+        "train-images.* is neither an IDX file of images nor one compressed by gzip: it begins with nothing$",
+    ),
+    "a picture": (
+        {"train-images": b"\x89PNG\r\n"},
+        "is neither an IDX file of images nor .*: it begins with 89 50 4e 47$",
+    ),
+    "labels as images": ({"train-images": FILES["train-labels"]}, "its array has 1 dimension, not 3; labels have 1$"),
+    "images as labels": (
+        {"t10k-labels": FILES["t10k-images"]},
+        "of labels: its array has 3 dimensions, not 1; images have 3$",
+    ),
     "16 bits": ({"train-images": SIXTEEN}, "has 16-bit values, not 8-bit ones: save its images as bytes$"),
     "floats": ({"train-images": idx_file(IMAGES["train"], 0x0D)}, "has floating-point values, not 8-bit ones"),
     "an unknown type": ({"train-images": idx_file(IMAGES["train"], 0x0A)}, "it begins with 00 00 0a 03$"),
@@ -148,7 +157,10 @@ BROKEN = {
     "no images": ({"train-images": idx_file(IMAGES["train"][:0])}, r"has no values: its shape is \[0, 6, 5\]"),
     "cut off": ({"train-images": FILES["train-images"][:-1]}, "is cut off: "),
     "too long": ({"t10k-images": FILES["t10k-images"] + b"x"}, "goes on after the 120 bytes of its array"),
-    "fewer labels": ({"train-labels": FILES["t10k-labels"]}, "has 9 images, but .*train-labels.* 4 labels$"),
+    "fewer labels": (
+        {"train-labels": FILES["t10k-labels"]},
+        "has 9 images, but .*train-labels.* 4 labels: get both files anew$",
+    ),
     "a label of 10": ({"train-labels": idx_file(LABELS["train"] + 2)}, "image 8 has the label 10, not one from 0 to 9"),
     "other sizes": ({"t10k-images": idx_file(IMAGES["t10k"][:, :5])}, r"images are \(6, 5, 1\), the test images \(5"),
 }

@@ -215,3 +215,11 @@ def test_a_contact_sheet_shows_the_levels_of_its_set(colour, tmp_path):
     cifar10_plotdata.plot(flags)
     sheet = np.asarray(PIL.Image.open(tmp_path / "colour_images.png"))
     np.testing.assert_array_equal(sheet, np.concatenate(np.where(RGB > 127, 255, 0), 1))
+
+
+@pytest.mark.parametrize("labels, note", [([1, 2, 3], "no training image has the label 0: "), ([0, 1, 2], None)])
+def test_labels_that_do_not_count_from_0_are_noted(labels, note, tmp_path):
+    images = np.zeros([3, 4, 4], np.uint8)
+    np.savez(tmp_path / "a.npz", train=images, test=images, y_train=labels, y_test=labels)
+    found = loaded("--data_set=arrays", "--levels=2", f"--data_dir={tmp_path}/a.npz", "--class_conditional").notes
+    assert [text.startswith(note or "no training image") for text in found].count(True) == (note is not None)

@@ -95,3 +95,21 @@ def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, 
     earlier_runs.fill_in_flags(flags, types.SimpleNamespace(prefix=f"{run}/70/params", description=lambda: None))
     for name in ADDED_TO_DATA:
         assert getattr(flags, name) == given.get(name, command_line.DATA_DEFAULTS[name])
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, (None, True)),
+        ({"levels": 256}, (256, False)),
+        ({"levels": 2}, (2, False)),
+        ({"binarize": True}, (None, True)),
+    ],
+)
+def test_given_levels_replace_the_runs_binarized_values(given, expected, run):
+    path = run / "flags.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"binarize": True}))
+    names = command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS
+    flags = argparse.Namespace(**dict.fromkeys(names) | given)
+    earlier_runs.fill_in_flags(flags, types.SimpleNamespace(prefix=f"{run}/70/params", description=lambda: None))
+    assert (flags.levels, flags.binarize) == expected
