@@ -445,8 +445,8 @@ def test_a_training_of_the_original_goes_on_with_an_average_of_unknown_age(tmp_p
 
 @pytest.mark.parametrize("levels, nats", [(2, [" (22.18 nats an image)", " (11.09 nats an image)"]), (3, ["", ""])])
 def test_the_line_of_an_epoch_has_nats_for_images_of_two_levels(levels, nats, capsys):
-    description = types.SimpleNamespace(image_shape=(8, 4, 1), levels=levels)
-    watcher = Fit(types.SimpleNamespace(description=description), FitHistory(steps=[1.0]))
+    network = types.SimpleNamespace(description=types.SimpleNamespace(image_shape=(8, 4, 1), levels=levels))
+    watcher = Fit(types.SimpleNamespace(network=network), FitHistory(steps=[1.0]))
     watcher.tested({"epoch": 7, "time": 2.0, "test_bpd": 0.5, "test_bpd_unaveraged": 1.0})
     first, second = nats
     assert capsys.readouterr().err == (

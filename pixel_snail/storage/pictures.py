@@ -140,10 +140,10 @@ def _rgb(image, pixels, orientation):
         )
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        grey = (values >> 8).astype(np.uint8)
+        upper = (values >> 8).astype(np.uint8)
         if key is not None:
-            grey[values == key] = 255
-        return np.repeat(grey[..., None], 3, axis=2)
+            upper[values == key] = 255
+        return np.repeat(upper[..., None], 3, axis=2)
     if image.mode != "RGB":
         image = image.convert("RGB")
     if key is None:
