@@ -112,7 +112,7 @@ def composition(flags: argparse.Namespace) -> dict:
         outputs = model.network(x)
         known, log_likelihood, of_channels = x[..., :0], 0.0, []
         for channel in range(channels):
-            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels)
+            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels, levels)
             log_prob = logistic_mixture.logistic_log_prob(x[..., channel, None], mean, log_scale, levels)
             log_weights = tf.nn.log_softmax(logits + log_likelihood)
             likelihood = -tf.reduce_logsumexp(log_weights + log_prob, -1)

@@ -153,7 +153,7 @@ def _choose(outputs_of, here, carried, channels, levels):
         """The channels in [-1, 1] that are known once the next one is coded."""
         nonlocal decoder, known, log_likelihood
         channel = len(values)
-        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels)
+        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels, levels)
         # The channels share the component: components that made the known channels likely get more weight.
         below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
         cumulative = cumulative_frequencies(below)

@@ -23,6 +23,11 @@ MIN_LOG_SCALE = -7.0
 its mean, other than the first and the last value, the probability 0.97; at 1,024 levels, whose intervals are narrower,
 0.49; at 65,536 levels, 0.008. The intervals of the first and the last value are infinite."""
 
+MOST_LOG_SCALE_OF_TWO = 0.0
+"""With 2 levels, a component's probabilities depend on the ratio of mean and scale only, so that this bound excludes
+none. Without it, a component may learn a large scale in place of a mean near 0. Its mean then has hardly any gradient,
+and training stays at about 115 nats on binarized MNIST."""
+
 
 def outputs_per_component(channels: int) -> int:
     """The number of a network's outputs for each mixture component, given C: 3 for grey images, 10 for RGB.
@@ -34,14 +39,14 @@ def outputs_per_component(channels: int) -> int:
 
 def discretized_mix_logistic_log_prob(x: tf.Tensor, l: tf.Tensor, levels: int = 256) -> tf.Tensor:
     """The log-likelihood of each pixel in nats, [B, H, W]."""
-    return _mixture_log_prob(x, *_mixture(x, l), levels)
+    return _mixture_log_prob(x, *_mixture(x, l, levels), levels)
 
 
 def discretized_mix_logistic_log_prob_per_chn(
     x: tf.Tensor, lr: tf.Tensor, lg: tf.Tensor, lb: tf.Tensor, levels: int = 256
 ) -> tf.Tensor:
     """The same from channel-wise outputs; all channels share the logits in `lr`, as in the original."""
-    return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb), levels)
+    return _mixture_log_prob(x, *_mixture_per_chn(lr, lg, lb, levels), levels)
 
 
 def loss_per_image(x: tf.Tensor, outputs: tf.Tensor | tuple, levels: int = 256) -> tf.Tensor:
@@ -62,7 +67,7 @@ def nats_per_value(x: tf.Tensor, outputs: tf.Tensor | tuple, levels: int = 256) 
         outputs: l or (lr, lg, lb).
     """
     is_per_chn = isinstance(outputs, (tuple, list))
-    logits, means, log_scales = _mixture_per_chn(*outputs) if is_per_chn else _mixture(x, outputs)
+    logits, means, log_scales = _mixture_per_chn(*outputs, levels) if is_per_chn else _mixture(x, outputs, levels)
     up_to_channel = tf.cumsum(logistic_log_prob(x[..., None], means, log_scales, levels), -2)
     joint = tf.reduce_logsumexp(up_to_channel + tf.nn.log_softmax(logits)[..., None, :], -1)
     return tf.concat([tf.zeros_like(joint[..., :1]), joint[..., :-1]], -1) - joint
@@ -113,7 +118,7 @@ def logistic_log_prob(x: tf.Tensor, mean: tf.Tensor, log_scale: tf.Tensor, level
 
 
 def next_channel(
-    outputs: tf.Tensor | tuple, known: tf.Tensor, channels: int = 3
+    outputs: tf.Tensor | tuple, known: tf.Tensor, channels: int = 3, levels: int = 256
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The mixture of a pixel's next channel: logits, means and log-scales, [..., K] each.
 
@@ -123,13 +128,14 @@ def next_channel(
         outputs: l [..., `outputs_per_component(C)` K], or lr, (lr, lg) or (lr, lg, lb), [..., 3 K] each.
         known: the channels before, in [-1, 1], [..., 0 to C - 1].
         channels: C.
+        levels: L.
     """
     channel = known.shape[-1]
     if isinstance(outputs, (tuple, list)):
         _, mean, log_scale = tf.split(outputs[channel], 3, -1)
-        return tf.split(outputs[0], 3, -1)[0], mean, tf.maximum(log_scale, MIN_LOG_SCALE)
+        return tf.split(outputs[0], 3, -1)[0], mean, _bounded(log_scale, levels)
     x = tf.concat([known, tf.zeros_like(outputs[..., channel:channels])], -1)
-    logits, means, log_scales = _mixture(x, outputs)
+    logits, means, log_scales = _mixture(x, outputs, levels)
     return logits, means[..., channel, :], log_scales[..., channel, :]
 
 
@@ -162,7 +168,7 @@ def sample_from_discretized_mix_logistic(
     Returns:
         [..., C], in order: the mean of a channel depends on the channels drawn before it.
     """
-    logits, means, log_scales, coefficients = _split(l, u_logistic.shape[-1])
+    logits, means, log_scales, coefficients = _split(l, u_logistic.shape[-1], levels or 256)
     chosen = _choose_component(logits, u_mix, temperature)[..., None, :]
     mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, log_scales))
     value = _draw_logistic(mean, log_scale, u_logistic, temperature)
@@ -197,7 +203,7 @@ def sample_channel_from_discretized_mix_logistic(
     """
     chosen = _choose_component(tf.split(lr, 3, -1)[0], u_mix, temperature)
     _, means, log_scales = tf.split(l, 3, -1)
-    mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, tf.maximum(log_scales, MIN_LOG_SCALE)))
+    mean, log_scale = (tf.reduce_sum(t * chosen, -1) for t in (means, _bounded(log_scales, levels or 256)))
     return _as_drawn(_draw_logistic(mean, log_scale, u_logistic, temperature), levels)
 
 
@@ -224,8 +230,8 @@ def _draw_logistic(mean, log_scale, u, temperature):
     return mean + temperature * tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1 - u))
 
 
-def _split(l, channels):
-    """Splits outputs: logits [..., K]; means and log-scales (floored), [..., C, K]; coefficients [..., pairs, K].
+def _split(l, channels, levels):
+    """Splits outputs: logits [..., K]; means and log-scales (bounded), [..., C, K]; coefficients [..., pairs, K].
 
     Pairs of channels are in the order (1, 0), (2, 0), (2, 1), (3, 0) and so on. With one channel, there are no
     coefficients: None.
@@ -239,13 +245,19 @@ def _split(l, channels):
     else:
         rest = tf.reshape(rest, [*shape, 2 * channels + pairs, nr_mix])
         means, log_scales, coefficients = tf.split(rest, [channels, channels, pairs], -2)
-    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE), tf.tanh(coefficients) if pairs else None
+    return logits, means, _bounded(log_scales, levels), tf.tanh(coefficients) if pairs else None
 
 
-def _mixture(x, l):
+def _bounded(log_scales, levels):
+    """Log-scales that are at least MIN_LOG_SCALE and, with 2 levels, at most MOST_LOG_SCALE_OF_TWO."""
+    log_scales = tf.maximum(log_scales, MIN_LOG_SCALE)
+    return tf.minimum(log_scales, MOST_LOG_SCALE_OF_TWO) if levels == 2 else log_scales
+
+
+def _mixture(x, l, levels):
     """Logits [..., K], means and log-scales [..., C, K] from the outputs l, given the pixels x [..., C]."""
     channels = x.shape[-1]
-    logits, means, log_scales, coefficients = _split(l, channels)
+    logits, means, log_scales, coefficients = _split(l, channels, levels)
     if coefficients is None:
         return logits, means, log_scales
     x = x[..., None]
@@ -256,13 +268,13 @@ def _mixture(x, l):
     return logits, means + tf.stack([no_shift, *shifts], -2), log_scales
 
 
-def _mixture_per_chn(lr, lg, lb):
+def _mixture_per_chn(lr, lg, lb, levels):
     """As _mixture, from channel-wise outputs, whose means already depend on the channels before."""
     logits = tf.split(lr, 3, -1)[0]
     _, means, log_scales = (
         tf.stack(part, -2) for part in zip(*(tf.split(l, 3, -1) for l in (lr, lg, lb)), strict=True)
     )
-    return logits, means, tf.maximum(log_scales, MIN_LOG_SCALE)
+    return logits, means, _bounded(log_scales, levels)
 
 
 def _shifts(channel, coefficient, before):

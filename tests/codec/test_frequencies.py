@@ -91,7 +91,7 @@ def test_the_coders_probabilities_of_each_channel_are_those_of_the_likelihood(ch
     nats = logistic_mixture.nats_per_value(x[:, None, None], outputs[:, None, None], levels)[:, 0, 0].numpy()
     log_likelihood = 0.0
     for channel in range(channels):
-        logits, mean, log_scale = logistic_mixture.next_channel(outputs, x[:, :channel], channels)
+        logits, mean, log_scale = logistic_mixture.next_channel(outputs, x[:, :channel], channels, levels)
         below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
         log_likelihood += logistic_mixture.logistic_log_prob(x[:, channel, None], mean, log_scale, levels)
         whole = np.pad(below.numpy().astype(np.float64), [(0, 0), (1, 1)], constant_values=[(0, 0), (0, 1)])

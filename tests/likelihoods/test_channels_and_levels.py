@@ -44,7 +44,7 @@ def exact_nats_per_value(values, l, levels):
     number, channels = values.shape
     x = 2 * values / (levels - 1) - 1
     logits, means, log_scales, coefficients = parts(l, channels)
-    log_scales, coefficients = np.maximum(log_scales, -7), np.tanh(coefficients)
+    log_scales, coefficients = np.clip(log_scales, -7, 0 if levels == 2 else None), np.tanh(coefficients)
     log_weights = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
     joint, pair = [np.zeros(number)], 0
     for channel in range(channels):
@@ -103,9 +103,9 @@ def test_no_value_and_no_mean_is_too_far_for_it(levels, log_scale):
 
 
 def test_of_two_levels_each_value_has_half_of_the_line(rng):
-    """P(0) = sigmoid(-mean / scale), P(1) = sigmoid(mean / scale)."""
+    """P(0) = sigmoid(-mean / scale), P(1) = sigmoid(mean / scale), with a scale of at most 1."""
     l = np.float32(rng.normal(size=[50, 1, 1, 3]))
-    logit = l[..., 1].astype(np.float64) / np.exp(l[..., 2].astype(np.float64))
+    logit = l[..., 1].astype(np.float64) / np.exp(np.minimum(l[..., 2].astype(np.float64), 0))
     for value, sign in ((0, 1), (1, -1)):
         nats = logistic_mixture.loss_per_image(scaled(np.full([50, 1], value), 2), tf.constant(l), 2)
         np.testing.assert_allclose(nats, softplus(sign * logit)[:, 0, 0], rtol=1e-5)
@@ -185,3 +185,12 @@ def test_channel_wise_outputs_draw_values_with_the_probabilities_of_the_likeliho
         scaled(pixels, levels), tf.constant(np.tile(one_channel, [levels, 1, 1, 1])), levels
     )
     assert chi_squared_excess(drawn.numpy()[:, None], nats.numpy(), levels) < 4
+
+
+def test_with_2_levels_a_large_scale_does_not_stop_the_gradient_of_the_mean():
+    """Unbounded, it would be 1 / scale of this: a network that has learned large scales would learn nothing more."""
+    l = tf.Variable([[[[0.0, -3.0, 30.0]]]])  # a logit, a mean, a log-scale
+    with tf.GradientTape() as tape:
+        loss = logistic_mixture.loss_per_image(tf.ones([1, 1, 1, 1]), l, levels=2)
+    _, of_mean, _ = tape.gradient(loss, l).numpy().ravel()
+    assert of_mean == pytest.approx(1 / (1 + np.exp(3)) - 1, rel=1e-5)  # P(1) - 1, of a Bernoulli
