@@ -64,14 +64,15 @@ def place(tmp_path_factory):
         patch.chdir(place)
         add_spec(patch, "h0", OneStep)
 
-        def tiny(size=32):
-            images = rng.integers(0, 256, [16, size, size, 3], np.uint8)
+        def tiny(size=32, channels=3):
+            images = rng.integers(0, 256, [16, size, size, channels], np.uint8)
             labels = np.arange(16) % 10
             return DataSet(Split(images[:12], labels[:12]), Split(images[12:], labels[12:]), source="random numbers")
 
         for name in ("cifar", "imagenet", "imagenet64"):
             patch.setitem(data.data_sets, name, lambda _: tiny())
         patch.setitem(data.data_sets, "imagenet_resized", lambda _, image_size=32: tiny(image_size))
+        patch.setitem(data.data_sets, "mnist", lambda _: tiny(8, channels=1))
         photos = data.load("photos", None)
         # Ten of 244 test images: a full batch and one that is not.
         few = dataclasses.replace(photos, test=Split(photos.test.images[::25]))
