@@ -61,8 +61,7 @@ def train_step(
         grad_accum: the least number of parts in which the batch is computed, one after another.
         bfloat16, recompute: see PixelSNAIL.call.
     """
-    variables = network.weights
-    nr_labels, levels = network.description.nr_labels, network.description.levels
+    variables, nr_labels, levels = network.weights, network.description.nr_labels, network.description.levels
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -177,7 +177,7 @@ def sample_from_discretized_mix_logistic(
         coefficient = tf.reduce_sum(coefficients * chosen, -1)
         for channel in range(1, u_logistic.shape[-1]):
             shifts = _shifts(channel, lambda pair: coefficient[..., pair], drawn)
-            drawn.append(_as_drawn(_sum([value[..., channel], *shifts]), levels))
+            drawn.append(_as_drawn(functools.reduce(operator.add, [value[..., channel], *shifts]), levels))
     return tf.stack(drawn, -1)
 
 
@@ -264,7 +264,8 @@ def _mixture(x, l, levels):
     values = [x[..., channel, :] for channel in range(channels - 1)]
     of_pairs = tf.unstack(coefficients, axis=-2)
     no_shift = tf.zeros_like(of_pairs[0])
-    shifts = [_sum(_shifts(channel, of_pairs.__getitem__, values)) for channel in range(1, channels)]
+    shifts = [_shifts(channel, of_pairs.__getitem__, values) for channel in range(1, channels)]
+    shifts = [functools.reduce(operator.add, of_channel) for of_channel in shifts]
     return logits, means + tf.stack([no_shift, *shifts], -2), log_scales
 
 
@@ -278,7 +279,7 @@ def _mixture_per_chn(lr, lg, lb, levels):
 
 
 def _shifts(channel, coefficient, before):
-    """The shifts of a channel's mean: each channel before it, multiplied by its coefficient.
+    """The shifts of a channel's mean, to be added from left to right: each channel before it times its coefficient.
 
     Args:
         channel: its number, above 0.
@@ -287,11 +288,6 @@ def _shifts(channel, coefficient, before):
     """
     first_pair = channel * (channel - 1) // 2
     return [coefficient(first_pair + other) * before[other] for other in range(channel)]
-
-
-def _sum(terms):
-    """The sum from left to right, which decides its rounding."""
-    return functools.reduce(operator.add, terms)
 
 
 def _mixture_log_prob(x, logits, means, log_scales, levels):

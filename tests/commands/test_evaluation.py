@@ -114,7 +114,12 @@ def with_value(value, shape=(2, 6, 4, 1), dtype=np.int64):
         ),
         (with_value(-1), 1, 256, "image 1 has the value -1 at row 5, column 2, channel 0, but .* from 0 to 255: save"),
         (with_value(0.25, dtype=float) - 1, 1, 3, "image 1 has -0.75 at row 5, .* none of the network's 3 levels in"),
-        (np.full([6, 4, 1], 0.5), 1, 3, r"it is unclear .* save values from 0 to 2, such as np.uint8\(np.round\(2 \*"),
+        (
+            np.full([6, 4, 1], 0.5),
+            1,
+            3,
+            r"it is unclear .* save integers from 0 to 2, such as np.uint8\(np.round\(2 \*",
+        ),
         (np.full([6, 4, 1], np.nan), 1, 300, "neither from 0 to 299 nor in"),
         (np.ones([6, 4, 1], bool), 1, 4, "a.npy has bool values that are neither from 0 to 3 nor in"),
         (np.zeros([6, 4, 3], np.uint8), 1, 2, r"an array \(6, 4, 3\), not of images \(6, 4, 1\)"),
