@@ -150,9 +150,9 @@ def check_paths(flags: argparse.Namespace) -> None:
             folder.check_exists(Path(flags.data_dir))
 
 
-def _check_options(name, options):
+def _check_options(name, given):
     """Raises UserError if a data set does not take an option that differs from its default; None is no option."""
-    for option, value in options.items():
+    for option, value in given.items():
         is_given = value not in (None, DATA_DEFAULTS.get(option)) and option not in ("levels", "binarize")
         if is_given and not takes(name, option):
             takers = " or ".join(taker for taker in DATA_OPTIONS if takes(taker, option))

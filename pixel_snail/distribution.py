@@ -1,6 +1,7 @@
 """A network as a probability distribution over images: the Python interface, which the commands use too."""
 
 import functools
+import itertools
 import math
 import os
 import pickle
@@ -41,10 +42,11 @@ class Distribution:
     """A distribution over images, as `load` and `build` return it.
 
     Methods take any number of images [N, H, W, C], as arrays or tensors, and compute them in batches. Images have the
-    values 0 to levels - 1: uint8 for 256 levels, else any integers. Methods return uint8, or uint16 above 256 levels.
-    Methods that may take more than a few seconds show progress on stderr; `verbose=0` silences it. A class-conditional
-    network needs `labels`, integers [N] from 0 to nr_labels - 1. Several threads may call the methods at the same time
-    and get the results of calls one after another; while one runs `fit` or `initialise`, the others must wait.
+    values 0 to levels - 1: uint8 for 256 levels, else any integers. `sample`, `complete` and `decompress` return uint8,
+    or uint16 above 256 levels. Methods that may take more than a few seconds show progress on stderr; `verbose=0`
+    silences it. A class-conditional network needs `labels`, integers [N] from 0 to nr_labels - 1. Several threads may
+    call the methods at the same time and get the results of calls one after another; while one runs `fit` or
+    `initialise`, the others must wait.
 
         model = pixel_snail.load("data/save/demo")
         model.bits_per_dim(images)                       # float64 [N]
@@ -330,8 +332,8 @@ class Distribution:
         Args:
             images: values [N, H, W, C].
             labels: integers [N], of a conditional network. They are in the result.
-            batch_size: images that are coded at once, and share a part of the result; by default 8, or 32 if there are
-                more than 16 images, or 256 if there are more than 64 images of at most a kilobyte, not of 8-bit RGB.
+            batch_size: images that are coded at once, and share a part of the result; by default 8, 32 for more than 16
+                images, and up to 256 for more than 64 small ones (see codec.archive.default_batch_size).
             verify: whether to decode everything once it is encoded, which doubles the time.
             verbose: 0: no progress bar.
 
@@ -546,9 +548,9 @@ class Distribution:
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
             warnings.warn(leak_warning(self.spec), stacklevel=3)
-        images = checked_images(images, self.image_shape, self.levels)
+        none = np.zeros([0, *self.image_shape])  # gives the result its shape if there are no images
         batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
-        return steps.summed_over_pixels(batches) if len(images) else np.zeros([0, self.image_shape[2]])
+        return steps.summed_over_pixels(itertools.chain([none], batches))
 
     def _check_scope(self):
         check_process()

@@ -96,7 +96,7 @@ def test_no_value_and_no_mean_is_too_far_for_it(levels, log_scale):
         found = logistic_mixture.nats_per_value(scaled(values, levels), outputs, levels)
     assert np.isfinite(tape.gradient(found, outputs)).all()
     assert (found >= 0).numpy().all()
-    if levels != 256:  # of which the original's approximation of tiny masses is kept
+    if levels != 256:  # 256 levels keep the original's approximation of tiny masses
         # A scale of exp(-7) turns the rounding of x - mean, 6e-8, into 7e-5 of a nat.
         expected = exact_nats_per_value(values, l, levels)
         np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-6, atol=2e-4)
