@@ -247,8 +247,14 @@ def _inputs_gradient(d, size, taps):
         return sums
 
     d = tf.reshape(d, [4, 4, -1, *(tiles for _, tiles in tilings), d.shape[-1]])
-    by_row = zip(*(phases(tf.unstack(by_column), 1) for by_column in tf.unstack(d)), strict=True)
-    return _interleaved([phases(columns, 2) for columns in by_row])[:, : inputs[0], : inputs[1]]
+    of_rows = [phases([d[column, row] for column in range(4)], 2) for row in range(4)]
+    if taps[1] == 3:
+        # Once stacked, the sums over columns are in memory. XLA would compute them again wherever they are read:
+        # measured, the whole function would take five times as long. With two taps, it is faster without.
+        stacked = tf.stack([tf.stack(columns) for columns in of_rows])
+        of_rows = [[stacked[row, column] for column in range(stacked.shape[1])] for row in range(4)]
+    of_columns = [phases(rows, 1) for rows in zip(*of_rows, strict=True)]
+    return _interleaved(list(zip(*of_columns, strict=True)))[:, : inputs[0], : inputs[1]]
 
 
 @compiled

@@ -84,7 +84,7 @@ def gate(x: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
 
     @custom_gradient
     def differentiable(x, c):
-        return _gate(x, c), lambda dy: (dy, tf.concat(_gate_gradient(c, dy), -1))
+        return _gate(x, c), lambda dy: (dy, _gate_gradient(c, dy))
 
     return differentiable(x, c)
 
@@ -99,7 +99,17 @@ def _gate(x, c):
 def _gate_gradient(c, dy):
     p, q = tf.split(c, 2, -1)
     s = tf.sigmoid(q)
-    return dy * s, dy * p * s * (1 - s)
+    return _side_by_side(dy * s, dy * p * s * (1 - s))
+
+
+def _side_by_side(a, b):
+    """tf.concat([a, b], -1) of two maps [B, H, W, F]."""
+    if not is_large(a.shape):
+        return tf.concat([a, b], -1)
+    # XLA computes a choice between padded maps in one pass, but a concatenation in two or three.
+    filters = a.shape[-1]
+    before, after = ([[0, 0]] * 3 + [margin] for margin in ([0, filters], [filters, 0]))
+    return tf.where(tf.range(2 * filters) < filters, tf.pad(a, before), tf.pad(b, after))
 
 
 def _elu(x):
@@ -110,6 +120,14 @@ def _elu(x):
 def _elu_gradient(y, dy):
     # Where y = elu(x) = exp(x) - 1, the derivative is y + 1. For small maps, which are not compiled, one operation.
     return tf.where(y > 0, dy, dy * (y + 1)) if is_large(y.shape) else tf.raw_ops.EluGrad(gradients=dy, outputs=y)
+
+
+def _concat_elu(x):
+    if not is_large(x.shape):
+        return tf.nn.elu(tf.concat([x, -x], -1))
+    # One of x and -x is not positive. The exponential of that one serves both.
+    below = tf.exp(-tf.abs(x)) - 1
+    return _side_by_side(tf.where(x > 0, x, below), tf.where(x < 0, -x, below))
 
 
 def _concat_elu_gradient(y, dy):
@@ -132,7 +150,7 @@ class Nonlinearity:
 
 
 ELU = Nonlinearity(_elu, _elu_gradient)
-CONCAT_ELU = Nonlinearity(lambda x: _elu(tf.concat([x, -x], -1)), _concat_elu_gradient)
+CONCAT_ELU = Nonlinearity(_concat_elu, _concat_elu_gradient)
 RELU = Nonlinearity(tf.nn.relu, lambda y, dy: tf.where(y > 0, dy, 0))
 
 
