@@ -70,7 +70,7 @@ def speed(flags: argparse.Namespace) -> dict:
     stream = coder.encode(weights, images)
     assert np.array_equal(coder.decode(weights, stream), images)
     tasks = {
-        "drawing": lambda: draw(weights, *uniforms, verbose=0),
+        "drawing": lambda: draw(weights, *uniforms),
         "encoding": lambda: coder.encode(weights, images),
         "decoding": lambda: coder.decode(weights, stream),
     }

@@ -56,7 +56,7 @@ class OurNetwork:
     def draw(self, number):
         weights = normalised_weights(self.model, self.model.trainable_variables)
         uniforms = sampling.uniforms(0, 0, number, self.image_shape, self.model.description.nr_logistic_mix)
-        self._draw(weights, *uniforms, verbose=0)
+        self._draw(weights, *uniforms)
 
 
 if __name__ == "__main__":

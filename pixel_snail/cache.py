@@ -7,12 +7,13 @@ An image is drawn row by row, and the network is called in two ways:
   pixels above and to the left, which are in the cache, to the contribution of the pixel itself. Attention reads the
   keys and values of the pixels before. After the pixel is drawn, its own key and value are added to them.
 
-Variables keep the state between rows. The state between the steps of a row is `loop`, a nest of tensors that
-tf.while_loop carries from step to step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
+Variables keep the state between rows. Batches that are computed at once have variables of their own, which `use`
+exchanges. The state between the steps of a row is `loop`, a nest of tensors that tf.while_loop carries from step to
+step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from pixel_snail import nn
@@ -85,16 +86,23 @@ class Cache:
             self.inner_u = _zeros(batch, 1, width // 2, filters)
             self.inner_ul = _zeros(width // 2, batch, filters)
 
-    def reset(self) -> None:
-        """Empties the cache: the next row is an image's first."""
-        for variable in self.variables:
-            variable.assign(tf.zeros(variable.shape))
-
     @property
     def variables(self) -> list[tf.Variable]:
         """The state between rows."""
         own = [self.inputs_above, *self.rows_before.values()]
         return own if self.inner is None else [*own, self.inner_u, self.inner_ul, *self.inner.variables]
+
+    def use(self, variables: Iterator[tf.Variable]) -> None:
+        """Keeps the state between rows in these variables from now on, instead of those that the cache has made.
+
+        Args:
+            variables: of the shapes of `variables`, in their order.
+        """
+        self.inputs_above = next(variables)
+        self.rows_before = {layer: next(variables) for layer in self.rows_before}
+        if self.inner is not None:
+            self.inner_u, self.inner_ul = next(variables), next(variables)
+            self.inner.use(variables)
 
     @property
     def nbytes(self) -> int:
@@ -251,6 +259,12 @@ class ImageCache(Cache):
     def variables(self) -> list[tf.Variable]:
         of_memories = [v for memory in self.memories.values() for v in (memory.past, memory.cells, memory.mixed)]
         return [*super().variables, self.pixels_above, *of_memories]
+
+    def use(self, variables: Iterator[tf.Variable]) -> None:
+        super().use(variables)
+        self.pixels_above = next(variables)
+        for memory in self.memories.values():
+            memory.past, memory.cells, memory.mixed = next(variables), next(variables), next(variables)
 
     def advance(self, y: tf.Tensor) -> None:
         """Stores the keys and values of the row above. Must be called before `begin_row`.

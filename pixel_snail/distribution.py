@@ -17,7 +17,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split, checked_images, checked_labels, checked_split, checked_validation
-from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_number, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
@@ -216,7 +216,14 @@ class Distribution:
                 yield nats
 
     def sample(
-        self, number: int, labels: Labels = None, *, seed: int = 42, temperature: float = 1.0, verbose: int = 1
+        self,
+        number: int,
+        labels: Labels = None,
+        *,
+        seed: int = 42,
+        temperature: float = 1.0,
+        workers: int | None = None,
+        verbose: int = 1,
     ) -> np.ndarray:
         """Draws images, [number, H, W, C].
 
@@ -225,12 +232,14 @@ class Distribution:
             labels: integers [number], of a conditional network.
             seed: decides the images, bit by bit. Image i is the same however many are drawn.
             temperature: scales the noise; 0: the most likely component's mean for each pixel.
+            workers: the most CPU cores that compute, each 8 images at a time; by default all, if memory suffices. The
+                results are the same.
             verbose: 0: no progress bar.
 
         Raises:
             UserError: the network leaks, the labels do not have that form, or memory does not suffice.
         """
-        drawn = self.draw(number, labels, seed=seed, temperature=temperature, verbose=verbose)
+        drawn = self.draw(number, labels, seed=seed, temperature=temperature, workers=workers, verbose=verbose)
         return to_values(drawn, self.levels)
 
     def complete(
@@ -241,6 +250,7 @@ class Distribution:
         *,
         seed: int = 42,
         temperature: float = 1.0,
+        workers: int | None = None,
         verbose: int = 1,
     ) -> np.ndarray:
         """Keeps the upper rows of images and draws the rest, [N, H, W, C].
@@ -250,17 +260,16 @@ class Distribution:
         Args:
             images: values [N, H, W, C].
             keep_rows: how many rows stay; by default half of them.
-            labels, seed, temperature, verbose: as in sample.
+            labels, seed, temperature, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample; or the images do not have that form, or no row is left to draw.
         """
         images = checked_images(images, self.image_shape, self.levels)
-        keep_rows = rows_to_keep(keep_rows, self.image_shape)
+        keep_rows = sampling.rows_to_keep(keep_rows, self.image_shape)
         given = from_values(np.asarray(images[:]), self.levels)
-        drawn = self.draw(
-            len(images), labels, seed=seed, temperature=temperature, given=given, keep_rows=keep_rows, verbose=verbose
-        )
+        settings = {"seed": seed, "temperature": temperature, "workers": workers, "verbose": verbose}
+        drawn = self.draw(len(images), labels, given=given, keep_rows=keep_rows, **settings)
         return to_values(drawn, self.levels)
 
     @devices.without_tf32()
@@ -275,6 +284,7 @@ class Distribution:
         given: np.ndarray | None = None,
         keep_rows: int = 0,
         batch_on_gpu: int = 32,
+        workers: int | None = None,
         verbose: int = 1,
     ) -> np.ndarray:
         """Draws images as the original does: float32 in [-1, 1], [number, H, W, C].
@@ -285,7 +295,7 @@ class Distribution:
         Args:
             given: images [number, H, W, C] in [-1, 1]; the upper `keep_rows` rows of each are kept.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
-            number, labels, seed, temperature, verbose: as in sample.
+            number, labels, seed, temperature, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample.
@@ -297,12 +307,13 @@ class Distribution:
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
         is_possible = is_number(temperature) and 0 <= temperature < math.inf
         check_option("temperature", temperature, is_possible, "a number, 0 or more")
+        sampling.check_workers(workers)
         labels = checked_labels(labels, number, self.nr_labels)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
         draw = self.prepare_drawing(batch_on_gpu)
         weights = normalised_weights(self.network, self._parameters())
-        return draw(weights, number, seed, labels, given, keep_rows, float(temperature), verbose)
+        return draw(weights, number, seed, labels, given, keep_rows, float(temperature), workers, verbose)
 
     @memory.shortage_reported(lambda: _to_draw_in_less())
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
@@ -325,6 +336,7 @@ class Distribution:
         *,
         batch_size: int | None = None,
         verify: bool = True,
+        workers: int | None = None,
         verbose: int = 1,
     ) -> bytes:
         """Compresses images without loss, to about as many bits as their likelihood says.
@@ -335,6 +347,7 @@ class Distribution:
             batch_size: images that are coded at once, and share a part of the result; by default 8, 32 for more than 16
                 images, and up to 256 for more than 64 small ones (see codec.archive.default_batch_size).
             verify: whether to decode everything once it is encoded, which doubles the time.
+            workers: the most CPU cores that compute, each a batch at a time; by default all, if memory suffices.
             verbose: 0: no progress bar.
 
         Returns:
@@ -347,17 +360,19 @@ class Distribution:
         """
         images = checked_images(images, self.image_shape, self.levels)
         labels = checked_labels(labels, len(images), self.nr_labels)
-        return self.archiver.compress(images, labels, batch_size=batch_size, verify=verify, verbose=verbose)
+        sampling.check_workers(workers)
+        settings = {"batch_size": batch_size, "verify": verify, "workers": workers, "verbose": verbose}
+        return self.archiver.compress(images, labels, **settings)
 
     @memory.shortage_reported(memory.MORE_MEMORY)
-    def decompress(self, data: bytes, *, verbose: int = 1) -> np.ndarray:
+    def decompress(self, data: bytes, *, workers: int | None = None, verbose: int = 1) -> np.ndarray:
         """The images that `compress` has compressed, [N, H, W, C].
 
         Needs the same parameters and a machine that rounds identically. Returns the exact images or raises.
 
         Args:
             data: what `compress` returned.
-            verbose: 0: no progress bar.
+            workers, verbose: as in compress.
 
         Raises:
             UserError: the data are not bytes, are damaged, or were written with another network or checkpoint; or this
@@ -369,8 +384,9 @@ class Distribution:
             header, groups = container.read(bytes(data))
         except UserError as error:
             raise UserError(f"data is {error}") from error
+        sampling.check_workers(workers)
         images = [np.zeros([0, *self.image_shape], dtype_of(self.levels))]
-        for group in self.archiver.decompress(header, groups, verbose):
+        for group in self.archiver.decompress(header, groups, workers, verbose):
             if isinstance(group, UserError):
                 raise group
             images.append(group)
@@ -566,22 +582,6 @@ class Distribution:
 def _unpickled(network, is_new):
     check_process()
     return Distribution(pickle.loads(network), is_new=is_new)
-
-
-def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:
-    """How many upper rows of an image a completion keeps: by default half of them.
-
-    Raises:
-        UserError: keep_rows is not a whole number, or the images have no more rows than that.
-    """
-    height = image_shape[0]
-    keep_rows = height // 2 if keep_rows is None else keep_rows
-    check_option("keep_rows", keep_rows, is_whole(keep_rows, least=0), "a whole number, 0 or more")
-    if keep_rows >= height:
-        raise UserError(
-            f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"
-        )
-    return keep_rows
 
 
 def _fewer_at_once():

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
 from pixel_snail.commands import progress
-from pixel_snail.errors import UserError, counted
+from pixel_snail.errors import UserError, check_option, counted, is_whole, option
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
+from pixel_snail.parallel.side_by_side import results_in_order
 from pixel_snail.weights import Weights, for_pixels, layers_in, using
 
 BATCH_ON_CPU = 8
@@ -29,30 +31,30 @@ except at F 256.
 
 
 def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
-    """A function that draws any number of images with a causal network, a batch at a time.
+    """A function that draws any number of images with a causal network, in batches.
 
     Args:
-        batch_on_gpu: images drawn at a time on a GPU; a CPU draws BATCH_ON_CPU at a time.
+        batch_on_gpu: the number of images in a batch on a GPU; on a CPU, it is BATCH_ON_CPU, and each core draws
+            batches of its own.
 
     Returns:
-        draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1) -> images,
-        float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of `normalised_weights`;
-        `classes` [number] are needed by a conditional network; of images `given` [number, H, W, C], the upper
-        `keep_rows` rows are kept; `temperature` scales the noise: of the choice among mixture components, and of the
-        logistic distributions. It raises UserError if the parameters are not finite.
+        draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, workers=None, verbose=1) ->
+        images, float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of
+        `normalised_weights`; `classes` [number] are needed by a conditional network; of images `given`
+        [number, H, W, C], the upper `keep_rows` rows are kept; `temperature` scales the noise: of the choice among
+        mixture components, and of the logistic distributions; `workers` is the most batches that are drawn at once, by
+        default as many as there are cores. It raises UserError if the parameters are not finite.
 
     Raises:
         Shortage: a batch needs more memory than the machine has.
     """
     description = network.description
     batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
-    check_memory(network, batch)
-    draw_batch = batch_drawer(network, batch)
+    at_once = most_at_once(network, batch)
+    draw_batch = batch_drawer(network, batch, at_once=at_once)
 
-    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, verbose=1):
-        images = []
-        for first in range(0, number, batch):
-            last = min(first + batch, number)
+    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, workers=None, verbose=1):
+        def images_from(first, go_on):
             # A batch that is not full is filled up with repetitions, which are thrown away.
             chosen = np.minimum(np.arange(first, first + batch), number - 1)
             drawn, _ = draw_batch(
@@ -62,16 +64,42 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
                 given=None if given is None else given[chosen],
                 keep_rows=keep_rows,
                 temperature=temperature,
-                title=f"sampling {first + 1}-{last} of {number}",
-                verbose=verbose,
+                each_row=lambda: progress.step_of(bar, go_on),
             )
-            images.append(drawn[: last - first])
-        images = np.concatenate(images)
+            return drawn
+
+        firsts = range(0, number, batch)
+        rows, title = len(firsts) * description.image_shape[0], f"sampling {counted(number, 'image')}"
+        with progress.bar(total=rows, desc=title, unit="row", disable=not verbose) as bar:
+            batches = results_in_order(images_from, firsts, min(len(firsts), at_once, workers or at_once))
+            images = np.concatenate(list(batches))[:number]
         if not np.isfinite(images).all():
             raise UserError("samples are not finite: the checkpoint's parameters are damaged or untrained; use another")
         return images
 
     return draw
+
+
+def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:
+    """How many upper rows of an image a completion keeps: by default half of them.
+
+    Raises:
+        UserError: keep_rows is not a whole number, or the images have no more rows than that.
+    """
+    height = image_shape[0]
+    keep_rows = height // 2 if keep_rows is None else keep_rows
+    check_option("keep_rows", keep_rows, is_whole(keep_rows, least=0), "a whole number, 0 or more")
+    if keep_rows >= height:
+        raise UserError(
+            f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"
+        )
+    return keep_rows
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises UserError unless `workers` is a number of batches that may be computed at once, or None."""
+    is_possible = workers is None or is_whole(workers, least=1)
+    check_option("workers", workers, is_possible, "a whole number above 0, or None for all cores")
 
 
 def uniforms(seed: int, first: int, images: int, image_shape: tuple[int, ...], nr_mix: int) -> list[np.ndarray]:
@@ -93,9 +121,9 @@ sometimes crashes if two threads set it up at once."""
 
 
 class RowByRow:
-    """Computes the pixels of a batch of images with a causal network, row by row; each pixel's features once.
+    """Computes the pixels of batches of images with a causal network, row by row; each pixel's features once.
 
-    Several threads may use one RowByRow: they take turns, a batch at a time.
+    Several threads may use one RowByRow, each for a batch of its own. They share the compiled function.
 
     Args:
         network: the network.
@@ -107,19 +135,35 @@ class RowByRow:
         kept: the types of these results.
         jit: whether XLA compiles the computation of a row. A step has a thousand small operations, which TensorFlow
             starts more slowly than XLA. For a network of period p, XLA compiles each of the first p rows.
+        at_once: how many batches may be computed at once, each with a cache of its own; more threads wait.
     """
 
-    def __init__(self, network: Network, batch: int, choose: Callable, kept: Sequence[tf.DType], jit: bool = True):
-        self._cache = new_cache(network, batch)
+    def __init__(
+        self,
+        network: Network,
+        batch: int,
+        choose: Callable,
+        kept: Sequence[tf.DType],
+        jit: bool = True,
+        at_once: int = 1,
+    ):
+        cache, (_, width, _) = new_cache(network, batch), network.description.image_shape
+        self._shapes = [variable.shape for variable in cache.variables]
+        # The variables of caches that no thread uses; those of the later caches are made when a thread needs them.
+        self._free = queue.LifoQueue()
+        for variables in [None] * (at_once - 1) + [cache.variables]:
+            self._free.put(variables)
         self._period = network.period
-        self._advance = tf.function(self._cache.advance, autograph=False)
-        self._layers, self._weights = (), []
-        self._lock = threading.Lock()  # of the cache and the weights
+        self._like = []  # tensors of the shapes of the weights, for `unpack`
         self._phases_run = set()
-        cache, (_, width, _) = self._cache, network.description.image_shape
+
+        @tf.function(autograph=False)
+        def advance(y, variables):
+            cache.use(iter(variables))
+            cache.advance(y)
 
         @tf.function(jit_compile=jit, autograph=False)
-        def row(y, phase, inputs, carried, h, layers, packed):
+        def row(y, phase, variables, inputs, carried, h, layers, packed):
             progress.announce_compilation()
 
             def step(x, phase, loop, carried, results):
@@ -135,7 +179,8 @@ class RowByRow:
                     loop, carried, results = step(x + i, i, loop, carried, results)
                 return x + network.period, loop, carried, results
 
-            with using(dict(zip(layers, unpack(packed, like=self._weights), strict=True))):
+            with using(dict(zip(layers, unpack(packed, like=self._like), strict=True))):
+                cache.use(iter(variables))
                 cache.begin_row(y, phase)
                 network(None, h=h, cache=cache)
                 state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
@@ -144,40 +189,44 @@ class RowByRow:
 
         # These functions are traced again for each phase, network and size of batch, and TensorFlow would warn of that.
         # The attribute is private; if it is removed, only the warning comes back.
-        row._omit_frequent_tracing_warning = self._advance._omit_frequent_tracing_warning = True
-        self._row = row
+        row._omit_frequent_tracing_warning = advance._omit_frequent_tracing_warning = True
+        self._advance, self._row = advance, row
 
     @contextlib.contextmanager
-    def images(self, weights: Weights, h: tf.Tensor | None = None) -> Iterator[None]:
-        """Within it, this thread computes the rows of a batch of images, from the first on; other threads wait.
+    def images(self, weights: Weights, h: tf.Tensor | None = None) -> Iterator[Callable]:
+        """Within it, this thread computes the rows of a batch of images, from the first on.
 
         Args:
             weights: those of `normalised_weights`.
             h: one-hot labels [B, classes], of a conditional network.
+
+        Yields:
+            row(y, inputs, carried=()) computes row y of the images; rows must be computed in order, from 0 on.
+            `inputs` is a nest of tensors [B, W, ...], `carried` a nest of tensors for the first pixel. It returns the
+            pixels [B, W, C], the results [B, W, ...], and `carried` of the last pixel.
         """
-        with self._lock:
-            self._cache.reset()
-            weights = for_pixels(weights)
-            self._layers, self._weights, self._h = tuple(weights), list(weights.values()), h
-            self._packed = pack(self._weights)
-            yield
+        weights = for_pixels(weights)
+        layers, packed = tuple(weights), pack(list(weights.values()))
+        variables = self._free.get()
+        try:
+            if variables is None:
+                variables = [tf.Variable(tf.zeros(shape), trainable=False) for shape in self._shapes]
+            else:
+                for variable in variables:
+                    variable.assign(tf.zeros(variable.shape))
 
-    def row(self, y: int, inputs: object, carried: object = ()) -> tuple[tf.Tensor, list[tf.Tensor], object]:
-        """Computes row y of the images. Rows must be computed in order, from 0 on.
+            def row(y, inputs, carried=()):
+                phase = y % self._period
+                with contextlib.nullcontext() if phase in self._phases_run else _first_run:
+                    self._like = self._like or list(weights.values())
+                    self._advance(tf.constant(y), variables)
+                    results = self._row(tf.constant(y), phase, variables, inputs, carried, h, layers, packed)
+                    self._phases_run.add(phase)
+                return results
 
-        Args:
-            inputs: a nest of tensors [B, W, ...].
-            carried: a nest of tensors, for the first pixel.
-
-        Returns:
-            The pixels [B, W, C], the results [B, W, ...], and `carried` of the last pixel.
-        """
-        self._advance(tf.constant(y))
-        phase = y % self._period
-        with contextlib.nullcontext() if phase in self._phases_run else _first_run:
-            results = self._row(tf.constant(y), phase, inputs, carried, self._h, self._layers, self._packed)
-        self._phases_run.add(phase)
-        return results
+            yield row
+        finally:
+            self._free.put(variables)
 
 
 class _Row(NamedTuple):
@@ -190,7 +239,9 @@ class _Row(NamedTuple):
     is_given: tf.Tensor
 
 
-def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+def batch_drawer(
+    network: Network, batch: int, jit: bool = True, at_once: int = 1
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws a batch of images with a causal network.
 
     As in the original, the canvas starts as zeros, and pixels of 8-bit RGB are not rounded before the next ones are
@@ -198,14 +249,14 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
 
     Args:
         batch: B.
-        jit: see RowByRow.
+        jit, at_once: see RowByRow.
 
     Returns:
         draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, temperature=1.0,
-        title=..., verbose=1) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels
-        [B, H, W, 10 K] for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h
-        one-hot labels [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept; `temperature`
-        as in `drawer`. A progress bar with that title counts the rows.
+        each_row=...) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K]
+        for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h one-hot labels
+        [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept; `temperature` as in `drawer`.
+        Each row is computed in a context that each_row() makes.
     """
     image_shape, levels = network.description.image_shape, network.description.drawn_levels
     height, width, channels = image_shape
@@ -221,22 +272,28 @@ def batch_drawer(network: Network, batch: int, jit: bool = True) -> Callable[...
         )
         return pixel, [output], temperature
 
-    by_rows = RowByRow(network, batch, choose, [tf.float32], jit)
+    by_rows = RowByRow(network, batch, choose, [tf.float32], jit, at_once)
 
-    def draw(weights, u_mix, u_logistic, h=None, given=None, keep_rows=0, temperature=1.0, title="sampling", verbose=1):
+    def draw(
+        weights,
+        u_mix,
+        u_logistic,
+        h=None,
+        given=None,
+        keep_rows=0,
+        temperature=1.0,
+        each_row=contextlib.nullcontext,
+    ):
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
         # A tensor: a Python number would be compiled in, anew for each temperature.
         temperature = tf.constant(temperature, tf.float32)
         rows = []
-        with (
-            by_rows.images(weights, h),
-            progress.bar(total=height, desc=title, unit="row", disable=not verbose) as bar,
-        ):
+        with by_rows.images(weights, h) as row:
             for y in range(height):
                 inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
                 inputs = _Row(*inputs, is_given=tf.fill([batch, width, channels], y < keep_rows))
-                with progress.step_of(bar):
-                    pixels, (outputs,), _ = by_rows.row(y, inputs, temperature)
+                with each_row():
+                    pixels, (outputs,), _ = row(y, inputs, temperature)
                 rows.append((pixels.numpy(), outputs.numpy()))
         drawn, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return drawn, outputs
@@ -263,19 +320,38 @@ def new_cache(network: Network, batch: int) -> ImageCache:
     )
 
 
+def most_at_once(network: Network, batch: int) -> int:
+    """How many batches this machine can compute at once, pixel by pixel: one on each core, if memory suffices.
+
+    With GPUs, it is one.
+
+    Raises:
+        Shortage: as check_memory.
+    """
+    check_memory(network, batch)
+    if devices.number_of_gpus():
+        return 1
+    available, cores = devices.available_memory(), devices.number_of_cores()
+    return cores if available is None else max(1, min(cores, available // _needed(network, batch)))
+
+
 def check_memory(network: Network, batch: int) -> None:
     """Raises memory.Shortage if drawing a batch needs more memory than this process can still get.
 
     On GPUs, which have memory of their own, nothing is checked.
     """
-    available = devices.available_memory()
-    # A cache exists as variables and, in the loop, once or twice as tensors.
-    needed = 3 * batch * new_cache(network, 1).nbytes
+    available, needed = devices.available_memory(), _needed(network, batch)
     if available is not None and needed > available and not devices.number_of_gpus():
         raise memory.Shortage(
             f"computing {counted(batch, 'image')} at a time, pixel by pixel, needs about {memory.in_words(needed)}, "
             f"and {memory.in_words(available)} are free"
         )
+
+
+def _needed(network, batch):
+    """The bytes that drawing a batch takes."""
+    # A cache exists as variables and, in the loop, once or twice as tensors.
+    return 3 * batch * new_cache(network, 1).nbytes
 
 
 def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given):

@@ -178,7 +178,7 @@ def test_drawing_with_many_networks_in_one_program_warns_of_nothing(monkeypatch,
     monkeypatch.setattr(logging.getLogger("tensorflow"), "propagate", True)  # to caplog
     for _ in range(6):  # from the fifth trace on, TensorFlow would warn
         model = build_shallow("h1", (1, 4, 3), rng)
-        sampling.batch_drawer(model, 2, jit=False)(weights(model), *sampling.uniforms(0, 0, 2, (1, 4, 3), 2), verbose=0)
+        sampling.batch_drawer(model, 2, jit=False)(weights(model), *sampling.uniforms(0, 0, 2, (1, 4, 3), 2))
     assert not caplog.records
 
 

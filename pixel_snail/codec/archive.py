@@ -24,6 +24,7 @@ from pixel_snail.likelihoods.levels import dtype_of, is_8_bit_rgb
 from pixel_snail.model import leak_warning
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
+from pixel_snail.parallel.side_by_side import results_in_order
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
 _MANY = 64
@@ -64,6 +65,7 @@ class Archiver:
         *,
         batch_size: int | None = None,
         verify: bool = True,
+        workers: int | None = None,
         verbose: int = 1,
     ) -> bytes:
         """A file of images.
@@ -76,6 +78,8 @@ class Archiver:
             batch_size: the number of images that are computed at once and share a stream; by default, that of
                 `default_batch_size`.
             verify: whether to decode each group once it is encoded.
+            workers: the most batches that are computed at once, by default as many as there are cores. It does not
+                change the file.
             verbose: 0: no progress bar.
 
         Raises:
@@ -100,30 +104,39 @@ class Archiver:
         )
         container.check(header)
         coder = self._coder(batch_size)
-        groups = []
+
+        def group_of(batch, go_on):
+            each_row = lambda: progress.step_of(bar, go_on)
+            of_batch = np.asarray(images[batch.first : batch.last]).astype(dtype_of(description.levels))
+            given = _filled(of_batch, batch_size)
+            stream = coder.encode(batch.weights, given, batch.sizes, batch.h, each_row)
+            pixels = _coded_pixels(given, batch.sizes)
+            if verify:
+                decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, each_row)
+                if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
+                    raise UserError(
+                        f"decoding {_numbers(batch)} gave other pixels: this machine does not compute the same "
+                        "twice, and nothing is written; test its memory, or on a GPU set CUDA_VISIBLE_DEVICES=-1"
+                    )
+            return container.Group(stream, container.checksum(pixels))
+
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
-            for batch in self._batches(header):
-                of_batch = np.asarray(images[batch.first : batch.last]).astype(dtype_of(description.levels))
-                given = _filled(of_batch, batch_size)
-                stream = coder.encode(batch.weights, given, batch.sizes, batch.h, bar)
-                pixels = _coded_pixels(given, batch.sizes)
-                if verify:
-                    decoded = coder.decode(batch.weights, stream, batch.sizes, batch.h, bar)
-                    if not np.array_equal(_coded_pixels(decoded, batch.sizes), pixels):
-                        raise UserError(
-                            f"decoding {_numbers(batch)} gave other pixels: this machine does not compute the same "
-                            "twice, and nothing is written; test its memory, or on a GPU set CUDA_VISIBLE_DEVICES=-1"
-                        )
-                groups.append(container.Group(stream, container.checksum(pixels)))
+            at_once = _at_once(coder, header, workers)
+            groups = list(results_in_order(group_of, self._batches(header), at_once))
         return container.write(header, groups)
 
     def decompress(
-        self, header: container.Header, groups: Sequence[container.Group], verbose: int = 1
+        self,
+        header: container.Header,
+        groups: Sequence[container.Group],
+        workers: int | None = None,
+        verbose: int = 1,
     ) -> Iterator[np.ndarray | UserError]:
         """The images of a file, group by group: [b, H, W, C], or the error that says why they can't be decoded.
 
         Args:
             header, groups: as from container.read.
+            workers: as in compress.
             verbose: 0: no progress bar.
 
         Raises:
@@ -131,25 +144,29 @@ class Archiver:
                 rounds differently; or memory does not suffice.
         """
         self._check(header)
-        with self._bar(header, "decompressing", 1, verbose) as bar:
-            for batch, group in zip(self._batches(header), groups, strict=True):
-                which = f"{_numbers(batch)} of {header.images}"
-                if group.stream is None:
-                    yield UserError(f"{which} can't be decoded: that part of the file is damaged or cut off")
-                    continue
-                with devices.without_tf32():
-                    images = self._decoded(header, batch, group, bar)
-                    reason = _reason(header.machine) if images is None else None
-                if images is None:
-                    yield UserError(f"{which} can't be decoded here: {reason}")
-                else:
-                    yield images[: batch.last - batch.first]
-
-    def _decoded(self, header, batch, group, bar):
-        """The images of a group; None if they differ from the encoded images."""
         coder = self._coder(header.batch)
+
+        def images_of(batch_and_group, go_on):
+            batch, group = batch_and_group
+            which = f"{_numbers(batch)} of {header.images}"
+            if group.stream is None:
+                return UserError(f"{which} can't be decoded: that part of the file is damaged or cut off")
+            with devices.without_tf32():
+                images = self._decoded(coder, batch, group, lambda: progress.step_of(bar, go_on))
+                reason = _reason(header.machine) if images is None else None
+            if images is None:
+                return UserError(f"{which} can't be decoded here: {reason}")
+            return images[: batch.last - batch.first]
+
+        with self._bar(header, "decompressing", 1, verbose) as bar:
+            batches = zip(self._batches(header), groups, strict=True)
+            yield from results_in_order(images_of, batches, _at_once(coder, header, workers))
+
+    @staticmethod
+    def _decoded(coder, batch, group, each_row):
+        """The images of a group; None if they differ from the encoded images."""
         try:
-            images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, bar)
+            images = coder.decode(batch.weights, group.stream, batch.sizes, batch.h, each_row)
         except UserError:  # wrongly decoded pixels may lead to predictions that are not finite
             return None
         return images if container.checksum(_coded_pixels(images, batch.sizes)) == group.pixels else None
@@ -222,6 +239,12 @@ def default_batch_size(images: int, network: Network) -> int:
                 sampling.check_memory(network, batch_size)
                 return batch_size
     return 8 if images <= 16 else 32
+
+
+def _at_once(coder, header, workers):
+    """How many batches of a file are computed at once."""
+    batches = math.ceil(header.images / header.batch)
+    return max(1, min(batches, coder.at_once, workers or coder.at_once))
 
 
 class _Batch(NamedTuple):

@@ -5,16 +5,16 @@ second channel's, and so on. Encoder and decoder must compute the same probabili
 compiled function, whose flag `decodes` chooses whether a pixel's values come from the image or from the stream.
 """
 
+import contextlib
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
 from pixel_snail import sampling
 from pixel_snail.backend import tf
 from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
-from pixel_snail.commands import progress
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, scaled
@@ -46,18 +46,22 @@ class ImageCoder:
             sums are rounded.
         jit: see sampling.RowByRow.
 
+    Several threads may use one ImageCoder.
+
     Raises:
         Shortage: a batch needs more memory than the machine has.
+
+    Attributes:
+        at_once: how many batches may be coded at once; more threads wait.
     """
 
     def __init__(self, network: Network, batch: int, jit: bool = True):
-        sampling.check_memory(network, batch)
-        self.batch = batch
+        self.batch, self.at_once = batch, sampling.most_at_once(network, batch)
         self.height, self.width, self.channels = network.description.image_shape
         self.levels = network.description.levels
         choose = functools.partial(_choose, channels=self.channels, levels=self.levels)
         # The values, the bounds of their intervals, and whether the prediction was finite.
-        self._pixels = sampling.RowByRow(network, batch, choose, [tf.int32, tf.int32, tf.bool], jit)
+        self._pixels = sampling.RowByRow(network, batch, choose, [tf.int32, tf.int32, tf.bool], jit, self.at_once)
 
     def encode(
         self,
@@ -65,7 +69,7 @@ class ImageCoder:
         images: np.ndarray,
         sizes: np.ndarray | None = None,
         h: tf.Tensor | None = None,
-        bar: tqdm.tqdm | None = None,
+        each_row: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> bytes:
         """Encodes images, and returns the stream.
 
@@ -75,7 +79,7 @@ class ImageCoder:
             sizes: the numbers of rows and columns of each image that are coded, from the upper left, integers [B, 2];
                 by default all. Other pixels take no bits.
             h: one-hot labels [B, classes], of a conditional network.
-            bar: a progress bar, which counts the rows.
+            each_row: makes a context in which a row is computed.
 
         Raises:
             UserError: a prediction is not finite.
@@ -88,7 +92,7 @@ class ImageCoder:
             coded = np.moveaxis(bounds, 0, 2)[np.broadcast_to(is_inside.T[:, None], shape)]
             encoder.write(coded[:, 0], coded[:, 1])
 
-        self._run(weights, images.astype(np.int32), sizes, h, None, write, bar)
+        self._run(weights, images.astype(np.int32), sizes, h, None, write, each_row)
         return encoder.words().astype("<u4").tobytes()
 
     def decode(
@@ -97,7 +101,7 @@ class ImageCoder:
         stream: bytes,
         sizes: np.ndarray | None = None,
         h: tf.Tensor | None = None,
-        bar: tqdm.tqdm | None = None,
+        each_row: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> np.ndarray:
         """Decodes a stream: images [B, H, W, C], uint8 or, above 256 levels, uint16. Pixels that are not coded are 0.
 
@@ -107,26 +111,25 @@ class ImageCoder:
         whole = stream + bytes(-len(stream) % 4)
         words = np.frombuffer(whole, "<u4").astype(np.uint32)
         values = np.zeros([self.batch, self.height, self.width, self.channels], np.int32)
-        decoded = self._run(weights, values, sizes, h, words, lambda *_: None, bar)
+        decoded = self._run(weights, values, sizes, h, words, lambda *_: None, each_row)
         return decoded.astype(dtype_of(self.levels))
 
-    def _run(self, weights, values, sizes, h, words, write, bar):
+    def _run(self, weights, values, sizes, h, words, write, each_row):
         """Goes through the images' pixels, and returns the values [B, H, W, C]; encodes if `words` is None."""
         sizes = np.full([self.batch, 2], [self.height, self.width]) if sizes is None else np.asarray(sizes)
         result = np.zeros(values.shape, np.int32)
         most = self.channels * self.width * self.batch  # words that a row takes
         decodes, words = words is not None, np.zeros(0, np.uint32) if words is None else words
         decoder, at = Decoder.begin(_part(words, 0, 2)), 0
-        bar = progress.bar(disable=True) if bar is None else bar
-        with self._pixels.images(weights, h):
+        with self._pixels.images(weights, h) as compute_row:
             for y in range(sizes[:, 0].max()):
                 is_inside = (y < sizes[:, :1]) & (np.arange(self.width) < sizes[:, 1:])
                 at += int(decoder.position)
                 decoder = decoder._replace(words=_part(words, at, most), position=0)
                 carried = _Carried(decoder, decodes, np.zeros([self.batch, self.channels], np.int32))
                 row, carried = _Row(values[:, y], is_inside), tf.nest.map_structure(tf.constant, carried)
-                with progress.step_of(bar):
-                    _, (result_row, bounds, is_finite), carried = self._pixels.row(y, row, carried)
+                with each_row():
+                    _, (result_row, bounds, is_finite), carried = compute_row(y, row, carried)
                 if not is_finite.numpy().all():
                     raise UserError(
                         "predictions are not finite: the checkpoint's parameters are damaged or untrained; use another"

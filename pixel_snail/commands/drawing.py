@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from pixel_snail import distribution
+from pixel_snail import sampling
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
 from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, reduced, to_values
@@ -46,7 +46,7 @@ def what_to_draw(
         truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels, levels)
         if what_was_done:
             print(f"{flags.complete}: {what_was_done}", flush=True)
-        keep_rows = distribution.rows_to_keep(flags.keep_rows, image_shape)
+        keep_rows = sampling.rows_to_keep(flags.keep_rows, image_shape)
         classes = classes_of_images(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
         of_images = f"each of {len(truth):,} images" if len(truth) > 1 else "1 image"

@@ -19,11 +19,15 @@ def bar(iterable=None, **settings) -> tqdm.tqdm:
 
 
 @contextlib.contextmanager
-def step_of(bar: tqdm.tqdm) -> Iterator[None]:
+def step_of(bar: tqdm.tqdm, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Counts a step of a bar's work. While the step compiles a function, the bar shows "compiling" and the seconds.
 
-    A step that compiled is left out of the estimate of the time left.
+    A step that compiled is left out of the estimate of the time left. Several threads may count steps of one bar.
+
+    Args:
+        go_on: called before the step; it may raise.
     """
+    go_on()
     started, done, threads = time.monotonic(), threading.Event(), []
 
     def show():
@@ -46,12 +50,13 @@ def step_of(bar: tqdm.tqdm) -> Iterator[None]:
         done.set()
         for thread in threads:
             thread.join()
-    if threads:
-        bar.bar_format = None
-        bar.set_postfix_str("", refresh=False)
-        bar.unpause()
-        bar.start_t, bar.initial, bar.last_print_n = bar.last_print_t, bar.n + 1, bar.n + 1
-    bar.update()
+    with bar.get_lock():
+        if threads:
+            bar.bar_format = None
+            bar.set_postfix_str("", refresh=False)
+            bar.unpause()
+            bar.start_t, bar.initial, bar.last_print_n = bar.last_print_t, bar.n + 1, bar.n + 1
+        bar.update()
 
 
 def announce_compilation() -> None:

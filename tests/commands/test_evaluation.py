@@ -18,7 +18,7 @@ import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
-from pixel_snail import checkpoint, distribution
+from pixel_snail import checkpoint, sampling
 from pixel_snail.commands import drawing, evaluation
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
@@ -158,9 +158,9 @@ def test_pictures_become_grey_and_get_the_networks_levels_and_that_is_said(tmp_p
 
 
 def test_some_rows_must_be_left_to_draw():
-    assert distribution.rows_to_keep(None, SHAPE) == 3
+    assert sampling.rows_to_keep(None, SHAPE) == 3
     with pytest.raises(UserError, match="keep_rows=6 leaves nothing to draw: images have 6 rows"):
-        distribution.rows_to_keep(6, SHAPE)
+        sampling.rows_to_keep(6, SHAPE)
 
 
 def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(tmp_path, rng):
