@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
-_MOST_VALUES = 2**17
-"""The limit of a micro-batch's images times their `values_per_image`, if it has more than two images.
+_MOST_VALUES, _LEAST_IMAGES = 205_000, 2
+"""The limit of a micro-batch's images times their `values_per_image`, if it has more than so many images.
 
 With fewer values, the fixed costs of operations show. With more, memory grows, and a step is seldom much faster (table
 in docs/performance.md).
 """
+
+_MOST_VALUES_OF_TEST, _LEAST_IMAGES_OF_TEST = 2**18, 4
+"""The same where activations are not kept for gradients: even so many images take less memory than in training."""
 
 _AT_ONCE = 8
 """The most micro-batches computed side by side; with more cores, each micro-batch uses several."""
@@ -59,11 +62,11 @@ def most_images(values_per_image: int, keeps_activations: bool = True) -> int:
 
     Args:
         values_per_image: as Network.values_per_image computes it.
-        keeps_activations: whether activations are kept for gradients. Without them, even twice as many images take
-            less memory.
+        keeps_activations: whether activations are kept for gradients.
     """
-    images = max(2, _MOST_VALUES // values_per_image)  # measured: with one, nearly every network is slower
-    return (1 if keeps_activations else 2) << images.bit_length() - 1
+    most, least = (_MOST_VALUES, _LEAST_IMAGES) if keeps_activations else (_MOST_VALUES_OF_TEST, _LEAST_IMAGES_OF_TEST)
+    images = max(least, most // values_per_image)  # measured: with one, nearly every network is slower to train
+    return 1 << images.bit_length() - 1
 
 
 def division(images: int, replicas: int, most_images: int, rounds: int = 1) -> tuple[int, int]:

@@ -39,7 +39,8 @@ def test_a_division_is_into_the_largest_parts_that_keep_the_cores_busy(monkeypat
         ("pxpp", 32, 32, 4, 8),
         ("pxpp", 64, 32, 2, 4),
         ("pxpp", 160, 32, 2, 4),
-        ("pxpp", 40, 16, 8, 16),
+        ("pxpp", 32, 28, 8, 8),
+        ("pxpp", 40, 16, 16, 16),
         ("h12_noup_smallkey", 32, 32, 2, 4),  # the attention's weights are larger than the feature maps
         ("h12_noup_smallkey", 32, 16, 8, 16),
     ],
