@@ -6,7 +6,11 @@ runs that alternate); their ratios to drawing; the speeds in kB of values a seco
     python -m benchmarks.codec                                   # F 32, 64, 256; batches of 8, 32
     python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.codec --image_size=28 --channels=1 --levels=2  # other images
+    python -m benchmarks.codec --workers                         # 64 images: on one core, then on all
     python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
+
+With --workers, it prints instead the images a second of compressing and decompressing MANY images, in batches of 8,
+with one worker and with as many as there are cores.
 
 With --load_params, it prints instead, for the test set of --data_set, in bits/dim: the likelihood; the codec's
 probabilities before they are rounded; after; the streams; the whole file. Beside them: the same images as PNG and WebP
@@ -16,6 +20,7 @@ one.
 """
 
 import argparse
+import functools
 import json
 import statistics
 
@@ -24,20 +29,22 @@ from benchmarks.measuring import (
     described,
     flags_of_networks,
     in_a_process,
+    initialised_network,
     measure_each,
     mistakes_reported,
-    network,
     random_images,
 )
 from benchmarks.process import peak_gb, timed
 from pixel_snail.commands import command_line
+from pixel_snail.parallel import devices
 
-RUNS = 3
+MANY, RUNS = 64, 3
 
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     flags_of_networks(parser)
+    parser.add_argument("--workers", action="store_true", help=f"code {MANY} images with one worker and with all")
     parser.add_argument("-r", "--load_params", type=command_line.path)
     parser.add_argument("--data_set", default="photos")
     flags = parser.parse_args()
@@ -46,7 +53,34 @@ def main() -> None:
             print(json.dumps(in_a_process(composition, flags)), flush=True)
         return
     check_network(parser, flags)
-    measure_each(flags, speed, batches=[8, 32])
+    if flags.workers:
+        measure_each(flags, by_workers, batches=[8])
+    else:
+        measure_each(flags, speed, batches=[8, 32])
+
+
+def by_workers(flags: argparse.Namespace) -> dict:
+    """The images a second of compressing and decompressing MANY images, by the number of workers."""
+    from pixel_snail.codec import container
+    from pixel_snail.codec.archive import Archiver
+
+    archiver, images = Archiver(initialised_network(flags)), random_images(flags, MANY)
+
+    def compress(workers):
+        return archiver.compress(images, batch_size=flags.batch_size, verify=False, workers=workers, verbose=0)
+
+    file = container.read(compress(None))  # compiles
+    tasks = {
+        "compressing": compress,
+        "decompressing": lambda workers: list(archiver.decompress(*file, workers=workers, verbose=0)),
+    }
+    result = {**described(flags), "images": MANY, "cores": devices.number_of_cores()}
+    for name, task in tasks.items():
+        runs = [[timed(functools.partial(task, n)) for n in (1, None)] for _ in range(RUNS)]
+        one, every = (MANY / statistics.median(of_one) for of_one in zip(*runs, strict=True))
+        result |= {f"{name}_one_worker": round(one, 2), f"{name}_all_workers": round(every, 2)}
+        result |= {f"{name}_gain": round(every / one, 2)}
+    return result
 
 
 def speed(flags: argparse.Namespace) -> dict:
@@ -54,14 +88,11 @@ def speed(flags: argparse.Namespace) -> dict:
 
     from pixel_snail import sampling
     from pixel_snail.codec.coder import ImageCoder
-    from pixel_snail.steps import network_inputs
-    from pixel_snail.weights import data_dependent_initialisation, normalised_weights
+    from pixel_snail.weights import normalised_weights
 
     batch = flags.batch_size
-    model, images = network(flags), random_images(flags, batch)
+    model, images = initialised_network(flags), random_images(flags, batch)
     shape = model.description.image_shape
-    with data_dependent_initialisation():
-        model(network_inputs({"images": images[:2]}, None, flags.levels)[0])
     weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw, coder = sampling.batch_drawer(model, batch), ImageCoder(model, batch)

@@ -120,3 +120,15 @@ def network(flags: argparse.Namespace, dropout_p: float = 0.0) -> Network:
     settings = {name: getattr(flags, name) for name in NETWORK_DEFAULTS}
     image_shape = (flags.image_size, flags.image_size, flags.channels)
     return model.build_network(**settings, image_shape=image_shape, levels=flags.levels, dropout_p=dropout_p)
+
+
+def initialised_network(flags: argparse.Namespace) -> Network:
+    """`network`, initialised on two random images, without dropout."""
+    from pixel_snail.steps import network_inputs
+    from pixel_snail.weights import data_dependent_initialisation
+
+    made = network(flags)
+    x, _ = network_inputs({"images": random_images(flags, 2)}, None, flags.levels)
+    with data_dependent_initialisation():
+        made(x)
+    return made

@@ -7,9 +7,15 @@ the whole network for each pixel (extrapolated from a few pixels).
     python -m benchmarks.sampling                                   # F 32, 64, 256; batches of 1, 8, 32
     python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.sampling --image_size=28 --channels=1 --levels=2  # other images
+    python -m benchmarks.sampling --workers                         # 64 images: on one core, then on all
+
+With --workers, it prints instead the images a second of MANY images, in batches of 8, with one worker and with as many
+as there are cores. `one_core` has the images a second of a program that may use one core only.
 """
 
 import argparse
+import itertools
+import os
 import statistics
 
 from benchmarks.measuring import (
@@ -17,22 +23,62 @@ from benchmarks.measuring import (
     described,
     device_peak_gb,
     flags_of_networks,
+    in_a_process,
+    initialised_network,
     measure_each,
-    network,
     random_images,
 )
 from benchmarks.process import timed
 from pixel_snail.commands import command_line
+from pixel_snail.parallel import devices
 
 NAIVE_PIXELS = 4
+MANY, RUNS = 64, 3
 
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     flags_of_networks(parser)
+    parser.add_argument("--workers", action="store_true", help=f"draw {MANY} images with one worker and with all")
     flags = parser.parse_args()
     check_network(parser, flags)
-    measure_each(flags, measure, batches=[1, 8, 32])
+    if flags.workers:
+        measure_each(flags, by_workers, batches=[8])
+    else:
+        measure_each(flags, measure, batches=[1, 8, 32])
+
+
+def by_workers(flags: argparse.Namespace) -> dict:
+    """The images a second of a drawing of MANY images, by the number of workers."""
+    on_one_core = in_a_process(_images_a_second, flags, 1)
+    one, every = in_a_process(_images_a_second, flags, None)
+    names = ("model", "nr_filters", "image_size", "channels", "levels")
+    return {
+        **{name: getattr(flags, name) for name in names},
+        "images": MANY,
+        "cores": devices.number_of_cores(),
+        "one_core": round(on_one_core[0], 2),
+        "one_worker": round(one, 2),
+        "all_workers": round(every, 2),
+        "gain": round(every / one, 2),
+        "gain_over_one_core": round(every / on_one_core[0], 2),
+    }
+
+
+def _images_a_second(flags, cores):
+    """With one worker, then with all: medians of RUNS drawings that alternate. `cores`: how many it may use."""
+    if cores:
+        os.sched_setaffinity(0, set(itertools.islice(os.sched_getaffinity(0), cores)))
+    from pixel_snail import sampling
+    from pixel_snail.weights import normalised_weights
+
+    model = initialised_network(flags)
+    weights = normalised_weights(model, model.trainable_variables)
+    draw = sampling.drawer(model)
+    draw(weights, 1, 0, verbose=0)  # compiles
+    numbers = (1, None) if devices.number_of_cores() > 1 else (1,)
+    runs = [[timed(lambda n=n: draw(weights, MANY, 0, workers=n, verbose=0)) for n in numbers] for _ in range(RUNS)]
+    return [MANY / statistics.median(of_one) for of_one in zip(*runs, strict=True)]
 
 
 def measure(flags: argparse.Namespace) -> dict:
@@ -41,15 +87,13 @@ def measure(flags: argparse.Namespace) -> dict:
     from pixel_snail.backend import tf
     from pixel_snail.likelihoods import logistic_mixture
     from pixel_snail.parallel import replicas
-    from pixel_snail.weights import data_dependent_initialisation, normalised_weights
+    from pixel_snail.weights import normalised_weights
 
     replicas.strategy(1, in_micro_batches=False)
     batch = flags.batch_size
-    model = network(flags)
+    model = initialised_network(flags)
     shape, levels = model.description.image_shape, model.description.levels
     x, _ = steps.network_inputs({"images": random_images(flags, batch)}, None, levels)
-    with data_dependent_initialisation():
-        model(x[:2])
     weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
     draw = sampling.batch_drawer(model, batch)

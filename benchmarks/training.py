@@ -31,7 +31,7 @@ from benchmarks.measuring import (
     random_images,
 )
 from benchmarks.process import timed
-from pixel_snail.commands import command_line
+from pixel_snail.commands import command_line, progress
 from pixel_snail.network import Network
 
 STEPS, SECONDS = 5, 20
@@ -106,11 +106,13 @@ def measure(flags: argparse.Namespace, with_plain: bool, seconds: float = SECOND
 def in_turns(measured: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:
     """Calls the functions in turns; each returns its seconds. The result is a list of these seconds for every turn.
 
-    It ends after STEPS turns or more, once they have taken `seconds` together.
+    It ends after STEPS turns or more, once they have taken `seconds` together. A progress bar counts the seconds.
     """
     turns = []
-    while len(turns) < STEPS or sum(map(sum, turns)) < seconds:
-        turns.append([function() for function in measured])
+    with progress.bar(total=round(seconds), desc="measuring", unit="s", leave=False) as bar:
+        while len(turns) < STEPS or sum(map(sum, turns)) < seconds:
+            turns.append([function() for function in measured])
+            bar.update(min(round(sum(map(sum, turns))), bar.total) - bar.n)
     return turns
 
 
