@@ -3,8 +3,8 @@
 An image is drawn row by row, and the network is called in two ways:
 
 - The pass over a row computes the stream u, [B, 1, W, C], which sees the rows above only. The stream ul is None.
-- Then each of W steps computes the stream ul of one pixel, [B, C]. A causal convolution adds the contributions of the
-  pixels above and to the left, which are in the cache, to the contribution of the pixel itself. Attention reads the
+- Then each of W steps computes the stream ul of one pixel, [B, C]. A causal convolution adds the contribution of the
+  row above, which is in the cache, to that of the pixel on the left and the pixel itself. Attention reads the
   keys and values of the pixels before. After the pixel is drawn, its own key and value are added to them.
 
 Variables keep the state between rows. Batches that are computed at once have variables of their own, which `use`
@@ -28,8 +28,8 @@ from pixel_snail.weights import described, layers_in
 class CausalConvolution(Protocol):
     """The methods of a causal convolution of the stream ul that a cache needs; nn.down_right_shifted_conv2d has them.
 
-    The output at a pixel must be the sum of three contributions: of the inputs in the row above, of the input at the
-    pixel on the left, and of the input at the pixel itself. The layer's `call(x, cache=None)` must return
+    The output at a pixel must be the sum of two contributions: of the inputs in the row above, and of the inputs at the
+    pixel on the left and at the pixel itself. The layer's `call(x, cache=None)` must return
     `cache.look_back(self, x)` if there is a cache.
     """
 
@@ -39,11 +39,8 @@ class CausalConvolution(Protocol):
     def above(self, row: tf.Tensor) -> tf.Tensor:
         """The contribution [W, B, F] of a row of inputs [W, B, C] to the outputs of the row below it, bias included."""
 
-    def left_and_here(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The contributions of a pixel's input [B, C] to the output on its right and to its own output, [B, F] each.
-
-        The second contribution is None if an output does not depend on the input at its own pixel.
-        """
+    def here(self, left: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """The contribution [B, F] of the inputs [B, C] at the pixel on the left and at the pixel itself."""
 
 
 class Cache:
@@ -60,8 +57,8 @@ class Cache:
     Attributes:
         inner: the cache of the next smaller size; None at the smallest.
         in_row: True during the pass over a row, False during a step.
-        y, row_phase: the row, and its phase (see `begin_row`).
-        x, column_phase: the column of a step, and its phase.
+        y: the row.
+        x: the column of a step.
     """
 
     def __init__(
@@ -111,29 +108,21 @@ class Cache:
 
     # The pass over a row
 
-    def begin_row(self, y: tf.Tensor, phase: int) -> None:
-        """Begins the pass over a row.
+    def begin_row(self, y: tf.Tensor) -> None:
+        """Begins the pass over row y of maps of this size."""
+        self._set_row(y)
+        self._begin_pass()
 
-        Args:
-            y: the row in maps of this size.
-            phase: y modulo a power of two, a Python number. It decides which smaller maps have a new row here.
-        """
-        self.in_row, self.y, self.row_phase = True, y, phase
-        self.row_values = {}
+    def _set_row(self, y):
+        self.y = y
+        if self.inner is not None:
+            self.inner._set_row(y // 2)
+
+    def _begin_pass(self):
+        self.in_row, self.row_values = True, {}
         inputs = tf.split(self.inputs_above, self.channels, -1) if self.convs else []
         for conv, row in zip(self.convs, inputs, strict=True):
             self.row_values[conv] = conv.above(row)
-        if self.inner is not None and self._inner_has_row:
-            self.inner.begin_row(y // 2, phase // 2)
-
-    @property
-    def _inner_has_row(self):
-        return self.row_phase % 2 == 0
-
-    @property
-    def inner_is_computed_here(self) -> bool:
-        """Whether the next smaller map has a new row here or, in a step, a new pixel."""
-        return self._inner_has_row and (self.in_row or self.column_phase % 2 == 0)
 
     def once_a_row(self, name: object, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
         """Computes a value once a row.
@@ -142,7 +131,7 @@ class Cache:
             In the pass over a row, compute(), [B, 1, W, C]; in a step, the pixel's part of that row, [B, C].
         """
         if not self.in_row:
-            return self.pixel_values[name]
+            return tf.gather(self.row_values[name], self.x)
         row = compute()
         self.row_values[name] = tf.transpose(row[:, 0], [1, 0, 2])
         return row
@@ -153,78 +142,122 @@ class Cache:
         self.rows_before[layer].assign(row)
         return before
 
+    def _end_pass(self):
+        """Ends the pass over the row; returns the row's values at this size and at the smaller ones."""
+        self.in_row = False
+        return self._rows()
+
+    def _rows(self):
+        return [*self.row_values.values(), *([] if self.inner is None else self.inner._rows())]
+
+    def _set_rows(self, rows):
+        for name in self.row_values:
+            self.row_values[name] = next(rows)
+        if self.inner is not None:
+            self.inner._set_rows(rows)
+
     # The steps
 
     def end_row_pass(self) -> dict:
         """Ends the pass over the row; returns the `loop` of the first step."""
-        self.in_row = False
-        # The convolutions' values come first: the contributions of the pixel on the left are added to them.
-        self.sizes = [value.shape[-1] for value in self.row_values.values()]
-        self.row = tf.concat(list(self.row_values.values()), -1)
+        self._end_pass()
+        return self._first_loop()
+
+    def _first_loop(self):
         loop = {}
         if self.convs:
-            loop["left"] = tf.zeros([self.batch, sum(self.sizes[: len(self.convs)])])
+            loop["left"] = [tf.zeros([self.batch, channels]) for channels in self.channels]
             loop["inputs"] = _rows(self.width, self.batch, sum(self.channels))
-        if self.inner is not None and self._inner_has_row:
-            loop["inner"] = self.inner.end_row_pass()
-            loop["inner_ul"] = _rows(self.width // 2, *self.inner_ul.shape[1:])
+        if self.inner is not None:
+            loop["inner"] = self.inner._first_loop()
+            loop["inner_row"] = _rows(self.width // 2, *self.inner_ul.shape[1:])
+            loop["inner_pixel"] = tf.zeros(self.inner_ul.shape[1:])
         return loop
 
-    def begin_step(self, x: tf.Tensor, phase: int, loop: dict) -> None:
-        """Begins the step of column x in maps of this size; phase is x modulo a power of two, as in `begin_row`."""
-        self.x, self.column_phase, self.loop = x, phase, dict(loop)
-        number_of_convs = len(self.convs)
-        above, others = tf.split(tf.gather(self.row, x), [sum(self.sizes[:number_of_convs]), -1], -1)
-        values = tf.split(above + loop["left"], self.sizes[:number_of_convs], -1) if number_of_convs else []
-        values += tf.split(others, self.sizes[number_of_convs:], -1) if len(self.sizes) > number_of_convs else []
-        self.pixel_values = dict(zip(self.row_values, values, strict=True))
-        self.left, self.inputs = {}, {}
-        if self.inner is not None and self.inner_is_computed_here:
-            self.inner.begin_step(x // 2, phase // 2, loop["inner"])
+    def begin_step(self, x: tf.Tensor, loop: dict) -> None:
+        """Begins the step of column x in maps of this size."""
+        self._set_column(x)
+        self._begin_step(loop)
+
+    def _set_column(self, x):
+        self.x = x
+        if self.inner is not None:
+            self.inner._set_column(x // 2)
+
+    def _begin_step(self, loop):
+        self.loop = dict(loop)
+        self.left, self.inputs = dict(zip(self.convs, loop.get("left", []), strict=True)), {}
 
     def look_back(self, conv: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
         """The output [B, F] of a causal convolution at this pixel; x [B, C] is its input at this pixel."""
         self.inputs[conv] = x
-        self.left[conv], here = conv.left_and_here(x)
-        return self.pixel_values[conv] if here is None else self.pixel_values[conv] + here
+        return tf.gather(self.row_values[conv], self.x) + conv.here(self.left[conv], x)
 
-    def store_inner(self, ul: tf.Tensor | None, u: tf.Tensor | None) -> None:
-        """Stores the outputs of the next smaller size, which are used for two rows, or 2 x 2 pixels, of this size.
+    def of_inner(
+        self, compute: Callable[[], tuple[tf.Tensor | None, tf.Tensor | None]]
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """The outputs of the next smaller size here, each of which serves two rows, or 2 x 2 pixels, of this size.
 
         Args:
-            ul: in a step, [B, F].
-            u: in the pass over a row, [B, 1, W / 2, F].
+            compute: computes these outputs with the cache `inner`. It is called if the smaller map has a new row here
+                or, in a step, a new pixel.
+
+        Returns:
+            In the pass over a row, (None, u [B, 1, W / 2, F]); in a step, (ul [B, F], None).
         """
         if self.in_row:
-            self.inner_u.assign(u)
-        else:
-            self.inner_here = ul
-            self.loop["inner_ul"] = self.loop["inner_ul"].write(self.inner.x, ul)
-
-    def inner_outputs(self) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """The stored outputs of the next smaller size: (None, u) in the pass over a row, (ul, None) in a step."""
-        if self.in_row:
+            self._compute_inner_row(compute)
             return None, tf.identity(self.inner_u)
-        # ul was computed in this step or the one before if the smaller map has a row here, else in the row above.
-        return (self.inner_here if self._inner_has_row else tf.gather(self.inner_ul, self.x // 2)), None
+        return self._inner_pixel(compute), None
+
+    @property
+    def _inner_has_row(self):
+        return self.y % 2 == 0
+
+    def _compute_inner_row(self, compute):
+        def new_row():
+            self.inner._begin_pass()
+            _, u = compute()
+            self.inner_u.assign(u)
+            return self.inner._end_pass()
+
+        # A choice within the compiled function. Compiling rows and columns of every kind takes five times as long.
+        rows = tf.cond(self._inner_has_row, new_row, lambda: [tf.zeros(row.shape) for row in self.inner._rows()])
+        self.inner._set_rows(iter(rows))
+
+    def _inner_pixel(self, compute):
+        loop = self.loop
+        names = ("inner", "inner_row", "inner_pixel")
+
+        def new_pixel():
+            self.inner._begin_step(loop["inner"])
+            ul, _ = compute()
+            return self.inner.end_step(), loop["inner_row"].write(self.inner.x, ul), ul
+
+        has_pixel = self._inner_has_row & (self.x % 2 == 0)
+        self.loop |= zip(names, tf.cond(has_pixel, new_pixel, lambda: tuple(loop[name] for name in names)), strict=True)
+        return tf.where(self._inner_has_row, self.loop["inner_pixel"], tf.gather(self.inner_ul, self.inner.x))
 
     def end_step(self) -> dict:
         """Ends the step; returns the `loop` of the next one."""
         loop = self.loop
         if self.convs:
-            loop["left"] = tf.concat([self.left[conv] for conv in self.convs], -1)
-            loop["inputs"] = loop["inputs"].write(self.x, tf.concat([self.inputs[conv] for conv in self.convs], -1))
-        if self.inner is not None and self.inner_is_computed_here:
-            loop["inner"] = self.inner.end_step()
+            loop["left"] = [self.inputs[conv] for conv in self.convs]
+            loop["inputs"] = loop["inputs"].write(self.x, tf.concat(loop["left"], -1))
         return loop
 
     def end_row(self, loop: dict) -> None:
         """Stores the state for the next row. `loop` is that of the last step."""
         if self.convs:
             self.inputs_above.assign(loop["inputs"].stack())
-        if self.inner is not None and self._inner_has_row:
-            self.inner.end_row(loop["inner"])
-            self.inner_ul.assign(loop["inner_ul"].stack())
+        if self.inner is not None:
+
+            def store():
+                self.inner.end_row(loop["inner"])
+                self.inner_ul.assign(loop["inner_row"].stack())
+                return True
+
+            tf.cond(self._inner_has_row, store, lambda: True)
 
 
 class ImageCache(Cache):
@@ -274,8 +307,8 @@ class ImageCache(Cache):
         for memory in self.memories.values():
             memory.advance(y)
 
-    def begin_row(self, y: tf.Tensor, phase: int) -> None:
-        super().begin_row(y, phase)
+    def begin_row(self, y: tf.Tensor) -> None:
+        super().begin_row(y)
         for memory in self.memories.values():
             memory.begin_row(y)
 
@@ -316,8 +349,8 @@ class ImageCache(Cache):
         loop["memories"] = [memory.end_row_pass() for memory in self.memories.values()]
         return loop
 
-    def begin_step(self, x: tf.Tensor, phase: int, loop: dict) -> None:
-        super().begin_step(x, phase, loop)
+    def begin_step(self, x: tf.Tensor, loop: dict) -> None:
+        super().begin_step(x, loop)
         for memory, state in zip(self.memories.values(), loop["memories"], strict=True):
             memory.begin_step(x, state)
         self.waiting = {}
@@ -449,7 +482,7 @@ def _check_causal(conv):
     """Raises UserError unless a convolution of a residual step can be called with a cache."""
     if isinstance(conv, nn.down_shifted_conv2d):  # of the stream u
         return
-    lacking = [name for name in ("input_channels", "above", "left_and_here") if not hasattr(conv, name)]
+    lacking = [name for name in ("input_channels", "above", "here") if not hasattr(conv, name)]
     if "cache" not in inspect.signature(type(conv).call).parameters:
         lacking.append("call(x, cache=None)")
     if lacking:

@@ -80,13 +80,11 @@ class Network(keras.Model):
         least_rows: the least number of rows of an image, which must also have more than one pixel. In a smaller image,
             a stream of the network would be constant, and the data-dependent initialisation would divide by 0.
         leaks: whether predictions depend on the predicted pixel, so that bits/dim is not a likelihood.
-        period: the number of rows (and of columns) of the image for each row (column) of the smallest map.
     """
 
     leaks = False
     size_multiple = 1
     least_rows = 1
-    period = 1
 
     def __init__(
         self,

@@ -158,18 +158,17 @@ class down_right_shifted_conv2d(conv2d):
     def for_pixels(self, weights):
         if self.filter_size != (2, 2):
             return weights
-        w = weights.w
-        return PixelFilter(*weights, above=tf.reshape(w[0], [-1, self.num_filters]), left=w[1, 0], here=w[1, 1])
+        above, here = (tf.reshape(row, [-1, self.num_filters]) for row in tf.unstack(weights.w))
+        return PixelFilter(*weights, above=above, here=here)
 
     def above(self, row):
         """As in cache.CausalConvolution."""
         weights = self.weights_now()
         return _matmul(tf.concat([_from_left(row), row], -1), weights.above) + weights.b
 
-    def left_and_here(self, x):
+    def here(self, left, x):
         """As in cache.CausalConvolution."""
-        weights = self.weights_now()
-        return tf.matmul(x, weights.left), tf.matmul(x, weights.here)
+        return tf.matmul(tf.concat([left, x], -1), self.weights_now().here)
 
 
 class deconv2d(WeightNormalised):
@@ -223,9 +222,8 @@ class down_shifted_deconv2d(deconv2d):
             y = super().call(x)
             return tf.slice(y, [0, 0, side, 0], [-1, y.shape[1] - height + 1, y.shape[2] - 2 * side, -1])
         w, b = self.weights_now()
-        filter_row = cache.row_phase % self.strides[0]
         shape = [x.shape[0], 1, x.shape[2] * self.strides[1] + width - 1, self.num_filters]
-        w = w[filter_row : filter_row + 1]
+        w = tf.gather(w, [cache.y % self.strides[0]])
         y = tf.nn.conv2d_transpose(x, w, shape, (1, self.strides[1]), "VALID") + b
         return y[:, :, side : y.shape[2] - side]
 
@@ -246,7 +244,7 @@ class down_right_shifted_deconv2d(deconv2d):
             height, width = self.filter_size
             return tf.slice(y, [0, 0, 0, 0], [-1, y.shape[1] - height + 1, y.shape[2] - width + 1, -1])
         w, b = self.weights_now()
-        w = w[cache.row_phase % self.strides[0], cache.column_phase % self.strides[1]]
+        w = tf.gather_nd(w, [cache.y % self.strides[0], cache.x % self.strides[1]])
         return tf.matmul(x, w, transpose_b=True) + b
 
 
@@ -280,11 +278,11 @@ class causal_shift_nin(Layer):
         _, upleft, up, _ = tf.split(row, 4, -1)
         return _matmul(tf.concat([_from_left(upleft), up, _from_right(upleft)], -1), w[row.shape[-1] // 4 :]) + b
 
-    def left_and_here(self, x):
+    def here(self, left, x):
         """As in cache.CausalConvolution; the pixel itself is not seen."""
         w, _ = self.nin.weights_now()
         channels = x.shape[-1] // 4
-        return tf.matmul(x[:, :channels], w[:channels]), None
+        return tf.matmul(left[:, :channels], w[:channels])
 
 
 class conditional_weights(Layer):

@@ -18,7 +18,7 @@ class PixelCNNpp(Network):
     The arguments are those of PixelSNAIL.
     """
 
-    size_multiple = period = 4
+    size_multiple = 4
 
     def __init__(
         self,
@@ -104,9 +104,8 @@ class Level(Layer):
             ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed, recompute=recompute))
         else:
             small = self.shrink(ul, u, cache=cache)
-            if cache.inner_is_computed_here:
-                cache.store_inner(*self.inner(*small, h=h, cache=cache.inner))
-            ul, u = self.grow(*cache.inner_outputs(), cache=cache)
+            small = cache.of_inner(lambda: self.inner(*small, h=h, cache=cache.inner))
+            ul, u = self.grow(*small, cache=cache)
         for layer, layer_seed in zip(self.after, seeds[len(self.before) :], strict=True):
             skip_ul, skip_u = streams.pop()
             ul, u = run(layer, self.after[0], layer_seed, ul=ul, u=u, skip_ul=skip_ul, skip_u=skip_u)

@@ -134,7 +134,7 @@ class RowByRow:
             `kept` are results, [B, ...] each.
         kept: the types of these results.
         jit: whether XLA compiles the computation of a row. A step has a thousand small operations, which TensorFlow
-            starts more slowly than XLA. For a network of period p, XLA compiles each of the first p rows.
+            starts more slowly than XLA.
         at_once: how many batches may be computed at once, each with a cache of its own; more threads wait.
     """
 
@@ -153,9 +153,8 @@ class RowByRow:
         self._free = queue.LifoQueue()
         for variables in [None] * (at_once - 1) + [cache.variables]:
             self._free.put(variables)
-        self._period = network.period
-        self._like = []  # tensors of the shapes of the weights, for `unpack`
-        self._phases_run = set()
+        self._layers, self._like = (), []  # the layers that have weights, and tensors of the shapes of these
+        self._has_run = False
 
         @tf.function(autograph=False)
         def advance(y, variables):
@@ -163,31 +162,26 @@ class RowByRow:
             cache.advance(y)
 
         @tf.function(jit_compile=jit, autograph=False)
-        def row(y, phase, variables, inputs, carried, h, layers, packed):
+        def row(y, variables, inputs, carried, h, packed):
             progress.announce_compilation()
 
-            def step(x, phase, loop, carried, results):
-                cache.begin_step(x, phase, loop)
+            def step(x, loop, carried, results):
+                cache.begin_step(x, loop)
                 here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
                 outputs_of = functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache)
                 pixel, new, carried = choose(outputs_of, here, carried)
                 results = [array.write(x, value) for array, value in zip(results, new, strict=True)]
-                return cache.end_step_with(pixel), carried, results
+                return x + 1, cache.end_step_with(pixel), carried, results
 
-            def steps(x, loop, carried, results):
-                for i in range(network.period):
-                    loop, carried, results = step(x + i, i, loop, carried, results)
-                return x + network.period, loop, carried, results
-
-            with using(dict(zip(layers, unpack(packed, like=self._like), strict=True))):
+            with using(dict(zip(self._layers, unpack(packed, like=self._like), strict=True))):
                 cache.use(iter(variables))
-                cache.begin_row(y, phase)
+                cache.begin_row(y)
                 network(None, h=h, cache=cache)
                 state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
-                _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, steps, state)
+                _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, step, state)
                 return cache.end_row(loop), [_batch_first(array.stack()) for array in results], carried
 
-        # These functions are traced again for each phase, network and size of batch, and TensorFlow would warn of that.
+        # These functions are traced again for each network and size of batch, and TensorFlow would warn of that.
         # The attribute is private; if it is removed, only the warning comes back.
         row._omit_frequent_tracing_warning = advance._omit_frequent_tracing_warning = True
         self._advance, self._row = advance, row
@@ -206,7 +200,7 @@ class RowByRow:
             pixels [B, W, C], the results [B, W, ...], and `carried` of the last pixel.
         """
         weights = for_pixels(weights)
-        layers, packed = tuple(weights), pack(list(weights.values()))
+        packed = pack(list(weights.values()))
         variables = self._free.get()
         try:
             if variables is None:
@@ -216,12 +210,12 @@ class RowByRow:
                     variable.assign(tf.zeros(variable.shape))
 
             def row(y, inputs, carried=()):
-                phase = y % self._period
-                with contextlib.nullcontext() if phase in self._phases_run else _first_run:
-                    self._like = self._like or list(weights.values())
+                with contextlib.nullcontext() if self._has_run else _first_run:
+                    if not self._has_run:
+                        self._layers, self._like = tuple(weights), list(weights.values())
                     self._advance(tf.constant(y), variables)
-                    results = self._row(tf.constant(y), phase, variables, inputs, carried, h, layers, packed)
-                    self._phases_run.add(phase)
+                    results = self._row(tf.constant(y), variables, inputs, carried, h, packed)
+                    self._has_run = True
                 return results
 
             yield row

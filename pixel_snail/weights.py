@@ -39,15 +39,14 @@ class TransformedFilter(NamedTuple):
 
 
 class PixelFilter(NamedTuple):
-    """The weights of a causal 2x2 convolution that is computed pixel by pixel: W, b, and three pieces of W.
+    """The weights of a causal 2x2 convolution that is computed pixel by pixel: W, b, and the rows of W, [2 C, F] each.
 
-    `above` is the upper row [2 C, F]; `left` [C, F] is applied to the pixel on the left, `here` [C, F] to the pixel.
+    `above` is applied to two pixels of the row above, `here` to the pixel on the left and the pixel itself.
     """
 
     w: tf.Tensor
     b: tf.Tensor
     above: tf.Tensor
-    left: tf.Tensor
     here: tf.Tensor
 
 

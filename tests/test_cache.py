@@ -26,12 +26,12 @@ def walk(cache, step, begin_row=lambda y: None):
     """Calls step(y, x) for every pixel in raster order and returns the results as a map [B, H, W, ...]."""
     rows = []
     for y in range(cache.height):
-        cache.begin_row(tf.constant(y), y)
+        cache.begin_row(tf.constant(y))
         begin_row(y)
         loop = cache.end_row_pass()
         row = []
         for x in range(cache.width):
-            cache.begin_step(tf.constant(x), x, loop)
+            cache.begin_step(tf.constant(x), loop)
             row.append(step(y, x))
             loop = cache.end_step()
         cache.end_row(loop)
@@ -74,12 +74,12 @@ def test_transposed_convolutions_row_by_row_and_pixel_by_pixel(rng):
     cache = types.SimpleNamespace()
     rows = []
     for y in range(H):
-        cache.row_phase = y
+        cache.y = y
         row = of_rows(map_[:, y // 2 : y // 2 + 1], cache=cache)
         np.testing.assert_allclose(row, of_rows(map_)[:, y : y + 1], rtol=0, atol=TOLERANCE)
         pixels = []
         for x in range(W):
-            cache.column_phase = x
+            cache.x = x
             pixels.append(of_pixels(map_[:, y // 2, x // 2], cache=cache))
         rows.append(tf.stack(pixels, 1))
     np.testing.assert_allclose(tf.stack(rows, 1), of_pixels(map_), rtol=0, atol=TOLERANCE)

@@ -148,7 +148,7 @@ def test_any_number_of_temperatures_is_compiled_once_and_each_gives_what_the_nai
     monkeypatch.setattr(sampling, "_draw_pixel", lambda *arguments: traced.append(1) or draw_pixel(*arguments))
     draw = sampling.batch_drawer(model, 2, jit=False)
     drawn = {t: draw(weights(model), *uniforms, temperature=t)[0] for t in (1, 0.9, 0.8, 0)}
-    assert len(traced) == model.period**2
+    assert len(traced) == 1
     for temperature in (0.8, 1):
         naive = naive_sampler(lambda x, h: model(x, h=h), temperature)(*uniforms)
         assert np.abs(drawn[temperature] - naive).max() < 1e-2
