@@ -5,21 +5,25 @@ import numpy as np
 from benchmarks import contest
 from pixel_snail import sampling, steps
 from pixel_snail.backend import tf
-from pixel_snail.model import build_network
+from pixel_snail.model import build_network, specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import replicas
+from pixel_snail.pixel_cnn_pp import PixelCNNpp
 from pixel_snail.weights import normalised_weights
 
 
 class OurNetwork:
     """The network that `pixel_snail.model.build_network` makes from the settings.
 
-    "to_draw" is for drawing only: the cores are then not prepared for micro-batches.
+    "sizes" is the number of sizes of a PixelCNN++'s maps, by default 3. "to_draw" is for drawing only: the cores are
+    then not prepared for micro-batches.
     """
 
     def __init__(self, settings: dict):
         self.image_shape = np.load(settings["train"], mmap_mode="r").shape[1:]
         self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
+        if sizes := settings.get("sizes"):
+            specs["pxpp"] = type("PixelCNNpp", (PixelCNNpp,), {"sizes": sizes, "size_multiple": 2 ** (sizes - 1)})
         names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
         self.model = build_network(**{name: settings[name] for name in names}, image_shape=self.image_shape)
         self.has_average = "polyak_decay" in settings

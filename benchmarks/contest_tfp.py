@@ -17,9 +17,9 @@ from benchmarks import contest
 
 
 class PixelCNN:
-    """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix", "dropout_p" and perhaps "peers_sizes".
+    """The network of the settings "nr_resnet", "nr_filters", "nr_logistic_mix", "dropout_p" and perhaps "sizes".
 
-    "peers_sizes" is the number of sizes of its maps, each half of the one before; by default 3, as in PixelCNN++.
+    "sizes" is the number of sizes of its maps, each half of the one before; by default 3, as in PixelCNN++.
 
     PixelCNN has no average of its parameters. With the setting "polyak_decay", this program keeps one. It begins after
     the first step: before that, the filters are not masked.
@@ -29,7 +29,7 @@ class PixelCNN:
         self.dist = tfp.distributions.PixelCNN(
             image_shape=np.load(settings["train"], mmap_mode="r").shape[1:],
             num_resnet=settings["nr_resnet"],
-            num_hierarchies=settings.get("peers_sizes", 3),
+            num_hierarchies=settings.get("sizes", 3),
             num_filters=settings["nr_filters"],
             num_logistic_mix=settings["nr_logistic_mix"],
             dropout_p=settings["dropout_p"],

@@ -13,8 +13,8 @@ Prints JSON lines and draws a picture:
     python -m benchmarks.peers --grey                       # only timings, of grey images of 28 x 28
     python -m benchmarks.peers --grey --images=digits.npy   # the same with other images
 
-With --grey, the settings are those of the peer's example for MNIST. In that example, its network has maps of two sizes;
-ours always has three. So the peer's is measured with two sizes and with three: `peers_sizes`.
+With --grey, the settings are those of the peer's example for MNIST. In that example, its network has maps of two sizes,
+and not of three as PixelCNN++. So both networks are measured with two sizes, and then with three: `sizes`.
 
 The first call installs the packages of contest_tfp.txt into .venv-peers.
 """
@@ -61,8 +61,8 @@ DRAWN = 8
 GREY = PIXEL_CNN_PP | {"nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "dropout_p": 0.3}
 """The settings of the example for MNIST in the documentation of tfp.distributions.PixelCNN, version 0.25."""
 
-PEERS_SIZES = (2, 3)
-"""The peer's network has maps of several sizes. --grey measures it with as many as in the example, and as in ours."""
+MAP_SIZES = (2, 3)
+"""The numbers of sizes of maps that --grey measures: that of the example, and that of PixelCNN++."""
 
 GREY_BATCH_SIZES = (8, 16, 32)
 """The batch sizes that --grey measures; that of the example is 16."""
@@ -98,8 +98,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = save_images(folder, *images)
         if flags.grey:
-            for sizes in PEERS_SIZES:
-                print_timings(ours, peers, GREY | images | {"peers_sizes": sizes}, GREY_BATCH_SIZES, flags.seconds)
+            for sizes in MAP_SIZES:
+                print_timings(ours, peers, GREY | images | {"sizes": sizes}, GREY_BATCH_SIZES, flags.seconds)
             return
         for nr_filters in SIZES:
             settings = PIXEL_CNN_PP | images | {"nr_filters": nr_filters, "dropout_p": DROPOUT}
@@ -203,8 +203,8 @@ def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
 
 
 def _named(settings, *names):
-    """The settings that a result has: those of these names and, if it is given, the number of the peer's sizes."""
-    return {name: settings[name] for name in (*names, "peers_sizes") if name in settings}
+    """The settings that a result has: those of these names and, if it is given, the number of sizes of maps."""
+    return {name: settings[name] for name in (*names, "sizes") if name in settings}
 
 
 def _beside(name, values, digits):

@@ -16,9 +16,12 @@ class PixelCNNpp(Network):
     """PixelCNN++: two streams, down to a quarter of the image's size and up again, with skip connections across.
 
     The arguments are those of PixelSNAIL.
+
+    Attributes:
+        sizes: the number of sizes of maps, each half the one before.
     """
 
-    size_multiple = 4
+    sizes, size_multiple = 3, 4
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class PixelCNNpp(Network):
 
         self.stem = Stem(nr_filters, up=True)
         level = Level(streams(nr_resnet), None, None, None, streams(nr_resnet))
-        for _ in range(2):
+        for _ in range(self.sizes - 1):
             shrink = resample(nn.down_shifted_conv2d, conv)
             grow = resample(nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
             level = Level(streams(nr_resnet), shrink, level, grow, streams(nr_resnet + 1))

@@ -40,16 +40,16 @@ def test_two_programs_are_measured_in_turns(settings):
     assert peers.drawn(PROGRAM, PROGRAM, settings)["images"] == peers.DRAWN
 
 
-def test_grey_images_are_measured_with_the_number_of_the_peers_sizes(tmp_path, rng, capsys):
+def test_grey_images_are_measured_with_the_number_of_sizes(tmp_path, rng, capsys):
     images = rng.integers(0, 256, [40, 28, 28], np.uint8)
     np.save(tmp_path / "digits.npy", images)
     grey, test = peers.grey_images(str(tmp_path / "digits.npy"))
     np.testing.assert_array_equal(grey, images[..., None])
-    settings = peers.GREY | peers.save_images(tmp_path, grey, test) | {"peers_sizes": 2}
+    settings = peers.GREY | peers.save_images(tmp_path, grey, test) | {"sizes": 2}
     peers.print_timings(PROGRAM, PROGRAM, settings, (8, 16), seconds=0)
     *compared, drawn = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [(of["batch_size"], of["peers_sizes"]) for of in compared] == [(8, 2), (16, 2)]
-    assert drawn["peers_sizes"] == 2 and drawn["drawing_seconds_ratio"] > 0
+    assert [(of["batch_size"], of["sizes"]) for of in compared] == [(8, 2), (16, 2)]
+    assert drawn["sizes"] == 2 and drawn["drawing_seconds_ratio"] > 0
 
 
 @pytest.mark.parametrize("images", [np.zeros([5, 28, 28], np.uint8), np.zeros([40, 28, 28, 3], np.uint8)])

@@ -13,6 +13,7 @@ from benchmarks.plain import naive_sampler
 from pixel_snail import sampling
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.pixel_cnn_pp import PixelCNNpp
 from pixel_snail.weights import normalised_weights
 
 
@@ -62,6 +63,12 @@ def test_they_are_for_every_nonlinearity_and_with_labels(name, nonlinearity, rng
     shape = (4, 8, 3) if name != "h8_noup_smallkey_ar_chs" else (5, 7, 3)
     model = build_shallow(name, shape, rng, nr_resnet=2, nr_labels=3, resnet_nonlinearity=nonlinearity)
     assert step_by_step_error(model, shape, rng, h=tf.one_hot([2, 0], 3)) < 3e-5
+
+
+def test_they_are_for_a_pixel_cnn_pp_of_two_sizes(rng, monkeypatch):
+    two_sizes = type("TwoSizes", (PixelCNNpp,), {"sizes": 2, "size_multiple": 2})
+    add_spec(monkeypatch, "two_sizes", two_sizes)
+    assert step_by_step_error(build_shallow("two_sizes", (6, 4, 3), rng), (6, 4, 3), rng) < 3e-5
 
 
 @pytest.mark.parametrize("name, size", [("h12_pool2_smallkey", (5, 7)), ("h8_noup_smallkey", (1, 9))], ids=str)
