@@ -80,10 +80,11 @@ def measure(flags: argparse.Namespace, folder: Path, number: int = IMAGES) -> It
     step = steps.train_step(strategy, network, optimizer, seed=0)
     float(step(next(batches["memory"])))  # compiles
 
-    def seconds_of_a_step(of_way):
-        return timed(lambda: [float(step(next(of_way))) for _ in range(STEPS)]) / STEPS
+    def seconds_of_steps(of_way):
+        return timed(lambda: [float(step(next(of_way))) for _ in range(STEPS)])
 
-    turns = np.array(in_turns([functools.partial(seconds_of_a_step, it) for it in batches.values()], flags.seconds))
+    ways_in_turns = [functools.partial(seconds_of_steps, of_way) for of_way in batches.values()]
+    turns = np.array(in_turns(ways_in_turns, flags.seconds)) / STEPS
     for way, seconds, ratios in zip(batches, np.median(turns, 0), (turns / turns[:, :1]).T, strict=True):
         inputs = timed(lambda way=way: [next(batches[way]) for _ in range(BATCHES)]) / BATCHES
         yield {

@@ -4,12 +4,15 @@ An image is drawn row by row, and the network is called in two ways:
 
 - The pass over a row computes the stream u, [B, 1, W, C], which sees the rows above only. The stream ul is None.
 - Then each of W steps computes the stream ul of one pixel, [B, C]. A causal convolution adds the contribution of the
-  row above, which is in the cache, to that of the pixel on the left and the pixel itself. Attention reads the
-  keys and values of the pixels before. After the pixel is drawn, its own key and value are added to them.
+  row above, which is in the cache, to that of the pixel on the left and the pixel itself. Attention reads the keys and
+  values of the pixels before. After the pixel is drawn, its own key and value are added to them.
 
 Variables keep the state between rows. Batches that are computed at once have variables of their own, which `use`
 exchanges. The state between the steps of a row is `loop`, a nest of tensors that tf.while_loop carries from step to
 step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
+
+A network may have smaller maps, whose cache is `inner`. A row of the next smaller map, and a pixel in it, are computed
+by every second row and column only. That choice is made inside the compiled function, by tf.cond.
 """
 
 import inspect
@@ -59,6 +62,7 @@ class Cache:
         in_row: True during the pass over a row, False during a step.
         y: the row.
         x: the column of a step.
+        row_values: what the pass over the row has computed, [W, B, F] each, by the layer or name that needs it.
     """
 
     def __init__(
@@ -142,25 +146,21 @@ class Cache:
         self.rows_before[layer].assign(row)
         return before
 
-    def _end_pass(self):
-        """Ends the pass over the row; returns the row's values at this size and at the smaller ones."""
-        self.in_row = False
-        return self._rows()
+    def _values_of_row(self):
+        """The values of `row_values`, at this size and at the smaller ones."""
+        return [*self.row_values.values(), *([] if self.inner is None else self.inner._values_of_row())]
 
-    def _rows(self):
-        return [*self.row_values.values(), *([] if self.inner is None else self.inner._rows())]
-
-    def _set_rows(self, rows):
+    def _set_values_of_row(self, values):
         for name in self.row_values:
-            self.row_values[name] = next(rows)
+            self.row_values[name] = next(values)
         if self.inner is not None:
-            self.inner._set_rows(rows)
+            self.inner._set_values_of_row(values)
 
     # The steps
 
     def end_row_pass(self) -> dict:
         """Ends the pass over the row; returns the `loop` of the first step."""
-        self._end_pass()
+        self.in_row = False
         return self._first_loop()
 
     def _first_loop(self):
@@ -219,11 +219,15 @@ class Cache:
             self.inner._begin_pass()
             _, u = compute()
             self.inner_u.assign(u)
-            return self.inner._end_pass()
+            self.inner.in_row = False
+            return self.inner._values_of_row()
 
-        # A choice within the compiled function. Compiling rows and columns of every kind takes five times as long.
-        rows = tf.cond(self._inner_has_row, new_row, lambda: [tf.zeros(row.shape) for row in self.inner._rows()])
-        self.inner._set_rows(iter(rows))
+        def no_row():
+            return [tf.zeros(value.shape) for value in self.inner._values_of_row()]
+
+        # A choice inside the compiled function: to compile rows and columns of every kind takes five times as long.
+        values = tf.cond(self._inner_has_row, new_row, no_row)
+        self.inner._set_values_of_row(iter(values))
 
     def _inner_pixel(self, compute):
         loop = self.loop
