@@ -114,15 +114,17 @@ class Cache:
 
     def begin_row(self, y: tf.Tensor) -> None:
         """Begins the pass over row y of maps of this size."""
-        self._set_row(y)
-        self._begin_pass()
+        self.set_row(y)
+        self.begin_pass()
 
-    def _set_row(self, y):
+    def set_row(self, y: tf.Tensor) -> None:
+        """Sets the row, at this size and at the smaller ones."""
         self.y = y
         if self.inner is not None:
-            self.inner._set_row(y // 2)
+            self.inner.set_row(y // 2)
 
-    def _begin_pass(self):
+    def begin_pass(self) -> None:
+        """Begins the pass over the row that is set, at this size only."""
         self.in_row, self.row_values = True, {}
         inputs = tf.split(self.inputs_above, self.channels, -1) if self.convs else []
         for conv, row in zip(self.convs, inputs, strict=True):
@@ -146,45 +148,49 @@ class Cache:
         self.rows_before[layer].assign(row)
         return before
 
-    def _values_of_row(self):
+    def values_of_row(self) -> list[tf.Tensor]:
         """The values of `row_values`, at this size and at the smaller ones."""
-        return [*self.row_values.values(), *([] if self.inner is None else self.inner._values_of_row())]
+        return [*self.row_values.values(), *([] if self.inner is None else self.inner.values_of_row())]
 
-    def _set_values_of_row(self, values):
+    def set_values_of_row(self, values: Iterator[tf.Tensor]) -> None:
+        """Replaces the values that `values_of_row` returns."""
         for name in self.row_values:
             self.row_values[name] = next(values)
         if self.inner is not None:
-            self.inner._set_values_of_row(values)
+            self.inner.set_values_of_row(values)
 
     # The steps
 
     def end_row_pass(self) -> dict:
         """Ends the pass over the row; returns the `loop` of the first step."""
         self.in_row = False
-        return self._first_loop()
+        return self.first_loop()
 
-    def _first_loop(self):
+    def first_loop(self) -> dict:
+        """The `loop` of a row's first step."""
         loop = {}
         if self.convs:
             loop["left"] = [tf.zeros([self.batch, channels]) for channels in self.channels]
             loop["inputs"] = _rows(self.width, self.batch, sum(self.channels))
         if self.inner is not None:
-            loop["inner"] = self.inner._first_loop()
+            loop["inner"] = self.inner.first_loop()
             loop["inner_row"] = _rows(self.width // 2, *self.inner_ul.shape[1:])
             loop["inner_pixel"] = tf.zeros(self.inner_ul.shape[1:])
         return loop
 
     def begin_step(self, x: tf.Tensor, loop: dict) -> None:
         """Begins the step of column x in maps of this size."""
-        self._set_column(x)
-        self._begin_step(loop)
+        self.set_column(x)
+        self.set_loop(loop)
 
-    def _set_column(self, x):
+    def set_column(self, x: tf.Tensor) -> None:
+        """Sets the column, at this size and at the smaller ones."""
         self.x = x
         if self.inner is not None:
-            self.inner._set_column(x // 2)
+            self.inner.set_column(x // 2)
 
-    def _begin_step(self, loop):
+    def set_loop(self, loop: dict) -> None:
+        """Takes the `loop` of the step before, at this size only."""
         self.loop = dict(loop)
         self.left, self.inputs = dict(zip(self.convs, loop.get("left", []), strict=True)), {}
 
@@ -216,25 +222,25 @@ class Cache:
 
     def _compute_inner_row(self, compute):
         def new_row():
-            self.inner._begin_pass()
+            self.inner.begin_pass()
             _, u = compute()
             self.inner_u.assign(u)
             self.inner.in_row = False
-            return self.inner._values_of_row()
+            return self.inner.values_of_row()
 
         def no_row():
-            return [tf.zeros(value.shape) for value in self.inner._values_of_row()]
+            return [tf.zeros(value.shape) for value in self.inner.values_of_row()]
 
         # A choice inside the compiled function: to compile rows and columns of every kind takes five times as long.
         values = tf.cond(self._inner_has_row, new_row, no_row)
-        self.inner._set_values_of_row(iter(values))
+        self.inner.set_values_of_row(iter(values))
 
     def _inner_pixel(self, compute):
         loop = self.loop
         names = ("inner", "inner_row", "inner_pixel")
 
         def new_pixel():
-            self.inner._begin_step(loop["inner"])
+            self.inner.set_loop(loop["inner"])
             ul, _ = compute()
             return self.inner.end_step(), loop["inner_row"].write(self.inner.x, ul), ul
 

@@ -153,7 +153,7 @@ class RowByRow:
         self._free = queue.LifoQueue()
         for variables in [None] * (at_once - 1) + [cache.variables]:
             self._free.put(variables)
-        self._layers, self._like = (), []  # the layers that have weights, and tensors of the shapes of these
+        self._layers, self._like = (), []  # the layers that have weights, and the shapes and types of these
         self._has_run = False
 
         @tf.function(autograph=False)
@@ -212,7 +212,7 @@ class RowByRow:
             def row(y, inputs, carried=()):
                 with contextlib.nullcontext() if self._has_run else _first_run:
                     if not self._has_run:
-                        self._layers, self._like = tuple(weights), list(weights.values())
+                        self._layers, self._like = tuple(weights), _shapes_and_types(list(weights.values()))
                     self._advance(tf.constant(y), variables)
                     results = self._row(tf.constant(y), variables, inputs, carried, h, packed)
                     self._has_run = True
@@ -372,6 +372,10 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given
         return drawn(*outputs), tf.concat(outputs, -1)
     pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature, levels)
     return unless_given(pixel, slice(None)), outputs
+
+
+def _shapes_and_types(nest):
+    return tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), nest)
 
 
 def _batch_first(row):

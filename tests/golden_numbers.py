@@ -155,5 +155,5 @@ def error_of_samples(name: str) -> float:
     checkpoints.load(checkpoints.Checkpoint(checkpoint(name)), model, averaged=True)
     draw = sampling.batch_drawer(model, len(golden["sample/x"]))
     weights = normalised_weights(model, model.trainable_variables)
-    images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"], verbose=0)
+    images, _ = draw(weights, golden["sample/u_mix"], golden["sample/u_logistic"])
     return error(images, golden["sample/x"])

@@ -158,7 +158,7 @@ def functions_of_drawing(network, monkeypatch):
         draw = sampling.batch_drawer(network, 2)
     with pytest.raises(Traced):
         weights = normalised_weights(network, network.trainable_variables)
-        draw(weights, *sampling.uniforms(0, 0, 2, (8, 8, 3), 2), verbose=0)
+        draw(weights, *sampling.uniforms(0, 0, 2, (8, 8, 3), 2))
     return concrete["row"], concrete["advance"]
 
 

@@ -434,6 +434,6 @@ def test_a_file_of_a_few_grey_images_is_hardly_larger_than_their_likelihood(leve
     data = model.compress(images, verify=False, verbose=0)
     likelihood = -model.log_prob(images, batch_size=50, verbose=0).sum() / np.log(2) / 8
     streams = sum(len(group.stream) for group in container.read(data)[1])
-    assert likelihood < streams < 1.0005 * likelihood + 8
+    assert abs(streams - likelihood) < 0.0005 * likelihood + 8  # the codec's probabilities are rounded, up or down
     assert len(data) < most * likelihood
     assert len(data) - streams < 200
