@@ -244,7 +244,7 @@ class down_right_shifted_deconv2d(deconv2d):
             height, width = self.filter_size
             return tf.slice(y, [0, 0, 0, 0], [-1, y.shape[1] - height + 1, y.shape[2] - width + 1, -1])
         w, b = self.weights_now()
-        w = tf.gather_nd(w, [cache.y % self.strides[0], cache.x % self.strides[1]])
+        w = tf.gather(tf.gather(w, cache.y % self.strides[0]), cache.x % self.strides[1])
         return tf.matmul(x, w, transpose_b=True) + b
 
 

@@ -25,7 +25,7 @@ NETWORKS = {
         functools.partial(specs["h8_noup_smallkey_ar_chs"], attn_rep=2, hier=(1, 2)),
         "4f780232902bedfb",
     ),
-    "maps of several sizes": (specs["pxpp"], "873b27d49ee370e1"),
+    "maps of several sizes": (specs["pxpp"], "7a37ba5b5800fb4f"),
 }
 """They have every kind of block."""
 
