@@ -6,7 +6,7 @@ runs that alternate); their ratios to drawing; the speeds in kB of values a seco
     python -m benchmarks.codec                                   # F 32, 64, 256; batches of 8, 32
     python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.codec --image_size=28 --channels=1 --levels=2  # other images
-    python -m benchmarks.codec --workers                         # 64 images: on one core, then on all
+    python -m benchmarks.codec --workers                         # 64 images, with one worker and with all
     python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
 
 With --workers, it prints instead the images a second of compressing and decompressing MANY images, in batches of 8,

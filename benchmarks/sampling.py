@@ -7,7 +7,7 @@ the whole network for each pixel (extrapolated from a few pixels).
     python -m benchmarks.sampling                                   # F 32, 64, 256; batches of 1, 8, 32
     python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.sampling --image_size=28 --channels=1 --levels=2  # other images
-    python -m benchmarks.sampling --workers                         # 64 images: on one core, then on all
+    python -m benchmarks.sampling --workers                         # 64 images, with one worker and with all
 
 With --workers, it prints instead the images a second of MANY images, in batches of 8, with one worker and with as many
 as there are cores. `one_core` has the images a second of a program that may use one core only.
@@ -52,9 +52,8 @@ def by_workers(flags: argparse.Namespace) -> dict:
     """The images a second of a drawing of MANY images, by the number of workers."""
     on_one_core = in_a_process(_images_a_second, flags, 1)
     one, every = in_a_process(_images_a_second, flags, None)
-    names = ("model", "nr_filters", "image_size", "channels", "levels")
     return {
-        **{name: getattr(flags, name) for name in names},
+        **described(flags),
         "images": MANY,
         "cores": devices.number_of_cores(),
         "one_core": round(on_one_core[0], 2),

@@ -103,12 +103,12 @@ def _gate_gradient(c, dy):
 
 
 def _side_by_side(a, b):
-    """tf.concat([a, b], -1) of two maps [B, H, W, F]."""
+    """tf.concat([a, b], -1) of two maps [..., F]."""
     if not is_large(a.shape):
         return tf.concat([a, b], -1)
     # XLA computes a choice between padded maps in one pass, but a concatenation in two or three.
     filters = a.shape[-1]
-    before, after = ([[0, 0]] * 3 + [margin] for margin in ([0, filters], [filters, 0]))
+    before, after = ([[0, 0]] * (a.shape.rank - 1) + [margin] for margin in ([0, filters], [filters, 0]))
     return tf.where(tf.range(2 * filters) < filters, tf.pad(a, before), tf.pad(b, after))
 
 

@@ -71,9 +71,9 @@ def test_gate_and_add_bias_are_their_formulas(rng, run):
         p, q = tf.split(c, 2, -1)
         return x + p * tf.sigmoid(q)
 
-    assert_same_values_and_gradients(
-        elementwise.gate, gate, [normal(rng, 2, 3, 4, 5), normal(rng, 2, 3, 4, 10)], rng, run
-    )
+    for shape in ([2, 3, 4], [6]):  # maps, and features of single pixels
+        arguments = [normal(rng, *shape, 5), normal(rng, *shape, 10)]
+        assert_same_values_and_gradients(elementwise.gate, gate, arguments, rng, run)
     bias = [normal(rng, 2, 3, 4, 5), normal(rng, 5)]
     assert_same_values_and_gradients(elementwise.add_bias, lambda x, b: x + b, bias, rng, run)
 
