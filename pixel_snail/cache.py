@@ -7,12 +7,12 @@ An image is drawn row by row, and the network is called in two ways:
   row above, which is in the cache, to that of the pixel on the left and the pixel itself. Attention reads the keys and
   values of the pixels before. After the pixel is drawn, its own key and value are added to them.
 
-Variables keep the state between rows. Batches that are computed at once have variables of their own, which `use`
-exchanges. The state between the steps of a row is `loop`, a nest of tensors that tf.while_loop carries from step to
-step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
+Variables keep the state between rows. Batches that are computed at once have variables of their own; `use` makes a
+cache work on those of one batch. The state between the steps of a row is `loop`, a nest of tensors that tf.while_loop
+carries from step to step. In this module a row is [W, B, C]: a pixel's features are contiguous in memory.
 
-A network may have smaller maps, whose cache is `inner`. A row of the next smaller map, and a pixel in it, are computed
-by every second row and column only. That choice is made inside the compiled function, by tf.cond.
+A network may have smaller maps, whose cache is `inner`. The next smaller map has a new row in even rows only, and a new
+pixel in their even columns. tf.cond decides this inside the compiled function.
 """
 
 import inspect

@@ -19,12 +19,12 @@ def results_in_order(
     """compute(batch, go_on) of each batch, in order; up to `workers` batches are computed at once.
 
     An error in one batch ends all, as do an error or a signal in the thread that waits for the results, and closing
-    this iterator. All threads have then ended.
+    this iterator: batches that are being computed end at their next go_on(), and no thread is left.
 
     Args:
         compute: a function that calls go_on() from time to time. In a batch that is to end, go_on raises an exception,
             which `compute` must not catch.
-        batches: read as they are needed.
+        batches: up to twice as many as `workers` are read ahead.
         workers: with 1, everything is computed in the calling thread.
     """
     if workers == 1:
