@@ -20,7 +20,7 @@ import importlib
 import os
 import sys
 
-__version__ = "2.2"
+__version__ = "2.3"
 
 _MODULES = {
     "Binarized": "pixel_snail.storage.reductions",

@@ -15,6 +15,7 @@ A network may have smaller maps, whose cache is `inner`. The next smaller map ha
 pixel in their even columns. tf.cond decides this inside the compiled function.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
@@ -23,7 +24,7 @@ from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import residual_blocks
 from pixel_snail.errors import UserError
-from pixel_snail.kernels.attention import HIDDEN, softmax_correction
+from pixel_snail.kernels.attention import HIDDEN
 from pixel_snail.weights import described, layers_in
 
 
@@ -170,7 +171,7 @@ class Cache:
         """The `loop` of a row's first step."""
         loop = {}
         if self.convs:
-            loop["left"] = [tf.zeros([self.batch, channels]) for channels in self.channels]
+            loop["left"] = tf.zeros([self.batch, sum(self.channels)])
             loop["inputs"] = _rows(self.width, self.batch, sum(self.channels))
         if self.inner is not None:
             loop["inner"] = self.inner.first_loop()
@@ -192,7 +193,8 @@ class Cache:
     def set_loop(self, loop: dict) -> None:
         """Takes the `loop` of the step before, at this size only."""
         self.loop = dict(loop)
-        self.left, self.inputs = dict(zip(self.convs, loop.get("left", []), strict=True)), {}
+        left = tf.split(loop["left"], self.channels, -1) if self.convs else []
+        self.left, self.inputs = dict(zip(self.convs, left, strict=True)), {}
 
     def look_back(self, conv: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
         """The output [B, F] of a causal convolution at this pixel; x [B, C] is its input at this pixel."""
@@ -252,8 +254,9 @@ class Cache:
         """Ends the step; returns the `loop` of the next one."""
         loop = self.loop
         if self.convs:
-            loop["left"] = [self.inputs[conv] for conv in self.convs]
-            loop["inputs"] = loop["inputs"].write(self.x, tf.concat(loop["left"], -1))
+            # One tensor: the loop copies every tensor that it carries, and each copy costs a start.
+            loop["left"] = tf.concat([self.inputs[conv] for conv in self.convs], -1)
+            loop["inputs"] = loop["inputs"].write(self.x, loop["left"])
         return loop
 
     def end_row(self, loop: dict) -> None:
@@ -436,7 +439,7 @@ class _Memory:
 
     def end_row_pass(self):
         empty = tf.fill(self.cells.shape, 0.0 if self.is_coarse else HIDDEN)
-        loop = {"cells": tf.where(self.is_first_row, empty, self.cells)}
+        loop = {"cells": self._split(tf.where(self.is_first_row, empty, self.cells))}
         return loop | {"mixed": tf.identity(self.mixed)} if self.is_coarse else loop
 
     def begin_step(self, x, loop):
@@ -445,9 +448,11 @@ class _Memory:
 
     def remember(self, key_mixin):
         """Adds the key and value of this pixel, [B, D + M], to its cell."""
-        cells, new = self.loop["cells"], key_mixin[:, None]
-        pooled = cells + new / self.size**2 if self.is_coarse else tf.maximum(cells, new)
-        self.loop["cells"] = tf.where(self.here, pooled, cells)
+        pairs = zip(self.loop["cells"], self._split(key_mixin[:, None]), strict=True)
+        self.loop["cells"] = tuple(tf.where(self.here, self._pooled(cells, new), cells) for cells, new in pairs)
+
+    def _pooled(self, cells, new):
+        return cells + new / self.size**2 if self.is_coarse else tf.maximum(cells, new)
 
     def look_up(self, make_query):
         """The result of the attention at this pixel, [B, M]."""
@@ -462,27 +467,34 @@ class _Memory:
         return mixed
 
     def end_row(self, loop):
-        self.cells.assign(loop["cells"])
+        self.cells.assign(tf.concat(loop["cells"], -1))
         if self.is_coarse:
             self.mixed.assign(loop["mixed"])
 
     def _attend(self, query):
         """nn.causal_attention of one query: [B, D] -> [B, M]."""
         query = query[:, None] / self.key_channels**0.5
-        visible, logits = self.past_visible, tf.matmul(query, self.past_key, transpose_b=True)
+        seen = [(self.past_visible, self.past_key, self.past_mixin)]
         if not self.is_coarse:  # coarse attention sees the rows of cells above only
-            key, mixin = self._split(self.loop["cells"])
             # A cell is complete after the last of its rows and of its columns.
             last_row = tf.minimum(self.y // self.size * self.size + self.size, self.height) - 1
             last_columns = tf.minimum((tf.range(self.columns) + 1) * self.size, self.width) - 1
-            visible = tf.concat([visible, (self.y == last_row) & (last_columns < self.x)], 0)
-            logits = tf.concat([logits, tf.matmul(query, key, transpose_b=True)], -1)
-        probabilities = tf.nn.softmax(tf.where(visible, logits, HIDDEN))
-        past = self.past.shape[1]
-        mixed = tf.matmul(probabilities[..., :past], self.past_mixin)
-        if not self.is_coarse:
-            mixed += tf.matmul(probabilities[..., past:], mixin)
-        return (softmax_correction(probabilities, tf.reduce_any(visible)) * mixed)[:, 0]
+            seen.append(((self.y == last_row) & (last_columns < self.x), *self.loop["cells"]))
+        logits = [tf.where(visible, tf.matmul(query, key, transpose_b=True), HIDDEN) for visible, key, _ in seen]
+        largest = self._over_cells(tf.reduce_max, tf.maximum, logits)
+        # The original's formula: a softmax, but for 1e-6 in its denominator. Dividing last, there is less to divide.
+        exponentials = [tf.exp(part - largest[:, None, None]) for part in logits]
+        total = self._over_cells(tf.reduce_sum, tf.add, exponentials)
+        mixed = sum(tf.matmul(part, mixin) for part, (_, _, mixin) in zip(exponentials, seen, strict=True))
+        return tf.where(largest[:, None] > HIDDEN, mixed[:, 0] / (total[:, None] + 1e-6), 0)
+
+    def _over_cells(self, reduce, combine, parts):
+        """Reduces values of cells, [B, 1, N] for each part, to [B].
+
+        It does so over rows, then over columns: XLA splits a long reduction into several slow operations.
+        """
+        rows = [reduce(tf.reshape(part, [part.shape[0], -1, self.columns]), 1) for part in parts]
+        return reduce(functools.reduce(combine, rows), 1)
 
     def _split(self, key_mixin):
         return key_mixin[..., : self.key_channels], key_mixin[..., self.key_channels :]

@@ -7,7 +7,7 @@ import pixel_snail
 from pixel_snail.backend import tf
 from pixel_snail.parallel import devices
 
-DRAWING = 2
+DRAWING = 3
 """The version of the arithmetic of drawing and coding. Raise it, and pixel_snail.__version__, with every change that
 alters any bit of a pixel's prediction: older compressed files then can't be decoded, and the error names the version
 that decodes them. tests/codec/test_rounding.py fails after a change that may alter a bit."""

@@ -168,7 +168,7 @@ def test_a_machine_that_computes_otherwise_is_told_with_the_difference(model, da
 def test_compressing_decodes_before_it_says_that_it_is_done(model, images, monkeypatch):
     decode = ImageCoder.decode
     monkeypatch.setattr(ImageCoder, "decode", lambda *arguments: decode(*arguments) ^ 1)
-    with pytest.raises(UserError, match=r"decoding images 1 to 8 gave other pixels.* nothing is written"):
+    with pytest.raises(UserError, match=r"decoding images (1 to 8|9 to 16) gave other pixels.* nothing is written"):
         model.compress(images, batch_size=8, verbose=0)
     model.compress(images, batch_size=8, verify=False, verbose=0)
 
