@@ -63,6 +63,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="with --complete: resize a picture of another size, instead of taking its middle or cutting it as a grid",
     )
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
+    add("--top_k", type=command_line.positive_int, help="of codes: draw only the K likeliest")
+    add("--top_p", type=command_line.share, help="of codes: draw only the likeliest, of this probability in all")
     add("--skip_test", action="store_true", help="only draw; needs no data set")
     add("-o", "--save_dir", type=command_line.path, help="the folder for pictures")
     flags = parser.parse_args(argv)

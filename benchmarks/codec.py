@@ -94,7 +94,7 @@ def speed(flags: argparse.Namespace) -> dict:
     model, images = initialised_network(flags), random_images(flags, batch)
     shape = model.description.image_shape
     weights = normalised_weights(model, model.trainable_variables)
-    uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
+    uniforms = sampling.uniforms(0, 0, batch, shape, model.description.drawn_components)
     draw, coder = sampling.batch_drawer(model, batch), ImageCoder(model, batch)
     draw(weights, *uniforms)
     first = timed(lambda: coder.encode(weights, images))

@@ -66,7 +66,7 @@ def flags_of_images(parser: command_line.Parser) -> None:
 
 def described(flags: argparse.Namespace) -> dict:
     """The network and the images of a result, for its JSON line."""
-    names = ("model", "nr_filters", "batch_size", "image_size", "channels", "levels")
+    names = ("model", "nr_filters", "batch_size", "image_size", "channels", "levels", "likelihood")
     return {name: getattr(flags, name) for name in names}
 
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 from pixel_snail import nn, steps
 from pixel_snail.commands import progress
 from pixel_snail.kernels import dropout
-from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods import categorical, logistic_mixture
+from pixel_snail.likelihoods.named import likelihoods
 from pixel_snail.network import Network
 
 
@@ -79,7 +80,7 @@ def evaluation_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
 def _loss(model, images, seed=None):
     levels = model.description.levels
     x, _ = steps.network_inputs({"images": images}, None, levels)
-    return tf.reduce_sum(logistic_mixture.loss_per_image(x, model(x, seed=seed), levels))
+    return tf.reduce_sum(likelihoods[model.description.likelihood].loss_per_image(x, model(x, seed=seed), levels))
 
 
 def _conv2d(self, x, cache=None):
@@ -156,7 +157,7 @@ def _repeat_pixels(x, size):
 
 
 def naive_sampler(
-    predict: Callable[..., tf.Tensor], temperature: float = 1.0, levels: int | None = None
+    predict: Callable[..., tf.Tensor], temperature: float = 1.0, levels: int | None = None, codes: int | None = None
 ) -> Callable[..., np.ndarray]:
     """A function that draws images the original's way: for each pixel, it computes the whole network.
 
@@ -167,6 +168,7 @@ def naive_sampler(
         temperature: scales the noise.
         levels: L: each drawn value is rounded before others are predicted from it. None: drawn values are not rounded
             (see network.Description.drawn_levels).
+        codes: L, if the values are codes: `predict` then returns their logits [B, H, W, L].
 
     Returns:
         draw(u_mix [B, H, W, K], u_logistic [B, H, W, C], labels or None) -> images in [-1, 1], [B, H, W, C].
@@ -179,7 +181,10 @@ def naive_sampler(
             here = tf.reshape(tf.equal(tf.range(height * width), y * width + x), [1, height, width, 1])
             u_mix, u_logistic = u_mix_row[:, x], u_logistic_row[:, x]
             outputs = predict(canvas, h)
-            if isinstance(outputs, tuple):
+            if codes is not None:
+                code = categorical.sample(outputs[:, y, x], u_logistic[:, 0], codes, temperature)
+                canvas = tf.where(here, code[:, None, None, None], canvas)
+            elif isinstance(outputs, tuple):
                 for channel in range(3):
                     if channel:
                         outputs = predict(canvas, h)

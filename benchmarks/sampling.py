@@ -33,7 +33,7 @@ from pixel_snail.commands import command_line
 from pixel_snail.parallel import devices
 
 NAIVE_PIXELS = 4
-MANY, RUNS = 64, 3
+MANY, RUNS = 64, 5
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def measure(flags: argparse.Namespace) -> dict:
     from benchmarks.plain import naive_sampler
     from pixel_snail import sampling, steps
     from pixel_snail.backend import tf
-    from pixel_snail.likelihoods import logistic_mixture
+    from pixel_snail.likelihoods.named import likelihoods
     from pixel_snail.parallel import replicas
     from pixel_snail.weights import normalised_weights
 
@@ -92,21 +92,24 @@ def measure(flags: argparse.Namespace) -> dict:
     batch = flags.batch_size
     model = initialised_network(flags)
     shape, levels = model.description.image_shape, model.description.levels
+    likelihood = likelihoods[model.description.likelihood]
     x, _ = steps.network_inputs({"images": random_images(flags, batch)}, None, levels)
     weights = normalised_weights(model, model.trainable_variables)
-    uniforms = sampling.uniforms(0, 0, batch, shape, flags.nr_logistic_mix)
+    uniforms = sampling.uniforms(0, 0, batch, shape, model.description.drawn_components)
     draw = sampling.batch_drawer(model, batch)
     first = timed(lambda: draw(weights, *uniforms))
-    seconds = timed(lambda: draw(weights, *uniforms))
+    seconds = statistics.median(timed(lambda: draw(weights, *uniforms)) for _ in range(RUNS))
     peak = device_peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
-    evaluate = tf.function(lambda x: logistic_mixture.loss_per_image(x, model(x), levels), autograph=False)
+    evaluate = tf.function(lambda x: likelihood.loss_per_image(x, model(x), levels), autograph=False)
     evaluate(x)
-    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(3))
+    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(RUNS))
 
     # The naive loop draws one row of NAIVE_PIXELS pixels, and computes the network for a whole image at each of them.
     naive = naive_sampler(
-        lambda x, h: model(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS], levels=model.description.drawn_levels
+        lambda x, h: model(tf.pad(x, rest))[:, :1, :NAIVE_PIXELS],
+        levels=model.description.drawn_levels,
+        codes=model.codes,
     )
     rest = [[0, 0], [0, shape[0] - 1], [0, shape[1] - NAIVE_PIXELS], [0, 0]]
     few = [u[:, :1, :NAIVE_PIXELS] for u in uniforms]

@@ -200,7 +200,10 @@ class PlainPointwise(Layer):
 
 
 class Output(Layer):
-    """The mixture's parameters, nin(elu(ul)), [B, H, W, 10 K] for C = 3; always elu, as in the original."""
+    """The mixture's parameters, nin(elu(ul)), [B, H, W, 10 K] for C = 3; always elu, as in the original.
+
+    With `codes`, L, they are the logits of codes, [B, H, W, L].
+    """
 
     def __init__(
         self,
@@ -209,9 +212,11 @@ class Output(Layer):
         nr_filters: int,
         nr_logistic_mix: int,
         channels: int,
+        codes: int | None = None,
     ):
         super().__init__()
-        self.nin = nn.nin(outputs_per_component(channels) * nr_logistic_mix)
+        # At first, all codes are about as likely.
+        self.nin = nn.nin(codes, 0.1) if codes else nn.nin(outputs_per_component(channels) * nr_logistic_mix)
 
     def call(self, ul, known, h=None, seed=None, cache=None):
         return self.nin(tf.nn.elu(ul))
@@ -234,6 +239,7 @@ class ChannelWiseOutput(Layer):
         nr_filters: int,
         nr_logistic_mix: int,
         channels: int,
+        codes: int | None = None,
     ):
         super().__init__()
         if channels != 3:

@@ -280,7 +280,7 @@ class ImageCache(Cache):
         layers_by_size, batch, height, width, filters: as in Cache.
         attentions: the attention blocks.
         background: the coordinates, [1, H, W, 2 C], if the network uses them.
-        channels: C.
+        channels: C, of the embedded image.
     """
 
     def __init__(
@@ -372,7 +372,7 @@ class ImageCache(Cache):
         """Adds this pixel's key and value to the block's memory once the pixel is drawn.
 
         Args:
-            make: a function that computes the key and value, [B, D + M], from the pixel [B, C].
+            make: a function that computes the key and value, [B, D + M], from the embedded pixel [B, C].
         """
         self.waiting[block] = make
 
@@ -381,7 +381,7 @@ class ImageCache(Cache):
         return self.memories[block].look_up(make_query)
 
     def end_step_with(self, pixel: tf.Tensor) -> dict:
-        """Ends the step, with the pixel [B, C] that was drawn; returns the `loop` of the next step."""
+        """Ends the step, with the embedded pixel [B, C] that was drawn; returns the `loop` of the next step."""
         for block, make in self.waiting.items():
             self.memories[block].remember(make(pixel))
         loop = self.end_step()
@@ -390,14 +390,12 @@ class ImageCache(Cache):
         loop["pixels"] = loop["pixels"].write(self.x, loop["pixel"])
         return loop
 
-    def end_row(self, loop: dict) -> tf.Tensor:
-        """As in Cache; returns the row's pixels, [B, W, C]."""
+    def end_row(self, loop: dict) -> None:
         super().end_row(loop)
         for memory, state in zip(self.memories.values(), loop["memories"], strict=True):
             memory.end_row(state)
         row = tf.transpose(loop["pixels"].stack(), [1, 0, 2])
         self.pixels_above.assign(tf.stack([self.pixels_above[:, 1], tf.pad(row, [[0, 0], [1, 1], [0, 0]])], 1))
-        return row[..., : self.image_channels]
 
 
 class _Memory:

@@ -31,6 +31,7 @@ from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.likelihoods.levels import is_number_of_levels
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
+from pixel_snail.settings import LIKELIHOODS
 from pixel_snail.storage import files, prefixes
 
 AVERAGE = "/ExponentialMovingAverage"
@@ -313,8 +314,8 @@ class Checkpoint:
         fields = [
             field.name
             for field in dataclasses.fields(Description)
-            # Earlier versions recorded no names of classes and no levels.
-            if field.name not in ("class_names", "levels") or NETWORK + field.name in self.shapes
+            # Earlier versions recorded no names of classes, no levels and no likelihood.
+            if field.name not in ("class_names", "levels", "likelihood") or NETWORK + field.name in self.shapes
         ]
         if not any(NETWORK + name in self.shapes for name in fields):
             return None
@@ -332,6 +333,8 @@ class Checkpoint:
             height, width, channels = values["image_shape"]
             sizes = (height, width, *(values[name] for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")))
             if min(*sizes, channels, values["nr_labels"] or 1) < 1 or not is_number_of_levels(values["levels"]):
+                raise ValueError
+            if values.get("likelihood", LIKELIHOODS[0]) not in LIKELIHOODS:
                 raise ValueError
             if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import os
 import pickle
 import threading
@@ -17,7 +16,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split, checked_images, checked_labels, checked_split, checked_validation
-from pixel_snail.errors import UserError, check_option, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
@@ -93,7 +92,7 @@ class Distribution:
                 f".keras file, not {type(network).__name__}"
             )
         if strategy is None:
-            _warn_of_an_idle_gpu()
+            devices.warn_of_an_idle_gpu()
         self._cluster = cluster or Cluster()
         self._has_other_parameters = parameters is not None
         self._parameters = parameters or (lambda: self.network.weights)
@@ -222,6 +221,8 @@ class Distribution:
         *,
         seed: int = 42,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         workers: int | None = None,
         verbose: int = 1,
     ) -> np.ndarray:
@@ -231,7 +232,8 @@ class Distribution:
             number: how many.
             labels: integers [number], of a conditional network.
             seed: decides the images, bit by bit. Image i is the same however many are drawn.
-            temperature: scales the noise; 0: the most likely component's mean for each pixel.
+            temperature: scales the noise; 0: the most likely component's mean for each pixel, or the likeliest code.
+            top_k, top_p: of codes, draw only the k likeliest, or as many as have this probability together.
             workers: the most CPU cores that compute, each 8 images at a time; by default all, if memory suffices. The
                 results are the same.
             verbose: 0: no progress bar.
@@ -239,8 +241,8 @@ class Distribution:
         Raises:
             UserError: the network leaks, the labels do not have that form, or memory does not suffice.
         """
-        drawn = self.draw(number, labels, seed=seed, temperature=temperature, workers=workers, verbose=verbose)
-        return to_values(drawn, self.levels)
+        noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return to_values(self.draw(number, labels, seed=seed, **noise, workers=workers, verbose=verbose), self.levels)
 
     def complete(
         self,
@@ -250,6 +252,8 @@ class Distribution:
         *,
         seed: int = 42,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         workers: int | None = None,
         verbose: int = 1,
     ) -> np.ndarray:
@@ -260,7 +264,7 @@ class Distribution:
         Args:
             images: values [N, H, W, C].
             keep_rows: how many rows stay; by default half of them.
-            labels, seed, temperature, workers, verbose: as in sample.
+            labels, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample; or the images do not have that form, or no row is left to draw.
@@ -268,8 +272,9 @@ class Distribution:
         images = checked_images(images, self.image_shape, self.levels)
         keep_rows = sampling.rows_to_keep(keep_rows, self.image_shape)
         given = from_values(np.asarray(images[:]), self.levels)
-        settings = {"seed": seed, "temperature": temperature, "workers": workers, "verbose": verbose}
-        drawn = self.draw(len(images), labels, given=given, keep_rows=keep_rows, **settings)
+        noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings = {"given": given, "keep_rows": keep_rows, "workers": workers, "verbose": verbose}
+        drawn = self.draw(len(images), labels, seed=seed, **noise, **settings)
         return to_values(drawn, self.levels)
 
     @devices.without_tf32()
@@ -281,6 +286,8 @@ class Distribution:
         *,
         seed: int = 42,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         given: np.ndarray | None = None,
         keep_rows: int = 0,
         batch_on_gpu: int = 32,
@@ -295,7 +302,7 @@ class Distribution:
         Args:
             given: images [number, H, W, C] in [-1, 1]; the upper `keep_rows` rows of each are kept.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
-            number, labels, seed, temperature, workers, verbose: as in sample.
+            number, labels, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample.
@@ -305,15 +312,14 @@ class Distribution:
             raise UserError(f"{leak_warning(self.spec)}, and it can't sample")
         check_option("number", number, is_whole(number, least=0), "a whole number, 0 or more")
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
-        is_possible = is_number(temperature) and 0 <= temperature < math.inf
-        check_option("temperature", temperature, is_possible, "a number, 0 or more")
+        noise = sampling.checked_noise(temperature, top_k, top_p, self.network)
         sampling.check_workers(workers)
         labels = checked_labels(labels, number, self.nr_labels)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
         draw = self.prepare_drawing(batch_on_gpu)
         weights = normalised_weights(self.network, self._parameters())
-        return draw(weights, number, seed, labels, given, keep_rows, float(temperature), workers, verbose)
+        return draw(weights, number, seed, labels, given, keep_rows, noise, workers, verbose)
 
     @memory.shortage_reported(lambda: _to_draw_in_less())
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
@@ -591,10 +597,3 @@ def _fewer_at_once():
 def _to_draw_in_less():
     fewer = f"lower {option('sample_batch', in_python='batch_on_gpu')}"
     return fewer if devices.number_of_gpus() else memory.MORE_MEMORY
-
-
-@functools.cache
-def _warn_of_an_idle_gpu():
-    """Warns once a process. The commands get their strategies from replicas.strategy, which warns by itself."""
-    if why := devices.why_no_gpu():
-        warnings.warn(why, stacklevel=4)

@@ -25,6 +25,7 @@ def load(
     nr_filters: int | None = None,
     nr_logistic_mix: int | None = None,
     resnet_nonlinearity: str | None = None,
+    likelihood: str | None = None,
     image_shape: Sequence[int] | None = None,
     levels: int | None = None,
     nr_labels: int | None = None,
@@ -44,7 +45,7 @@ def load(
         path: a folder (the newest undamaged checkpoint in it or below it), a checkpoint's prefix, or one of its files;
             or a network's .keras file, which records the network: then give no keyword but strategy and cluster; or a
             checkpoint that search.find has opened.
-        model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity: the network's flags.
+        model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, likelihood: the network's flags.
         image_shape: (H, W, C); by default, the shape of the training images. H and W may be others, because the shapes
             of the parameters do not depend on them.
         levels: L, the number of values of a channel; by default, the checkpoint's, or 256 for one of the original.
@@ -69,7 +70,7 @@ def load(
     if not isinstance(path, Checkpoint):
         path = paths.expanded(os.fspath(path))
         if path.endswith(".keras") and os.path.isfile(path):
-            of_network = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+            of_network = (model, nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, likelihood, dropout_p)
             chosen = any(value is not None for value in (*of_network, image_shape, levels, nr_labels))
             if not averaged or optimizer or chosen:
                 raise UserError(
@@ -87,6 +88,7 @@ def load(
         "nr_filters": nr_filters,
         "nr_logistic_mix": nr_logistic_mix,
         "resnet_nonlinearity": resnet_nonlinearity,
+        "likelihood": likelihood,
     }
     settings = {
         name: value if value is not None else NETWORK_DEFAULTS[name] if recorded is None else getattr(recorded, name)
@@ -120,6 +122,7 @@ def build(
     *,
     image_shape: Sequence[int],
     levels: int = 256,
+    likelihood: str = NETWORK_DEFAULTS["likelihood"],
     nr_labels: int | None = None,
     nr_resnet: int = NETWORK_DEFAULTS["nr_resnet"],
     nr_filters: int = NETWORK_DEFAULTS["nr_filters"],
@@ -132,8 +135,10 @@ def build(
 
     Args:
         model: a name in `pixel_snail.specs`.
-        image_shape: (H, W, C): (32, 32, 3) for RGB, (28, 28, 1) for grey images.
+        image_shape: (H, W, C): (32, 32, 3) for RGB, (28, 28, 1) for grey images; or (H, W), for one channel.
         levels: L, the number of values of a channel, from 2 to 65,536: 2 for binary images, 256 for 8-bit images.
+        likelihood: "logistic_mixture": values are numbers; or "categorical": they are codes without an order, such as
+            those of a VQ-VAE, and L is the size of the codebook.
         nr_labels: the number of classes, if the network is to be conditional on them.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
         seed: decides the random parameters, as train.py's --seed does; by default, Keras's random state decides them.
@@ -153,7 +158,7 @@ def build(
     if not hasattr(image_shape, "__len__"):
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {image_shape!r}")
     with seeded(seed):
-        network = build_network(model, tuple(image_shape), nr_labels, levels=levels, **settings)
+        network = build_network(model, tuple(image_shape), nr_labels, levels=levels, likelihood=likelihood, **settings)
     return Distribution(network, is_new=True)
 
 

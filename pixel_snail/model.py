@@ -29,10 +29,11 @@ from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.likelihoods.levels import check_levels
-from pixel_snail.network import Network, check_image_size
+from pixel_snail.likelihoods.named import check_likelihood
+from pixel_snail.network import Network, check_image_size, of_values
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
-from pixel_snail.settings import MODELS
+from pixel_snail.settings import LIKELIHOODS, MODELS
 
 
 @keras.saving.register_keras_serializable("pixel_snail")
@@ -57,6 +58,7 @@ class PixelSNAIL(Network):
         conv: the causal convolution of ul, a layer class.
         output: the output layer, a layer class, called as output(resnet, conv, F, K, C).
         channels: C.
+        codes: L, if images are of codes, which are embedded and predicted by a softmax; None: values are numbers.
 
     Raises:
         UserError: the convolution is causal_shift_nin, and F is no multiple of 4; or the output layer is not for C
@@ -72,6 +74,7 @@ class PixelSNAIL(Network):
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
         channels: int = 3,
+        codes: int | None = None,
         *,
         key_channels: Callable[[int], int],
         mixin_channels: Callable[[int], int],
@@ -83,7 +86,7 @@ class PixelSNAIL(Network):
         conv: type[keras.layers.Layer] = nn.down_right_shifted_conv2d,
         output: type[keras.layers.Layer] = Output,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels)
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels, codes)
         if conv is nn.causal_shift_nin and nr_filters % 4:
             raise UserError(
                 f"{option('nr_filters')}={nr_filters}: causal_shift_nin splits channels into four parts, so it needs a "
@@ -109,7 +112,7 @@ class PixelSNAIL(Network):
             )
             for i in range(attn_rep)
         ]
-        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels)
+        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels, codes)
 
     @staticmethod
     def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
@@ -135,8 +138,9 @@ class PixelSNAIL(Network):
         """
         *block_seeds, output_seed = dropout.split_seed(seed, len(self.blocks) + 1)
         position = background(x) if cache is None else cache.position()
-        ul, u = self.stem(x, cache=cache)
-        seen = {"x": x, "position": position}
+        embedded = None if x is None else self.embed(x)
+        ul, u = self.stem(embedded, cache=cache)
+        seen = {"x": embedded, "position": position}
         if bfloat16:
             ul, u, seen = tf.nest.map_structure(to_bfloat16, (ul, u, seen))
         for i, (block, block_seed) in enumerate(zip(self.blocks, block_seeds, strict=True)):
@@ -266,16 +270,18 @@ def build_network(
     nr_labels: int | None = None,
     class_names: Sequence[str] | None = None,
     levels: int = 256,
+    likelihood: str = LIKELIHOODS[0],
     **settings,
 ) -> Network:
     """Makes the network of a specification and its variables. The data-dependent initialisation is not done.
 
     Args:
         model: a name in `specs`.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C), or (H, W) for one channel.
         nr_labels: the number of classes, if the network is to be conditional on labels.
         class_names: the names of the classes, if they have names.
         levels: L, from 2 to 65,536.
+        likelihood: "logistic_mixture", or "categorical": the values are codes, whose order means nothing.
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; by default, the
             specification's.
 
@@ -295,13 +301,16 @@ def build_network(
     dropout_p = settings.get("dropout_p", 0.5)
     is_possible = isinstance(dropout_p, numbers.Real) and 0 <= dropout_p < 1
     check_option("dropout_p", dropout_p, is_possible, "a number in [0, 1)")
+    if len(image_shape) == 2:
+        image_shape = (*image_shape, 1)
     if len(image_shape) != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
     check_levels(levels)
-    network = specs[model](**settings, channels=image_shape[2])
+    check_likelihood(likelihood, image_shape[2])
+    network = specs[model](**settings, **of_values(image_shape[2], levels, likelihood))
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network), "the network's parameters need")
-        return network.build_for(model, image_shape, nr_labels, class_names, levels)
+        return network.build_for(model, image_shape, nr_labels, class_names, levels, likelihood)
 
 
 def _least_parameters(network):

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
 from pixel_snail.likelihoods.levels import is_8_bit_rgb
+from pixel_snail.settings import LIKELIHOODS
 from pixel_snail.weights import first_call
 
 
@@ -20,6 +22,7 @@ class Description:
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
         class_names: the names of the classes, if they have names.
         levels: L, the number of values of a channel: images have the values 0 to L - 1.
+        likelihood: as the flag of this name.
     """
 
     model: str
@@ -32,6 +35,17 @@ class Description:
     dropout_p: float
     class_names: tuple[str, ...] | None = None
     levels: int = 256
+    likelihood: str = LIKELIHOODS[0]
+
+    @property
+    def codes(self) -> int | None:
+        """L, if the values are codes; None if they are numbers, whose order counts."""
+        return self.levels if self.likelihood == "categorical" else None
+
+    @property
+    def drawn_components(self) -> int:
+        """The number of mixture components among which the drawing of a pixel chooses: K, or 0 for codes."""
+        return self.nr_logistic_mix if self.codes is None else 0
 
     @property
     def drawn_levels(self) -> int | None:
@@ -62,19 +76,22 @@ def check_image_size(model: str, height: int, width: int, size_multiple: int, le
 
 
 class Network(keras.Model):
-    """The base of the networks: images to the parameters of the mixture of logistics for each pixel.
+    """The base of the networks: images to the parameters of each pixel's distribution.
 
     `network(x, h=None)` maps images x [B, H, W, C], float32 in [-1, 1], and one-hot labels h [B, classes] of a
     conditional network to the outputs that likelihoods/logistic_mixture.py describes: 10 K channels for C = 3, 3 K for
-    C = 1, or three tensors [B, H, W, 3 K] where outputs are channel-wise. Each pixel's parameters are predicted from
-    the pixels before it in raster order.
+    C = 1, or three tensors [B, H, W, 3 K] where outputs are channel-wise. If the values are codes, they are the logits
+    of likelihoods/categorical.py, [B, H, W, L]. Each pixel's parameters are predicted from the pixels before it in
+    raster order.
 
     Args:
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
         channels: C.
+        codes: L, if the values are codes; None: they are numbers.
 
     Attributes:
         channels: C.
+        codes: as the argument.
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
         least_rows: the least number of rows of an image, which must also have more than one pixel. In a smaller image,
@@ -94,9 +111,11 @@ class Network(keras.Model):
         resnet_nonlinearity: str,
         dropout_p: float,
         channels: int = 3,
+        codes: int | None = None,
     ):
         super().__init__(dtype="float32")
-        self.channels = channels
+        self.channels, self.codes = channels, codes
+        self.embedding = None if codes is None else nn.embedding(codes)
         self.settings = {
             "nr_resnet": nr_resnet,
             "nr_filters": nr_filters,
@@ -113,6 +132,7 @@ class Network(keras.Model):
         nr_labels: int | None,
         class_names: Sequence[str] | None = None,
         levels: int = 256,
+        likelihood: str = LIKELIHOODS[0],
     ) -> "Network":
         """Creates the variables, and returns the network.
 
@@ -122,6 +142,7 @@ class Network(keras.Model):
             nr_labels: the number of classes, if the network is to be conditional on labels.
             class_names: the names of the classes, if they have names.
             levels: L.
+            likelihood: as in Description.
 
         Raises:
             UserError: the network does not take images of this size, or a layer of your own lacks what training needs.
@@ -131,11 +152,31 @@ class Network(keras.Model):
         check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
         with first_call(self):
             self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
+        if self.embedding is not None and not self.embedding.built:
+            raise UserError(
+                f"{option('model')}={model} can't be a network of codes: its call gives images to its layers, not "
+                "self.embed(images)"
+            )
         class_names = tuple(class_names) if class_names else None
         self.description = Description(
-            model, tuple(map(int, image_shape)), nr_labels, **self.settings, class_names=class_names, levels=levels
+            model,
+            tuple(map(int, image_shape)),
+            nr_labels,
+            **self.settings,
+            class_names=class_names,
+            levels=levels,
+            likelihood=likelihood,
         )
         return self
+
+    def embed(self, x: tf.Tensor) -> tf.Tensor:
+        """What the layers see of images [..., C]: the images themselves or, of codes, their vectors [..., E]."""
+        return x if self.embedding is None else self.embedding(x)
+
+    @property
+    def embedded_channels(self) -> int:
+        """The channels of the result of `embed`."""
+        return self.channels if self.embedding is None else nn.CODE_CHANNELS
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
         """The layers by the size of their maps: those of the image's size, then those of half that size, and so on."""
@@ -143,7 +184,7 @@ class Network(keras.Model):
 
     def values_per_image(self, height: int, width: int) -> int:
         """The number of values of an image in the largest map, by which the size of a micro-batch is chosen."""
-        return height * width * self.settings["nr_filters"]
+        return height * width * max(self.settings["nr_filters"], self.codes or 0)
 
     @classmethod
     def of_spec(cls, name: str, **settings) -> "Network":
@@ -167,5 +208,11 @@ class Network(keras.Model):
         settings = dict(config)
         model, image_shape, nr_labels = (settings.pop(name) for name in ("model", "image_shape", "nr_labels"))
         class_names, levels = settings.pop("class_names", None), settings.pop("levels", 256)
-        network = cls.of_spec(model, channels=image_shape[2], **settings)
-        return network.build_for(model, tuple(image_shape), nr_labels, class_names, levels)
+        likelihood = settings.pop("likelihood", LIKELIHOODS[0])
+        network = cls.of_spec(model, **settings, **of_values(image_shape[2], levels, likelihood))
+        return network.build_for(model, tuple(image_shape), nr_labels, class_names, levels, likelihood)
+
+
+def of_values(channels: int, levels: int, likelihood: str) -> dict[str, int]:
+    """The arguments of a specification that the kind of values decides: channels and, only for codes, codes."""
+    return {"channels": channels} | ({"codes": levels} if likelihood == "categorical" else {})

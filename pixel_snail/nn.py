@@ -16,7 +16,8 @@ import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
-from pixel_snail.kernels import attention, convolution, dropout, elementwise
+from pixel_snail.kernels import attention, convolution, dropout, elementwise, gather
+from pixel_snail.likelihoods import categorical
 from pixel_snail.settings import NONLINEARITIES
 from pixel_snail.weights import Layer, PixelFilter, TransformedFilter, WeightNormalised
 
@@ -306,6 +307,33 @@ class conditional_weights(Layer):
     @property
     def parameters(self):
         return (self.hw,)
+
+
+CODE_CHANNELS = 16
+"""E, the width of the vectors that `embedding` learns for codes."""
+
+
+class embedding(Layer):
+    """A learned vector for each of L codes: numbers in [-1, 1] that stand for codes, [..., 1] -> [..., E].
+
+    It is ~ N(0, 1) at first, and not weight-normalised.
+    """
+
+    def __init__(self, codes: int):
+        super().__init__()
+        self.codes = codes
+
+    def build(self, x_shape):
+        shape = [self.codes, CODE_CHANNELS]
+        self.vectors = self.add_weight(shape, keras.initializers.RandomNormal(stddev=1.0), name="vectors")
+
+    def call(self, x):
+        (vectors,) = self.weights_now()
+        return gather.rows(vectors, categorical.numbers(x[..., 0], self.codes))
+
+    @property
+    def parameters(self):
+        return (self.vectors,)
 
 
 # Blocks

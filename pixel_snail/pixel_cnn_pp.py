@@ -31,8 +31,9 @@ class PixelCNNpp(Network):
         resnet_nonlinearity: str = "elu",
         dropout_p: float = 0.5,
         channels: int = 3,
+        codes: int | None = None,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels)
+        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels, codes)
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         conv = nn.down_right_shifted_conv2d
 
@@ -49,11 +50,11 @@ class PixelCNNpp(Network):
             grow = resample(nn.down_shifted_deconv2d, nn.down_right_shifted_deconv2d)
             level = Level(streams(nr_resnet), shrink, level, grow, streams(nr_resnet + 1))
         self.level = level
-        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix, channels)
+        self.output_layer = Output(resnet, conv, nr_filters, nr_logistic_mix, channels, codes)
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """As PixelSNAIL's."""
-        ul, u = self.stem(x, cache=cache)
+        ul, u = self.stem(None if x is None else self.embed(x), cache=cache)
         if bfloat16:
             ul, u = to_bfloat16(ul), to_bfloat16(u)
         ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)

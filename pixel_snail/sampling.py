@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,9 @@ from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
 from pixel_snail.commands import progress
-from pixel_snail.errors import UserError, check_option, counted, is_whole, option
+from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
 from pixel_snail.kernels.packing import pack, unpack
-from pixel_snail.likelihoods import logistic_mixture
+from pixel_snail.likelihoods import categorical, logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.side_by_side import results_in_order
@@ -30,6 +31,47 @@ except at F 256.
 """
 
 
+class Noise(NamedTuple):
+    """How much the images that are drawn from one distribution differ.
+
+    Fields:
+        temperature: scales the noise. Of a mixture, it is that of the choice among components and that of the logistic
+            distributions; of codes, it divides the logits.
+        top_k, top_p: of codes; see likelihoods.categorical.sample.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether some codes are never drawn."""
+        return (self.top_k, self.top_p) != (None, None)
+
+
+NOISE = Noise()
+"""That of exact draws from the distribution."""
+
+
+def checked_noise(temperature: object, top_k: object, top_p: object, network: Network) -> Noise:
+    """The noise of a drawing.
+
+    Raises:
+        UserError: a value is not possible, or the network's values are no codes and there is a top_k or top_p.
+    """
+    is_possible = is_number(temperature) and 0 <= temperature < math.inf
+    check_option("temperature", temperature, is_possible, "a number, 0 or more")
+    check_option("top_k", top_k, top_k is None or is_whole(top_k, least=1), "a whole number above 0")
+    check_option("top_p", top_p, top_p is None or (is_number(top_p) and 0 < top_p <= 1), "a number above 0, at most 1")
+    noise = Noise(float(temperature), top_k, top_p)
+    if noise.is_limited and network.codes is None:
+        name = "top_p" if top_k is None else "top_k"
+        instead = option("temperature")
+        raise UserError(f"{option(name)} is for codes, but the network's values are numbers: use {instead}")
+    return noise
+
+
 def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
     """A function that draws any number of images with a causal network, in batches.
 
@@ -38,11 +80,10 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
             batches of its own.
 
     Returns:
-        draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, workers=None, verbose=1) ->
+        draw(weights, number, seed, classes=None, given=None, keep_rows=0, noise=NOISE, workers=None, verbose=1) ->
         images, float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of
         `normalised_weights`; `classes` [number] are needed by a conditional network; of images `given`
-        [number, H, W, C], the upper `keep_rows` rows are kept; `temperature` scales the noise: of the choice among
-        mixture components, and of the logistic distributions; `workers` is the most batches that are drawn at once, by
+        [number, H, W, C], the upper `keep_rows` rows are kept; `workers` is the most batches that are drawn at once, by
         default as many as there are cores. It raises UserError if the parameters are not finite.
 
     Raises:
@@ -51,19 +92,22 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
     description = network.description
     batch = batch_on_gpu if devices.number_of_gpus() else BATCH_ON_CPU
     at_once = most_at_once(network, batch)
-    draw_batch = batch_drawer(network, batch, at_once=at_once)
+    drawer_of = functools.cache(functools.partial(batch_drawer, network, batch, at_once=at_once))
+    drawer_of(is_limited=False)  # which takes its memory now
 
-    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, temperature=1.0, workers=None, verbose=1):
+    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, noise=NOISE, workers=None, verbose=1):
+        draw_batch = drawer_of(is_limited=noise.is_limited)
+
         def images_from(first, go_on):
             # A batch that is not full is filled up with repetitions, which are thrown away.
             chosen = np.minimum(np.arange(first, first + batch), number - 1)
             drawn, _ = draw_batch(
                 weights,
-                *uniforms(seed, first, batch, description.image_shape, description.nr_logistic_mix),
+                *uniforms(seed, first, batch, description.image_shape, description.drawn_components),
                 h=tf.one_hot(classes[chosen], description.nr_labels) if description.nr_labels else None,
                 given=None if given is None else given[chosen],
                 keep_rows=keep_rows,
-                temperature=temperature,
+                noise=noise,
                 each_row=lambda: progress.step_of(bar, go_on),
             )
             return drawn
@@ -170,16 +214,19 @@ class RowByRow:
                 here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
                 outputs_of = functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache)
                 pixel, new, carried = choose(outputs_of, here, carried)
-                results = [array.write(x, value) for array, value in zip(results, new, strict=True)]
-                return x + 1, cache.end_step_with(pixel), carried, results
+                results = [array.write(x, value) for array, value in zip(results, [pixel, *new], strict=True)]
+                return x + 1, cache.end_step_with(network.embed(pixel)), carried, results
 
             with using(dict(zip(self._layers, unpack(packed, like=self._like), strict=True))):
                 cache.use(iter(variables))
                 cache.begin_row(y)
                 network(None, h=h, cache=cache)
-                state = tf.constant(0), cache.end_row_pass(), carried, [tf.TensorArray(type_, width) for type_ in kept]
+                results = [tf.TensorArray(type_, width) for type_ in (tf.float32, *kept)]
+                state = tf.constant(0), cache.end_row_pass(), carried, results
                 _, loop, carried, results = tf.while_loop(lambda x, *_: x < width, step, state)
-                return cache.end_row(loop), [_batch_first(array.stack()) for array in results], carried
+                cache.end_row(loop)
+                pixels, *results = [_batch_first(array.stack()) for array in results]
+                return pixels, results, carried
 
         # These functions are traced again for each network and size of batch, and TensorFlow would warn of that.
         # The attribute is private; if it is removed, only the warning comes back.
@@ -234,7 +281,7 @@ class _Row(NamedTuple):
 
 
 def batch_drawer(
-    network: Network, batch: int, jit: bool = True, at_once: int = 1
+    network: Network, batch: int, jit: bool = True, at_once: int = 1, is_limited: bool = False
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function that draws a batch of images with a causal network.
 
@@ -244,27 +291,26 @@ def batch_drawer(
     Args:
         batch: B.
         jit, at_once: see RowByRow.
+        is_limited: whether it draws with noise that is limited.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, temperature=1.0,
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, noise=NOISE,
         each_row=...) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K]
         for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h one-hot labels
-        [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept; `temperature` as in `drawer`.
-        Each row is computed in a context that each_row() makes.
+        [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept. Of codes, K is 0, and
+        u_logistic chooses them. Each row is computed in a context that each_row() makes.
     """
     image_shape, levels = network.description.image_shape, network.description.drawn_levels
     height, width, channels = image_shape
 
-    def choose(outputs_of, here, temperature):
-        pixel, output = _draw_pixel(
-            outputs_of,
-            here.u_mix,
-            here.u_logistic,
-            temperature,
-            levels,
-            lambda drawn, channel: tf.where(here.is_given[:, channel], here.given[:, channel], drawn),
-        )
-        return pixel, [output], temperature
+    def choose(outputs_of, here, noise):
+        unless_given = lambda drawn, channel: tf.where(here.is_given[:, channel], here.given[:, channel], drawn)
+        if network.codes is not None:
+            output = outputs_of(known=None)
+            drawn = categorical.sample(output, here.u_logistic[:, 0], network.codes, *noise)
+            return unless_given(drawn[:, None], slice(None)), [output], noise
+        pixel, output = _draw_pixel(outputs_of, here.u_mix, here.u_logistic, *noise, levels, unless_given)
+        return pixel, [output], noise
 
     by_rows = RowByRow(network, batch, choose, [tf.float32], jit, at_once)
 
@@ -275,19 +321,23 @@ def batch_drawer(
         h=None,
         given=None,
         keep_rows=0,
-        temperature=1.0,
+        noise=NOISE,
         each_row=contextlib.nullcontext,
     ):
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
-        # A tensor: a Python number would be compiled in, anew for each temperature.
-        temperature = tf.constant(temperature, tf.float32)
+        # Tensors: Python numbers would be compiled in, anew for each temperature.
+        tensors = [tf.constant(noise.temperature, tf.float32)]
+        if is_limited:
+            top_k = network.codes if noise.top_k is None else min(noise.top_k, network.codes)
+            # Without a limit, rounded sums of probabilities may be above 1.
+            tensors += [tf.constant(top_k), tf.constant(2.0 if noise.top_p in (None, 1) else noise.top_p, tf.float32)]
         rows = []
         with by_rows.images(weights, h) as row:
             for y in range(height):
                 inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
                 inputs = _Row(*inputs, is_given=tf.fill([batch, width, channels], y < keep_rows))
                 with each_row():
-                    pixels, (outputs,), _ = row(y, inputs, temperature)
+                    pixels, (outputs,), _ = row(y, inputs, tensors)
                 rows.append((pixels.numpy(), outputs.numpy()))
         drawn, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return drawn, outputs
@@ -310,7 +360,7 @@ def new_cache(network: Network, batch: int) -> ImageCache:
         network.description.nr_filters,
         attentions,
         background(tf.zeros([1, height, width, channels])),
-        channels,
+        network.embedded_channels,
     )
 
 

@@ -5,14 +5,18 @@ import math
 
 from pixel_snail.errors import UserError, check_option, is_number, is_whole, option
 
+LIKELIHOODS = ("logistic_mixture", "categorical")
+"""The names that --likelihood takes, the original's first; likelihoods/ has a module of each name."""
+
 NETWORK_DEFAULTS = {
     "model": "h12_noup_smallkey",
     "nr_resnet": 4,
     "nr_filters": 256,
     "nr_logistic_mix": 10,
     "resnet_nonlinearity": "elu",
+    "likelihood": LIKELIHOODS[0],
 }
-"""The defaults of the original's command line, by the names of its flags."""
+"""The settings of networks, by the names of their flags, and the defaults of the original's command line."""
 
 MODELS = (
     "model",

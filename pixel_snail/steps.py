@@ -11,8 +11,8 @@ from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
 from pixel_snail.kernels.packing import pack, unpack
-from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import scaled
+from pixel_snail.likelihoods.named import likelihoods
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import memory, micro_batches, replicas
@@ -61,7 +61,8 @@ def train_step(
         grad_accum: the least number of parts in which the batch is computed, one after another.
         bfloat16, recompute: see PixelSNAIL.call.
     """
-    variables, nr_labels, levels = network.weights, network.description.nr_labels, network.description.levels
+    variables, description = network.weights, network.description
+    nr_labels, levels, likelihood = description.nr_labels, description.levels, likelihoods[description.likelihood]
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -76,7 +77,7 @@ def train_step(
 
             def loss():
                 outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
-                return tf.reduce_sum(logistic_mixture.loss_per_image(x, outputs, levels))
+                return tf.reduce_sum(likelihood.loss_per_image(x, outputs, levels))
 
             return shared.with_gradients(loss)
 
@@ -238,7 +239,7 @@ class Evaluator:
         def nats(micro_batch):
             x, h = network_inputs(micro_batch, description.nr_labels, description.levels)
             with using(weights):
-                return logistic_mixture.nats_per_value(x, self._network(x, h=h), description.levels)
+                return likelihoods[description.likelihood].nats_per_value(x, self._network(x, h=h), description.levels)
 
         images, height, width, _ = batch["images"].shape
         most_images = micro_batches.most_images(self._network.values_per_image(height, width), keeps_activations=False)
@@ -278,8 +279,7 @@ def nats_in_batches(
     least = 5 * batch_size * replicas.on_this_machine(strategy) * math.prod(split.images.shape[1:])
     memory.check(least, f"evaluating {counted(batch_size, 'image')} at once needs")
     batches = replicas.batches(strategy, lambda *own: test_batches(split, number, *own), cluster)
-    total = -(-len(split) // number)
-    seen = 0
+    total, seen = -(-len(split) // number), 0
     shown = bool(verbose and cluster.is_chief)
     with progress.bar(total=total, desc="evaluating", unit="batch", leave=leave, disable=not shown) as bar:
         for batch in batches:

@@ -267,7 +267,7 @@ def test_parameters_that_are_not_finite_are_told(one_block):
 
 def test_a_gpu_that_is_not_used_is_warned_of_once_where_the_model_is_made(monkeypatch):
     monkeypatch.setattr(devices, "why_no_gpu", lambda: "no CUDA")
-    distribution._warn_of_an_idle_gpu.cache_clear()
+    devices.warn_of_an_idle_gpu.cache_clear()
     path = golden_numbers.checkpoint("h6_shift")
     told = []
     for _ in range(2):
@@ -277,7 +277,7 @@ def test_a_gpu_that_is_not_used_is_warned_of_once_where_the_model_is_made(monkey
         told.append([(str(warning.message), warning.filename) for warning in caught])
     assert told == [[("no CUDA", __file__)], []]
     monkeypatch.undo()
-    distribution._warn_of_an_idle_gpu.cache_clear()
+    devices.warn_of_an_idle_gpu.cache_clear()
 
 
 def test_a_leaking_network_warns_once_and_does_not_sample():

@@ -14,6 +14,7 @@ from pixel_snail import sampling
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
+from pixel_snail.sampling import Noise
 from pixel_snail.weights import normalised_weights
 
 
@@ -139,9 +140,9 @@ def test_temperature_0_draws_no_noise(rng):
     model = build_shallow("h8_noup_smallkey", shape, rng)
     draw = sampling.batch_drawer(model, 2, jit=False)
     of_seed = {seed: sampling.uniforms(seed, 0, 2, shape, 2) for seed in (1, 2)}
-    images = [draw(weights(model), *uniforms, temperature=0.0)[0] for uniforms in of_seed.values()]
+    images = [draw(weights(model), *uniforms, noise=Noise(0.0))[0] for uniforms in of_seed.values()]
     np.testing.assert_array_equal(images[0], images[1])
-    warm, _ = draw(weights(model), *of_seed[1], temperature=0.5)
+    warm, _ = draw(weights(model), *of_seed[1], noise=Noise(0.5))
     assert np.abs(warm - images[0]).max() > 1e-2
 
 
@@ -154,7 +155,7 @@ def test_any_number_of_temperatures_is_compiled_once_and_each_gives_what_the_nai
     draw_pixel = sampling._draw_pixel
     monkeypatch.setattr(sampling, "_draw_pixel", lambda *arguments: traced.append(1) or draw_pixel(*arguments))
     draw = sampling.batch_drawer(model, 2, jit=False)
-    drawn = {t: draw(weights(model), *uniforms, temperature=t)[0] for t in (1, 0.9, 0.8, 0)}
+    drawn = {t: draw(weights(model), *uniforms, noise=Noise(t))[0] for t in (1, 0.9, 0.8, 0)}
     assert len(traced) == 1
     for temperature in (0.8, 1):
         naive = naive_sampler(lambda x, h: model(x, h=h), temperature)(*uniforms)

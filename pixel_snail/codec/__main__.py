@@ -187,7 +187,7 @@ def _restore(flags, header, groups, prefix, is_averaged):
     from pixel_snail.runs import search
 
     opened = search.find(flags.load_params) if flags.load_params else Checkpoint(prefix)
-    settings = {name: header.network[name] for name in NETWORK_DEFAULTS}
+    settings = {name: header.network.get(name, default) for name, default in NETWORK_DEFAULTS.items()}
     try:
         model = _load(opened, settings, header.image_shape, is_averaged, header.levels)
     except Mismatch as error:
@@ -235,7 +235,7 @@ def info(flags: argparse.Namespace) -> None:
         "groups": f"{len(groups)}, {damaged} of them damaged",
         "channels": channels,
         "levels": header.levels,
-        **{name: header.network[name] for name in NETWORK_DEFAULTS},
+        **{name: header.network.get(name, default) for name, default in NETWORK_DEFAULTS.items()},
         "number of classes": header.network.get("nr_labels"),
         "checksum (weights)": header.weights,
         "checkpoint": header.checkpoint and f"{header.checkpoint[0]}, {'averaged' if header.checkpoint[1] else 'raw'}",

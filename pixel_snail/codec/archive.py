@@ -278,10 +278,13 @@ def _coded_pixels(images, sizes):
 def _description(description):
     """The fields of a network's description that decide its predictions, besides the parameters.
 
-    Files of 8-bit images have no field `levels`: earlier versions wrote none.
+    Files of 8-bit images have no field `levels`, and only files of codes have `likelihood`: earlier versions wrote
+    neither.
     """
     fields = dataclasses.asdict(description) | {"image_shape": list(description.image_shape)}
-    left_out = ("class_names", "dropout_p", *(["levels"] if description.levels == 256 else []))
+    left_out = ["class_names", "dropout_p"]
+    left_out += [] if description.levels != 256 else ["levels"]
+    left_out += [] if description.codes else ["likelihood"]
     return {name: value for name, value in fields.items() if name not in left_out}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixel_snail import sampling
 from pixel_snail.backend import tf
-from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies
+from pixel_snail.codec.range_coder import Decoder, Encoder, cumulative_frequencies, cumulative_frequencies_of
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, scaled
@@ -59,7 +59,7 @@ class ImageCoder:
         self.batch, self.at_once = batch, sampling.most_at_once(network, batch)
         self.height, self.width, self.channels = network.description.image_shape
         self.levels = network.description.levels
-        choose = functools.partial(_choose, channels=self.channels, levels=self.levels)
+        choose = functools.partial(_choose, channels=self.channels, levels=self.levels, codes=network.codes)
         # The values, the bounds of their intervals, and whether the prediction was finite.
         self._pixels = sampling.RowByRow(network, batch, choose, [tf.int32, tf.int32, tf.bool], jit, self.at_once)
 
@@ -146,7 +146,7 @@ def _part(words, first, number):
     return np.concatenate([part, np.zeros(number - len(part), np.uint32)])
 
 
-def _choose(outputs_of, here, carried, channels, levels):
+def _choose(outputs_of, here, carried, channels, levels, codes):
     """Chooses a pixel's values for sampling.RowByRow: those of the row's inputs or, if `decodes`, of the stream."""
     scaled_values = scaled(np.arange(levels, dtype=np.float32), levels)
     decoder, decodes, before = carried
@@ -156,10 +156,13 @@ def _choose(outputs_of, here, carried, channels, levels):
         """The channels in [-1, 1] that are known once the next one is coded."""
         nonlocal decoder, known, log_likelihood
         channel = len(values)
-        logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels, levels)
-        # The channels share the component: components that made the known channels likely get more weight.
-        below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
-        cumulative = cumulative_frequencies(below)
+        if codes is None:
+            logits, mean, log_scale = logistic_mixture.next_channel(outputs, known, channels, levels)
+            # The channels share the component: components that made the known channels likely get more weight.
+            below = logistic_mixture.probabilities_below(logits + log_likelihood, mean, log_scale, levels)
+            cumulative = cumulative_frequencies(below)
+        else:
+            cumulative = cumulative_frequencies_of(tf.nn.softmax(outputs))
         value, decoder = decoder.read(cumulative, here.is_inside)
         value = tf.where(decodes, value, here.values[:, channel])
         # Outside the image, the values of the pixel on the left are repeated.
@@ -168,7 +171,8 @@ def _choose(outputs_of, here, carried, channels, levels):
         bounds.append(tf.gather(cumulative, tf.stack([value, value + 1], -1), batch_dims=1))
         x = tf.gather(scaled_values, value)[:, None]
         known = tf.concat([known, x], -1)
-        log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale, levels)
+        if codes is None:
+            log_likelihood += logistic_mixture.logistic_log_prob(x, mean, log_scale, levels)
         return known
 
     outputs = outputs_of(known=lambda *outputs: know_next(outputs))

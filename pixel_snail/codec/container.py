@@ -26,6 +26,7 @@ import numpy as np
 
 from pixel_snail.errors import UserError, counted, first_line, is_whole
 from pixel_snail.likelihoods.levels import is_8_bit_rgb, is_number_of_levels
+from pixel_snail.settings import LIKELIHOODS
 
 SIGNATURE = b"\x89SNAIL\r\n"
 VERSION = 2
@@ -237,6 +238,7 @@ def _checked(fields):
     shape = header.network["image_shape"]
     _require(_are_whole(shape, least=1) and len(shape) == 3, "image_shape is not of an image")
     _require(is_number_of_levels(header.levels), "levels is no possible number")
+    _require(header.network.get("likelihood", LIKELIHOODS[0]) in LIKELIHOODS, "likelihood is no name of one")
     _require(type(header.weights) is str and type(header.machine) is dict, "weights is no text or machine no object")
     _require(is_whole(header.images, least=0), "images is no number")
     _require(is_whole(header.batch, least=1) and header.batch <= MOST_IN_A_GROUP, "batch is no possible number")

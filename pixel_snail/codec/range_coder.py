@@ -37,13 +37,31 @@ def cumulative_frequencies(below: tf.Tensor) -> tf.Tensor:
         which needs something below and above each value.
     """
     levels = below.shape[-1] + 1
-    shared = TOTAL - levels - 2
     ends = tf.zeros_like(below[..., :1])
-    shares = tf.cast(tf.concat([ends, below, ends + 1], -1) * shared, tf.int32)
-    frequencies = 1 + tf.maximum(shares[..., 1:] - shares[..., :-1], 0)
+    shares = tf.cast(tf.concat([ends, below, ends + 1], -1) * _shared(levels), tf.int32)
+    return _cumulated(tf.maximum(shares[..., 1:] - shares[..., :-1], 0))
+
+
+def cumulative_frequencies_of(probabilities: tf.Tensor) -> tf.Tensor:
+    """The same for the L values of these probabilities, [..., L]: no sum of them is rounded.
+
+    The frequencies are rounded down. What that leaves, up to L / 2^24, goes to no value but the last.
+    """
+    return _cumulated(tf.cast(probabilities * _shared(probabilities.shape[-1]), tf.int32))
+
+
+def _shared(levels):
+    """The sum of the frequencies above 1, which are shared among the values."""
+    return TOTAL - levels - 2
+
+
+def _cumulated(frequencies):
+    """c [..., L + 1] of frequencies [..., L], to each of which it adds 1."""
+    levels = frequencies.shape[-1]
     # Where rounding has made frequencies larger, their sum is too large. The limit leaves 1 to each value that follows.
     limit = np.arange(TOTAL - levels, TOTAL, dtype=np.int32)
-    return tf.concat([tf.ones_like(shares[..., :1]), tf.minimum(1 + tf.cumsum(frequencies, -1), limit)], -1)
+    cumulative = tf.minimum(1 + tf.cumsum(1 + frequencies, -1), limit)
+    return tf.concat([tf.ones_like(cumulative[..., :1]), cumulative], -1)
 
 
 class Encoder:

@@ -205,6 +205,12 @@ def add_network_flags(parser: Parser, defaults: bool = True) -> None:
         default=default["resnet_nonlinearity"],
         help=_names(settings.NONLINEARITIES),
     )
+    add(
+        "--likelihood",
+        type=_known("likelihood", settings.LIKELIHOODS),
+        default=default["likelihood"],
+        help="logistic_mixture for images; categorical for codes without an order, such as those of a VQ-VAE",
+    )
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -298,6 +304,7 @@ seed = _number(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to 2^31 - 1
 positive_float = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
 non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or more")
 levels = _number(int, is_number_of_levels, NUMBERS_OF_LEVELS)
+share = _number(float, lambda x: 0 < x <= 1, "a number above 0, at most 1")
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
 
 

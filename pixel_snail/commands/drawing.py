@@ -39,7 +39,8 @@ def what_to_draw(
     Raises:
         UserError: the flags contradict each other or the network, or the images to complete can't be read.
     """
-    settings = {"seed": flags.seed, "temperature": flags.temperature, "batch_on_gpu": flags.sample_batch}
+    settings = {name: getattr(flags, name) for name in ("seed", "temperature", "top_k", "top_p")}
+    settings |= {"batch_on_gpu": flags.sample_batch}
     chosen = class_numbers(flags.classes, nr_labels, class_names)
     if flags.complete:
         max_pixels = flags.max_megapixels * 10**6

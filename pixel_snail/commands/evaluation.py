@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_snail import loading
+from pixel_snail import loading, sampling
 from pixel_snail.codec import container
 from pixel_snail.commands import drawing, progress, streams
 from pixel_snail.commands.command_line import height_and_width, takes
@@ -94,6 +94,8 @@ def _evaluate(flags, load_data, cluster):
         strategy=strategy,
         cluster=cluster,
     )
+    if draw:
+        sampling.checked_noise(flags.temperature, flags.top_k, flags.top_p, model.network)
     cluster.check_agreement(data_set.sizes() if data_set else {})
     cluster.check_same_checkpoint(model.network.weights)
     age = None if flags.raw else average.read(opened)
@@ -177,6 +179,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         nats,
         data_set.image_shape,
         levels=data_set.levels,
+        likelihood=flags.likelihood,
         reduction=data_set.reduction,
         data_set=flags.data_set,
         source=data_set.source,

@@ -55,6 +55,7 @@ def _network_of_description(description):
         "images": f"{height} x {width}",
         "channels": channels,
         "levels": description.levels,
+        "likelihood": description.likelihood,
     }
 
 

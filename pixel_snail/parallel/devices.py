@@ -10,6 +10,7 @@ import resource
 import shlex
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,3 +230,13 @@ def _is_installed(package):
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+@functools.cache
+def warn_of_an_idle_gpu() -> None:
+    """Warns once a process if a GPU is left idle. The line that it names is that of the caller's caller's caller.
+
+    The commands get their strategies from replicas.strategy, which warns by itself.
+    """
+    if why := why_no_gpu():
+        warnings.warn(why, stacklevel=4)

@@ -20,6 +20,7 @@ def result(
     image_shape: tuple[int, int, int],
     *,
     levels: int,
+    likelihood: str,
     reduction: str | None,
     data_set: str,
     source: str,
@@ -36,12 +37,13 @@ def result(
 
     The channels are named R, G and B if there are three, else by their numbers from 1. For images of two levels, the
     figures are also in nats an image: `nats_per_image`, the mean, its standard error, and a third value of each entry
-    of `worst_first`.
+    of `worst_first`. For codes, they are also nats a code, `nats_per_code`, and its exponential, `perplexity`.
 
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, C].
         image_shape: (H, W, C).
         levels: L.
+        likelihood: its name.
         data_set: the name that --data_set takes.
         reduction, source, unverified: see dataset.DataSet.
         model, load_params: the specification's name and the checkpoint's prefix.
@@ -68,6 +70,7 @@ def result(
         "causal": causal,
         "image_shape": list(image_shape),
         "levels": levels,
+        "likelihood": likelihood,
         "reduction": reduction,
         "images": len(bits),
         "test_set_images": published.images if published else len(bits),
@@ -87,6 +90,10 @@ def result(
         figures |= {"nats_per_image": float(in_nats.mean()), "nats_per_image_stderr": _stderr(in_nats)}
         for entry, i in zip(figures["worst_first"], worst_first, strict=True):
             entry.append(float(in_nats[i]))
+    if likelihood == "categorical":
+        of_codes = nats.sum(1) / np.prod(image_shape)
+        figures |= {"nats_per_code": float(of_codes.mean()), "nats_per_code_stderr": _stderr(of_codes)}
+        figures["perplexity"] = float(np.exp(of_codes.mean()))
     if figures["why_not_comparable"] is None and published.paper is not None:
         figures["paper_bits_per_dim"] = published.paper
     return figures
@@ -99,13 +106,17 @@ def _stderr(values):
 def summary(figures: dict[str, object]) -> str:
     """The result in one line: bits/dim and its standard error, and whether the averages are young.
 
-    For images of two levels, it also has nats an image.
+    For images of two levels, it also has nats an image; for codes, nats a code and the perplexity.
     """
     parts = [f"bits/dim: {figures['bits_per_dim']:.4f} {_plus_or_minus(figures)}"]
     if "nats_per_image" in figures:
         stderr = figures["nats_per_image_stderr"]
         spread = "" if stderr is None else f" +- {stderr:.2f}"
         parts.append(f"nats an image: {figures['nats_per_image']:.2f}{spread}")
+    if "perplexity" in figures:
+        most = np.log2(figures["levels"])
+        parts.append(f"nats a code: {figures['nats_per_code']:.4f}, perplexity {figures['perplexity']:.1f}")
+        parts.append(f"without a prediction, a code takes {most:.4g} bits")
     return "; ".join([*parts, *_young(figures)])
 
 

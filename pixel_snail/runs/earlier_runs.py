@@ -24,7 +24,8 @@ _ENDS = ["max_epochs", "max_minutes"]
 
 _OF_VALUES = ("levels", "binarize")
 
-_ADDED = command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
+_ADDED = command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS
+_ADDED |= {"lr_to_zero": False, "init_from": None, "raw": False}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
 

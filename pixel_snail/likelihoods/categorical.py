@@ -1,0 +1,77 @@
+"""The categorical likelihood of codes: likelihood and sampling of pixels, as pure functions.
+
+Codes, such as those of a VQ-VAE, are integers from 0 to L - 1 without an order. A network predicts a logit for each of
+them, and softmax turns the logits into probabilities. Images have one channel.
+
+Shapes: `x` are images [B, H, W, 1] of codes scaled to [-1, 1], as all images are. `l` are the network's outputs, logits
+[B, H, W, L]. `levels` is L.
+"""
+
+import numpy as np
+
+from pixel_snail.backend import tf
+from pixel_snail.likelihoods.levels import scaled
+
+
+def numbers(x: tf.Tensor, levels: int) -> tf.Tensor:
+    """The codes, int32, that numbers in [-1, 1] stand for; 0 for NaN."""
+    half = (levels - 1) / 2
+    number = tf.cast(tf.where(tf.math.is_nan(x), 0.0, tf.round(x * half + half)), tf.int32)
+    return tf.clip_by_value(number, 0, levels - 1)
+
+
+def nats_per_value(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
+    """Minus the log-likelihood of each code in nats, [B, H, W, 1]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(numbers(x[..., 0], levels), l)[..., None]
+
+
+def loss_per_image(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
+    """Minus the log-likelihood of each image in nats, [B]."""
+    return tf.reduce_sum(nats_per_value(x, l, levels), [1, 2, 3])
+
+
+def sample(
+    l: tf.Tensor,
+    u: tf.Tensor,
+    levels: int,
+    temperature: float | tf.Tensor = 1.0,
+    top_k: int | tf.Tensor | None = None,
+    top_p: float | tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Draws codes: each is the first whose cumulative probability exceeds the random number.
+
+    Args:
+        l: logits [..., L].
+        u: uniform random numbers in [0, 1), [...].
+        levels: L.
+        temperature: divides the logits; 0 gives the likeliest code.
+        top_k: only the k likeliest codes are drawn. None: top_p is None too, and all codes may be drawn.
+        top_p: only the likeliest codes are drawn, as many as have this probability together, and those that are as
+            likely as the last of them.
+
+    Returns:
+        The codes scaled to [-1, 1], [...]; NaN where a logit is not finite, so that the caller can report it.
+    """
+    largest = tf.reduce_max(l, -1, keepdims=True)
+    # Divided by 0, the largest logits would become NaN.
+    probabilities = tf.nn.softmax((l - largest) / tf.maximum(temperature, 1e-30))
+    if top_k is not None:
+        probabilities = _likeliest(probabilities, top_k, top_p)
+    below = tf.cumsum(probabilities, -1)
+    total = below[..., -1:]
+    # Where rounding has brought u * total to the total, the last code that can be drawn is.
+    is_passed = (below <= u[..., None] * total) & (below < total)
+    code = tf.reduce_sum(tf.cast(is_passed, tf.int32), -1)
+    is_finite = tf.reduce_all(tf.math.is_finite(l), -1)
+    # From a table: XLA would multiply by a reciprocal, whose last bit may differ.
+    table = scaled(np.arange(levels, dtype=np.float32), levels)
+    return tf.where(is_finite, tf.gather(table, tf.minimum(code, levels - 1)), float("nan"))
+
+
+def _likeliest(probabilities, top_k, top_p):
+    """Sets the other probabilities to 0."""
+    descending = tf.sort(probabilities, direction="DESCENDING")
+    before = tf.cumsum(descending, -1, exclusive=True)
+    kept = (tf.range(descending.shape[-1]) < top_k) & (before < top_p)
+    least = tf.reduce_min(tf.where(kept, descending, 1.0), -1, keepdims=True)
+    return tf.where(probabilities >= least, probabilities, 0.0)
