@@ -407,7 +407,7 @@ class Checkpoint:
         passed_over = ["image_shape", "dropout_p", "class_names"]
         if for_fine_tuning:
             found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
-            passed_over += ["nr_labels", "levels"]
+            passed_over += ["nr_labels"] if network.codes else ["nr_labels", "levels"]
         if recorded is not None:
             has, asked = ({"channels": of.image_shape[2]} | dataclasses.asdict(of) for of in (recorded, network))
             differing = [

@@ -259,7 +259,8 @@ def checked_images(images: object, image_shape: tuple[int, int, int], levels: in
 
     Args:
         images: values [N, H, W, C]: an array, a tensor of any library, a list of images, or an object that is indexed
-            like an array. They are uint8 if there are 256 levels, else of any type of integers.
+            like an array. They are uint8 if there are 256 levels, else of any type of integers. If C is 1, arrays,
+            tensors and lists may be [N, H, W].
         image_shape: (H, W, C).
         levels: the number of levels, L: values are from 0 to L - 1.
 
@@ -270,6 +271,8 @@ def checked_images(images: object, image_shape: tuple[int, int, int], levels: in
     if isinstance(images, (str, os.PathLike)):
         raise UserError(f"images must be {expected}, not a path: read the picture first, with PIL.Image for example")
     images = _as_array(images, f"images must be {expected}")
+    if isinstance(images, np.ndarray) and (*images.shape[1:], 1) == tuple(image_shape):
+        images = images[..., None]
     if not _is_type_of(images.dtype, levels) or tuple(images.shape[1:]) != tuple(image_shape):
         hint = _how_to_convert(images, tuple(image_shape), levels)
         raise UserError(f"images must be {expected}, not {images.dtype} {list(images.shape)}{hint}")

@@ -214,11 +214,16 @@ def test_values_of_every_number_of_levels_are_taken_and_returned_as_they_are(lev
         np.testing.assert_array_equal(split.images, images)
 
 
+@pytest.mark.parametrize("levels", [16, 256])
+def test_grey_images_without_a_channel_are_images_with_one(levels):
+    images = GREY if levels == 256 else GREY // 16
+    for given in (images[..., 0], tf.constant(images[..., 0]), list(images[..., 0])):
+        np.testing.assert_array_equal(checked_images(given, (*GREY.shape[1:3], 1), levels), images)
+
+
 @pytest.mark.parametrize(
     "images, levels, formula",
     [
-        (GREY[..., 0], 256, "images[..., None]"),
-        (GREY[..., 0] // 16, 16, "images[..., None]"),
         (GREY[0, ..., 0], 256, "image[None, ..., None]"),
         (GREY.transpose(0, 3, 1, 2), 256, "images.transpose(0, 2, 3, 1)"),
         (GREY / 255, 256, "np.uint8(np.round(255 * images))"),

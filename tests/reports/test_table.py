@@ -10,6 +10,7 @@ from pixel_snail.storage.reductions import BINARIZED
 def figures_of(nats, image_shape, levels, **others):
     of_result = {"data_set": "folder", "source": "here", "model": "h", "load_params": "", "unverified": None}
     of_result |= {"averaged": True, "causal": True, "class_conditional": False, "reduction": None, "age": None}
+    of_result |= {"likelihood": "logistic_mixture"}
     figures = table.result(nats, image_shape, levels=levels, **of_result | others)
     return figures | {"files_bits_per_dim": {"PNG": 0.5}}
 
@@ -32,6 +33,19 @@ def test_images_of_two_levels_have_nats_beside_bits_per_dim(rng):
     assert " ".join(lines[3].split()) == f"h, averaged parameters {bits:.4f} {mean:.2f} {stderrs}"
     assert lines[4].split() == ["PNG", "files", "0.5000", f"{0.5 * np.log(2) * 560:.2f}"]  # no row of the only channel
     assert lines[7].split() == [str(most), f"{nats.max() / (560 * np.log(2)):.4f}", f"{nats.max():.2f}"]
+
+
+def test_codes_have_nats_a_code_and_their_perplexity_beside_the_most_bits_of_a_code(rng):
+    nats = rng.uniform(100, 150, [5, 1])
+    figures = figures_of(nats, (7, 6, 1), 128, likelihood="categorical")
+    of_codes = nats[:, 0] / 42
+    assert figures["nats_per_code"] == pytest.approx(of_codes.mean())
+    assert figures["nats_per_code_stderr"] == pytest.approx(of_codes.std(ddof=1) / 5**0.5)
+    assert figures["perplexity"] == pytest.approx(np.exp(of_codes.mean()))
+    assert figures["bits_per_dim"] == pytest.approx(of_codes.mean() / np.log(2))
+    mean, perplexity = of_codes.mean(), np.exp(of_codes.mean())
+    told = f"nats a code: {mean:.4f}, perplexity {perplexity:.1f}; without a prediction, a code takes 7 bits"
+    assert table.summary(figures).endswith(told)
 
 
 def test_the_rows_of_channels_have_the_nats_of_the_channel(rng):
