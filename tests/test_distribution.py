@@ -202,7 +202,7 @@ def test_progress_is_shown_unless_it_is_silenced(one_block, capfd):
                 lambda model, shape=shape: pixel_snail.build(image_shape=shape),
                 r"image_shape must be \(H, W, C\), such as \(28, 28, 1\), not \(?28",
             )
-            for shape in ((28, 28), (28, 28, 0), (28, 28, 1.5), 28)
+            for shape in ((28,), (28, 28, 0), (28, 28, 1.5), 28)
         ),
         *(
             (

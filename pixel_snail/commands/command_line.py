@@ -256,7 +256,11 @@ def add_step_flags(parser: Parser) -> None:
 
 def is_possible(name: str, value: object) -> bool:
     """Whether a flag in DATA_DEFAULTS or MODEL_DEFAULTS can have this value."""
-    registries = {"model": settings.MODELS, "resnet_nonlinearity": settings.NONLINEARITIES}
+    registries = {
+        "model": settings.MODELS,
+        "resnet_nonlinearity": settings.NONLINEARITIES,
+        "likelihood": settings.LIKELIHOODS,
+    }
     default = (DATA_DEFAULTS | MODEL_DEFAULTS)[name]
     if name in registries:
         return isinstance(value, str) and value in registries[name]

@@ -24,8 +24,8 @@ _ENDS = ["max_epochs", "max_minutes"]
 
 _OF_VALUES = ("levels", "binarize")
 
-_ADDED = command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS
-_ADDED |= {"lr_to_zero": False, "init_from": None, "raw": False}
+_ADDED_OF_NETWORK = {"likelihood": command_line.MODEL_DEFAULTS["likelihood"]}
+_ADDED = _ADDED_OF_NETWORK | command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
 
@@ -171,6 +171,7 @@ def _run_flags(path):
     recorded = _read_flags(path, then)
     if recorded is None:
         return {}
+    recorded = _ADDED_OF_NETWORK | recorded
     network = (*command_line.MODEL_DEFAULTS, "data_set")
     if missing := [name for name in network if name not in recorded]:
         raise UserError(f"{path} is broken: it has no {missing[0]}; {then}")

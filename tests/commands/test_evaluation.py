@@ -209,6 +209,7 @@ def nats_of(number):
 def test_the_result_names_the_images_with_the_most_bits_first(number, named):
     names = [f"é\n{i}.png" for i in range(number)] if named else None
     told = {"data_set": "folder", "source": "", "model": "h", "load_params": "", "unverified": None}
+    told |= {"likelihood": "logistic_mixture"}
     told |= {"levels": 256, "reduction": None}
     switches = {"averaged": True, "causal": True, "class_conditional": False}
     figures = table.result(nats_of(number), SHAPE, **told, **switches, names=names, age=None)

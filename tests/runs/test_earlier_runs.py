@@ -97,6 +97,15 @@ def test_an_evaluation_takes_the_flags_of_the_run_or_else_their_defaults(given, 
         assert getattr(flags, name) == given.get(name, command_line.DATA_DEFAULTS[name])
 
 
+def test_a_run_of_a_version_without_likelihoods_had_the_originals(run):
+    path = run / "flags.json"
+    recorded = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in recorded.items() if name != "likelihood"}))
+    flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
+    earlier_runs.fill_in_flags(flags, types.SimpleNamespace(prefix=f"{run}/70/params", description=lambda: None))
+    assert flags.likelihood == "logistic_mixture"
+
+
 @pytest.mark.parametrize(
     "given, expected",
     [
