@@ -480,7 +480,8 @@ class _Memory:
             seen.append(((self.y == last_row) & (last_columns < self.x), *self.loop["cells"]))
         logits = [tf.where(visible, tf.matmul(query, key, transpose_b=True), HIDDEN) for visible, key, _ in seen]
         largest = self._over_cells(tf.reduce_max, tf.maximum, logits)
-        # The original's formula: a softmax, but for 1e-6 in its denominator. Dividing last, there is less to divide.
+        # The original's formula: a softmax, but for 1e-6 in its denominator. After the product, there are M numbers to
+        # divide; before it, N.
         exponentials = [tf.exp(part - largest[:, None, None]) for part in logits]
         total = self._over_cells(tf.reduce_sum, tf.add, exponentials)
         mixed = sum(tf.matmul(part, mixin) for part, (_, _, mixin) in zip(exponentials, seen, strict=True))

@@ -125,7 +125,8 @@ class Distribution:
 
     def __repr__(self) -> str:
         labels = "" if self.nr_labels is None else f", {self.nr_labels} classes"
-        levels = "" if self.levels == 256 else f", {self.levels:,} levels"
+        kind = "codes" if self.network.codes else "levels"
+        levels = "" if (self.levels, kind) == (256, "levels") else f", {self.levels:,} {kind}"
         return f"<Distribution {self.spec} over images {self.image_shape}{levels}{labels}>"
 
     def log_prob(self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1) -> np.ndarray:

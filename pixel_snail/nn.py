@@ -316,7 +316,7 @@ CODE_CHANNELS = 16
 class embedding(Layer):
     """A learned vector for each of L codes: numbers in [-1, 1] that stand for codes, [..., 1] -> [..., E].
 
-    It is ~ N(0, 1) at first, and not weight-normalised.
+    The vectors have E = CODE_CHANNELS numbers, are initialised from N(0, 1), and are not weight-normalised.
     """
 
     def __init__(self, codes: int):

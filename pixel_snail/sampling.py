@@ -32,12 +32,12 @@ except at F 256.
 
 
 class Noise(NamedTuple):
-    """How much the images that are drawn from one distribution differ.
+    """The settings of random draws.
 
     Fields:
-        temperature: scales the noise. Of a mixture, it is that of the choice among components and that of the logistic
-            distributions; of codes, it divides the logits.
-        top_k, top_p: of codes; see likelihoods.categorical.sample.
+        temperature: scales the noise. For a mixture, this is the noise of the choice of a component and that of the
+            logistic distributions; for codes, the logits are divided by the temperature.
+        top_k, top_p: limits of codes; see likelihoods.categorical.sample.
     """
 
     temperature: float = 1.0
@@ -51,14 +51,14 @@ class Noise(NamedTuple):
 
 
 NOISE = Noise()
-"""That of exact draws from the distribution."""
+"""The settings of exact draws from the network's distribution."""
 
 
 def checked_noise(temperature: object, top_k: object, top_p: object, network: Network) -> Noise:
     """The noise of a drawing.
 
     Raises:
-        UserError: a value is not possible, or the network's values are no codes and there is a top_k or top_p.
+        UserError: a value is not possible, or top_k or top_p is given, but the network does not predict codes.
     """
     is_possible = is_number(temperature) and 0 <= temperature < math.inf
     check_option("temperature", temperature, is_possible, "a number, 0 or more")

@@ -43,9 +43,9 @@ def cumulative_frequencies(below: tf.Tensor) -> tf.Tensor:
 
 
 def cumulative_frequencies_of(probabilities: tf.Tensor) -> tf.Tensor:
-    """The same for the L values of these probabilities, [..., L]: no sum of them is rounded.
+    """The same from the probabilities of the L values, [..., L], none of which is a difference of rounded sums.
 
-    The frequencies are rounded down. What that leaves, up to L / 2^24, goes to no value but the last.
+    The frequencies are rounded down, so that the last of c may be up to L below TOTAL - 1.
     """
     return _cumulated(tf.cast(probabilities * _shared(probabilities.shape[-1]), tf.int32))
 

@@ -1,4 +1,4 @@
-"""Rows of a table, with a gradient that is a tensor."""
+"""Rows of a table, with a dense gradient."""
 
 from pixel_snail.backend import tf
 from pixel_snail.kernels.gradients import custom_gradient
@@ -7,7 +7,7 @@ from pixel_snail.kernels.gradients import custom_gradient
 def rows(table: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """The rows of a table [L, E] with these numbers, integers [...]: [..., E].
 
-    TensorFlow's gradient of tf.gather is a list of rows, which can't be summed over micro-batches.
+    The gradient of tf.gather is a tf.IndexedSlices, which can't be summed over micro-batches.
     """
 
     @custom_gradient

@@ -45,9 +45,10 @@ def sample(
         u: uniform random numbers in [0, 1), [...].
         levels: L.
         temperature: divides the logits; 0 gives the likeliest code.
-        top_k: only the k likeliest codes are drawn. None: top_p is None too, and all codes may be drawn.
-        top_p: only the likeliest codes are drawn, as many as have this probability together, and those that are as
-            likely as the last of them.
+        top_k: the k likeliest codes are kept, and those that are as likely as the last of them. None: all codes are
+            kept, and top_p is not used.
+        top_p: of the codes that top_k keeps, the fewest likeliest ones are kept whose share of the probability is at
+            least this.
 
     Returns:
         The codes scaled to [-1, 1], [...]; NaN where a logit is not finite, so that the caller can report it.
@@ -59,7 +60,8 @@ def sample(
         probabilities = _likeliest(probabilities, top_k, top_p)
     below = tf.cumsum(probabilities, -1)
     total = below[..., -1:]
-    # Where rounding has brought u * total to the total, the last code that can be drawn is.
+    # Rounding may make u * total equal to the total, which no cumulative probability exceeds. Then the last code with a
+    # probability above 0 is drawn.
     is_passed = (below <= u[..., None] * total) & (below < total)
     code = tf.reduce_sum(tf.cast(is_passed, tf.int32), -1)
     is_finite = tf.reduce_all(tf.math.is_finite(l), -1)
@@ -69,9 +71,11 @@ def sample(
 
 
 def _likeliest(probabilities, top_k, top_p):
-    """Sets the other probabilities to 0."""
+    """The probabilities of the codes that top_k and top_p keep; 0 for the others."""
     descending = tf.sort(probabilities, direction="DESCENDING")
-    before = tf.cumsum(descending, -1, exclusive=True)
-    kept = (tf.range(descending.shape[-1]) < top_k) & (before < top_p)
+    is_in_k = tf.range(descending.shape[-1]) < top_k
+    of_k = tf.where(is_in_k, descending, 0.0)
+    before = tf.cumsum(of_k, -1, exclusive=True) / tf.reduce_sum(of_k, -1, keepdims=True)
+    kept = is_in_k & (before < top_p)
     least = tf.reduce_min(tf.where(kept, descending, 1.0), -1, keepdims=True)
     return tf.where(probabilities >= least, probabilities, 0.0)

@@ -11,11 +11,11 @@ likelihoods: dict[str, ModuleType] = dict(zip(LIKELIHOODS, (logistic_mixture, ca
 
 
 def check_likelihood(likelihood: object, channels: int) -> None:
-    """Raises UserError unless there is such a likelihood, and it is one of images with so many channels."""
+    """Raises UserError if the likelihood is unknown, or is not for images with this number of channels."""
     if likelihood not in LIKELIHOODS:
         raise UserError(f"{option('likelihood')}={likelihood!r} is none of {', '.join(LIKELIHOODS)}")
     if likelihood == "categorical" and channels != 1:
         raise UserError(
-            f"{option('likelihood')}=categorical is for maps of codes, which have 1 channel, not {channels}: make a "
-            "map of each channel, or leave it out"
+            f"{option('likelihood')}=categorical is for maps of codes, which have 1 channel, not {channels}: divide "
+            f"the channels into separate maps, or leave {option('likelihood')} out"
         )

@@ -66,6 +66,7 @@ def test_temperature_0_and_the_limits_draw_only_the_likeliest_codes():
     assert drawn(l, top_k=2, top_p=2.0) == {1, 3}
     assert drawn(l, top_k=5, top_p=0.75) == {1, 3, 4}
     assert drawn(l, top_k=2, top_p=0.75) == {1, 3}
+    assert drawn(l, top_k=2, top_p=0.5) == {1}, "0.4 of 0.7 is more than half"
     assert drawn(l, top_k=5, top_p=1e-6) == {1}
 
 
