@@ -239,7 +239,6 @@ class ChannelWiseOutput(Layer):
         nr_filters: int,
         nr_logistic_mix: int,
         channels: int,
-        codes: int | None = None,
     ):
         super().__init__()
         if channels != 3:

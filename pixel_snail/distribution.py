@@ -234,7 +234,7 @@ class Distribution:
             labels: integers [number], of a conditional network.
             seed: decides the images, bit by bit. Image i is the same however many are drawn.
             temperature: scales the noise; 0: the most likely component's mean for each pixel, or the likeliest code.
-            top_k, top_p: of codes, draw only the k likeliest, or as many as have this probability together.
+            top_k, top_p: draw only the k likeliest codes, and of these the fewest with this share of the probability.
             workers: the most CPU cores that compute, each 8 images at a time; by default all, if memory suffices. The
                 results are the same.
             verbose: 0: no progress bar.

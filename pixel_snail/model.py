@@ -62,7 +62,7 @@ class PixelSNAIL(Network):
 
     Raises:
         UserError: the convolution is causal_shift_nin, and F is no multiple of 4; or the output layer is not for C
-            channels.
+            channels, or not for codes.
     """
 
     def __init__(
@@ -112,7 +112,13 @@ class PixelSNAIL(Network):
             )
             for i in range(attn_rep)
         ]
-        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels, codes)
+        if codes is not None and output is not Output:
+            raise UserError(
+                f"{option('model')}: its output layer does not predict codes: choose another network, such as "
+                "h8_noup_smallkey"
+            )
+        of_codes = {} if codes is None else {"codes": codes}
+        self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels, **of_codes)
 
     @staticmethod
     def size_limits(hier: Sequence[int] = (1,), up: bool = False, **others: object) -> tuple[int, int]:
@@ -138,7 +144,7 @@ class PixelSNAIL(Network):
         """
         *block_seeds, output_seed = dropout.split_seed(seed, len(self.blocks) + 1)
         position = background(x) if cache is None else cache.position()
-        embedded = None if x is None else self.embed(x)
+        embedded = self.embed(x)
         ul, u = self.stem(embedded, cache=cache)
         seen = {"x": embedded, "position": position}
         if bfloat16:
@@ -307,7 +313,15 @@ def build_network(
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
     check_levels(levels)
     check_likelihood(likelihood, image_shape[2])
-    network = specs[model](**settings, **of_values(image_shape[2], levels, likelihood))
+    try:
+        network = specs[model](**settings, **of_values(image_shape[2], levels, likelihood))
+    except TypeError as error:
+        if likelihood != "categorical" or "codes" not in str(error):
+            raise
+        raise UserError(
+            f"{option('model')}={model} is a specification without the argument codes: give it that argument, as "
+            "PixelSNAIL has it, or choose another"
+        ) from error
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network), "the network's parameters need")
         return network.build_for(model, image_shape, nr_labels, class_names, levels, likelihood)

@@ -169,9 +169,12 @@ class Network(keras.Model):
         )
         return self
 
-    def embed(self, x: tf.Tensor) -> tf.Tensor:
-        """What the layers see of images [..., C]: the images themselves or, of codes, their vectors [..., E]."""
-        return x if self.embedding is None else self.embedding(x)
+    def embed(self, x: tf.Tensor | None) -> tf.Tensor | None:
+        """What the layers see of images [..., C]: the images themselves or, of codes, their vectors [..., E].
+
+        None, as calls with a cache get it, stays None.
+        """
+        return x if self.embedding is None or x is None else self.embedding(x)
 
     @property
     def embedded_channels(self) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError
 from pixel_snail.kernels import attention, convolution, dropout, elementwise, gather
-from pixel_snail.likelihoods import categorical
+from pixel_snail.likelihoods import values
 from pixel_snail.settings import NONLINEARITIES
 from pixel_snail.weights import Layer, PixelFilter, TransformedFilter, WeightNormalised
 
@@ -329,7 +329,7 @@ class embedding(Layer):
 
     def call(self, x):
         (vectors,) = self.weights_now()
-        return gather.rows(vectors, categorical.numbers(x[..., 0], self.codes))
+        return gather.rows(vectors, values.nearest(x[..., 0], self.codes))
 
     @property
     def parameters(self):

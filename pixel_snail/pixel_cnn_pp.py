@@ -54,7 +54,7 @@ class PixelCNNpp(Network):
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """As PixelSNAIL's."""
-        ul, u = self.stem(None if x is None else self.embed(x), cache=cache)
+        ul, u = self.stem(self.embed(x), cache=cache)
         if bfloat16:
             ul, u = to_bfloat16(ul), to_bfloat16(u)
         ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)

@@ -12,6 +12,7 @@ from pixel_snail import sampling
 from pixel_snail.codec.range_coder import TOTAL, cumulative_frequencies_of
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.model import build_network, specs
 from pixel_snail.weights import normalised_weights
 
 SIZES = {"nr_resnet": 1, "nr_filters": 8, "dropout_p": 0.0}
@@ -166,6 +167,14 @@ def test_a_network_of_ones_own_that_does_not_embed_codes_is_one_line(monkeypatch
     add_spec(monkeypatch, "h0", OneStep)
     with pytest.raises(UserError, match=r"model=h0 can.t be a network of codes: .* not self\.embed"):
         pixel_snail.build("h0", image_shape=(4, 4), likelihood="categorical", **SIZES)
+
+
+def test_networks_that_do_not_predict_codes_are_one_line(monkeypatch):
+    monkeypatch.setitem(specs, "mine", lambda nr_resnet, nr_filters, dropout_p, channels: None)
+    of_codes = {"image_shape": (4, 4, 1), "levels": 8, "likelihood": "categorical"} | SIZES
+    for name, message in (("mine", "without the argument codes"), ("h8_noup_smallkey_ar_chs", "not predict codes")):
+        with pytest.raises(UserError, match=message):
+            build_network(name, **of_codes)
 
 
 def test_codes_that_are_no_codes_are_one_line(model, codes):

@@ -114,6 +114,8 @@ def _notes(flags, cluster, network, data_set):
         notes.append(f"workers: {', '.join(cluster.addresses)}")
     elif flags.average_machines:
         notes.append("--average_machines changes nothing on one machine")
+    if network.codes and flags.nr_logistic_mix != NETWORK_DEFAULTS["nr_logistic_mix"]:
+        notes.append("--nr_logistic_mix changes nothing with --likelihood=categorical")
     if network.leaks:
         notes.append(leak_warning(flags.model))
     if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():

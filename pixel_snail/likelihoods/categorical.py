@@ -7,22 +7,13 @@ Shapes: `x` are images [B, H, W, 1] of codes scaled to [-1, 1], as all images ar
 [B, H, W, L]. `levels` is L.
 """
 
-import numpy as np
-
 from pixel_snail.backend import tf
-from pixel_snail.likelihoods.levels import scaled
-
-
-def numbers(x: tf.Tensor, levels: int) -> tf.Tensor:
-    """The codes, int32, that numbers in [-1, 1] stand for; 0 for NaN."""
-    half = (levels - 1) / 2
-    number = tf.cast(tf.where(tf.math.is_nan(x), 0.0, tf.round(x * half + half)), tf.int32)
-    return tf.clip_by_value(number, 0, levels - 1)
+from pixel_snail.likelihoods import values
 
 
 def nats_per_value(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
     """Minus the log-likelihood of each code in nats, [B, H, W, 1]."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(numbers(x[..., 0], levels), l)[..., None]
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(values.nearest(x[..., 0], levels), l)[..., None]
 
 
 def loss_per_image(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
@@ -65,9 +56,7 @@ def sample(
     is_passed = (below <= u[..., None] * total) & (below < total)
     code = tf.reduce_sum(tf.cast(is_passed, tf.int32), -1)
     is_finite = tf.reduce_all(tf.math.is_finite(l), -1)
-    # From a table: XLA would multiply by a reciprocal, whose last bit may differ.
-    table = scaled(np.arange(levels, dtype=np.float32), levels)
-    return tf.where(is_finite, tf.gather(table, tf.minimum(code, levels - 1)), float("nan"))
+    return tf.where(is_finite, values.as_numbers(tf.minimum(code, levels - 1), levels), float("nan"))
 
 
 def _likeliest(probabilities, top_k, top_p):

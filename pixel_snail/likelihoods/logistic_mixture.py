@@ -16,7 +16,7 @@ import operator
 import numpy as np
 
 from pixel_snail.backend import tf
-from pixel_snail.likelihoods.levels import scaled
+from pixel_snail.likelihoods import values
 
 MIN_LOG_SCALE = -7.0
 """As in the original, whatever the number of levels. At 256 levels, a single logistic of this scale gives a value at
@@ -212,11 +212,8 @@ def _as_drawn(value, levels):
     value = tf.clip_by_value(value, -1, 1)
     if levels is None:
         return value
-    half = (levels - 1) / 2
-    is_nan = tf.math.is_nan(value)  # Damaged parameters give NaN, which stays, so that the caller can report it.
-    number = tf.cast(tf.where(is_nan, 0.0, tf.round(value * half + half)), tf.int32)
-    # From a table: XLA would multiply by the reciprocal of `half`, whose last bit may differ.
-    return tf.where(is_nan, value, tf.gather(scaled(np.arange(levels, dtype=np.float32), levels), number))
+    # Damaged parameters give NaN, which stays, so that the caller can report it.
+    return tf.where(tf.math.is_nan(value), value, values.as_numbers(values.nearest(value, levels), levels))
 
 
 def _choose_component(logits, u_mix, temperature):
