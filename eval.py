@@ -64,7 +64,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--temperature", type=command_line.non_negative_float, default=1.0, help="scales the noise of samples")
     add("--top_k", type=command_line.positive_int, help="of codes: draw only the K likeliest")
-    add("--top_p", type=command_line.share, help="of codes: draw only the fewest likeliest with this share")
+    add(
+        "--top_p",
+        type=command_line.share,
+        help="of codes, and of those that --top_k keeps: draw only the fewest likeliest with this share of the probability",
+    )
     add("--skip_test", action="store_true", help="only draw; needs no data set")
     add("-o", "--save_dir", type=command_line.path, help="the folder for pictures")
     flags = parser.parse_args(argv)

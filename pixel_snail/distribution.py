@@ -234,13 +234,13 @@ class Distribution:
             labels: integers [number], of a conditional network.
             seed: decides the images, bit by bit. Image i is the same however many are drawn.
             temperature: scales the noise; 0: the most likely component's mean for each pixel, or the likeliest code.
-            top_k, top_p: draw only the k likeliest codes, and of these the fewest with this share of the probability.
+            top_k, top_p: draw only the k likeliest codes; of these, the fewest with this share of their probability.
             workers: the most CPU cores that compute, each 8 images at a time; by default all, if memory suffices. The
                 results are the same.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the network leaks, the labels do not have that form, or memory does not suffice.
+            UserError: the network leaks, an argument is not possible, or memory does not suffice.
         """
         noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return to_values(self.draw(number, labels, seed=seed, **noise, workers=workers, verbose=verbose), self.levels)
