@@ -114,8 +114,8 @@ class PixelSNAIL(Network):
         ]
         if codes is not None and output is not Output:
             raise UserError(
-                f"{option('likelihood')}=categorical: this network's output layer does not predict codes; choose another "
-                f"{option('model')}, such as h8_noup_smallkey"
+                f"{option('likelihood')}=categorical: this network's output layer does not predict codes; choose "
+                f"another {option('model')}, such as h8_noup_smallkey"
             )
         of_codes = {} if codes is None else {"codes": codes}
         self.output_layer = output(resnet, conv, nr_filters, nr_logistic_mix, channels, **of_codes)
