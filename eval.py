@@ -67,7 +67,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--top_p",
         type=command_line.share,
-        help="of codes: of those that --top_k keeps, draw only the fewest likeliest with this share of their probability",
+        help="of codes: of those that --top_k keeps, draw only the fewest likeliest with this share of probability",
     )
     add("--skip_test", action="store_true", help="only draw; needs no data set")
     add("-o", "--save_dir", type=command_line.path, help="the folder for pictures")
