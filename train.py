@@ -13,7 +13,7 @@ if getattr(sys.flags, "safe_path", False):  # python -P, PYTHONSAFEPATH=1: Pytho
 import data
 from pixel_snail.commands import command_line
 from pixel_snail.reports import comparisons
-from pixel_snail.settings import TrainingSettings
+from pixel_snail.settings import CONDITION_RESNET, TrainingSettings
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,6 +104,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="images of the data-dependent initialisation",
     )
     add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
+    add(
+        "--condition_resnet",
+        type=command_line.non_negative_int,
+        default=CONDITION_RESNET,
+        help="residual blocks that the map of a condition goes through; 0: none",
+    )
     add("-x", "--max_epochs", type=command_line.positive_int, default=5000, help="epochs of the whole run")
     add(
         "--max_minutes",

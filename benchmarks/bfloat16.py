@@ -72,8 +72,7 @@ def learn(flags: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     tested = {"test": lambda: model.weights, "averaged": optimizer.averages}
 
     def mean_test_bits(parameters):
-        weights = evaluator.prepared(parameters)
-        batches = steps.nats_in_batches(evaluator, weights, data_set.test, flags.batch_size, leave=False)
+        batches = evaluator.in_batches("nats", parameters, data_set.test, flags.batch_size, leave=False)
         nats = steps.summed_over_pixels(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, data_set.image_shape).mean())
 

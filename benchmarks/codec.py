@@ -139,7 +139,7 @@ def composition(flags: argparse.Namespace) -> dict:
     @tf.function(autograph=False)
     def sums_over(images):
         """Sums over the values of a batch, by the names of their means in the result."""
-        x, _ = network_inputs({"images": images}, None, levels)
+        x, _ = network_inputs({"images": images}, model.network.description)
         outputs = model.network(x)
         known, log_likelihood, of_channels = x[..., :0], 0.0, []
         for channel in range(channels):

@@ -50,7 +50,7 @@ class OurNetwork:
         return self._evaluator.nats({"images": tf.constant(images)}, self._weights).numpy().sum((1, 2, 3))
 
     def outputs(self, images):
-        outputs = self.model(steps.network_inputs({"images": images}, None)[0])
+        outputs = self.model(steps.network_inputs({"images": images}, self.model.description)[0])
         return np.concatenate(outputs, -1) if isinstance(outputs, tuple) else outputs.numpy()
 
     def compile_drawing(self, number):

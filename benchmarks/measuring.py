@@ -128,7 +128,7 @@ def initialised_network(flags: argparse.Namespace) -> Network:
     from pixel_snail.weights import data_dependent_initialisation
 
     made = network(flags)
-    x, _ = network_inputs({"images": random_images(flags, 2)}, None, flags.levels)
+    x, _ = network_inputs({"images": random_images(flags, 2)}, made.description)
     with data_dependent_initialisation():
         made(x)
     return made

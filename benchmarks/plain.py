@@ -79,7 +79,7 @@ def evaluation_step(model: Network) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _loss(model, images, seed=None):
     levels = model.description.levels
-    x, _ = steps.network_inputs({"images": images}, None, levels)
+    x, _ = steps.network_inputs({"images": images}, model.description)
     return tf.reduce_sum(likelihoods[model.description.likelihood].loss_per_image(x, model(x, seed=seed), levels))
 
 

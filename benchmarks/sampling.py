@@ -93,7 +93,7 @@ def measure(flags: argparse.Namespace) -> dict:
     model = initialised_network(flags)
     shape, levels = model.description.image_shape, model.description.levels
     likelihood = likelihoods[model.description.likelihood]
-    x, _ = steps.network_inputs({"images": random_images(flags, batch)}, None, levels)
+    x, _ = steps.network_inputs({"images": random_images(flags, batch)}, model.description)
     weights = normalised_weights(model, model.trainable_variables)
     uniforms = sampling.uniforms(0, 0, batch, shape, model.description.drawn_components)
     draw = sampling.batch_drawer(model, batch)

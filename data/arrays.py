@@ -23,6 +23,7 @@ from pixel_snail.storage.pictures import npy_header, readable
 
 IMAGES = {"train": ("train", "x_train", "train_images"), "test": ("test", "x_test", "test_images")}
 LABELS = {"train": ("train_labels", "y_train"), "test": ("test_labels", "y_test")}
+CONDITIONS = {"train": ("train_condition",), "test": ("test_condition",)}
 """The names of the arrays of each split."""
 
 
@@ -35,32 +36,34 @@ class _Array(NamedTuple):
     open: Callable[[tuple[int, ...]], np.ndarray]
 
 
-class _Images:
-    """Images of an array, read as values of uint8 or uint16, whatever the array's type. It is indexed like an array.
+class _Rows:
+    """Rows of an array, read as values of a given type, whatever the array's type. It is indexed like an array.
 
     Args:
-        images: integers or booleans [N, H, W, C], indexed like an array.
-        levels: L; the values must be from 0 to levels - 1.
-        rows: the numbers of the images to take, in order; None: all.
+        array: indexed like an array.
+        dtype: the type of the values.
+        rows: the numbers of the rows to take, in order; None: all.
+        levels: if the values are known to be from 0 to levels - 1, their number.
     """
 
-    def __init__(self, images, levels, rows=None):
-        self._images, self._rows, self.levels = images, rows, levels
-        self.dtype = np.dtype(dtype_of(levels))
-        self.shape = (len(images) if rows is None else len(rows), *images.shape[1:])
+    def __init__(self, array, dtype, rows=None, levels=None):
+        self._array, self._rows, self.levels = array, rows, levels
+        self.dtype = np.dtype(dtype)
+        self.shape = (len(array) if rows is None else len(rows), *array.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index) -> np.ndarray:
-        return np.asarray(self._images[index if self._rows is None else self._rows[index]]).astype(self.dtype)
+        return np.asarray(self._array[index if self._rows is None else self._rows[index]]).astype(self.dtype)
 
 
 def load(data_dir: Path, levels: int | None = None) -> DataSet:
-    """Loads images, arrays [N, H, W, C] or [N, H, W], and their labels [N], under the names in IMAGES and LABELS.
+    """Loads images, arrays [N, H, W, C] or [N, H, W], and their labels [N] and conditions [N, ...].
 
-    The arrays may be of any type of integers; images may also be booleans. Without a test array, every tenth image
-    becomes the test set.
+    Their names are those in IMAGES, LABELS and CONDITIONS. Images and labels may be of any type of integers, images
+    also booleans; for conditions, see inputs/conditions.py. Without a test array, every tenth image becomes the test
+    set.
 
     Args:
         data_dir: an .npz file, or a folder of .npy files.
@@ -79,23 +82,36 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
     arrays = _of_npz(data_dir) if listing.is_file(data_dir) else _of_folder(data_dir)
     images = {split: _chosen(data_dir, arrays, names) for split, names in IMAGES.items()}
     labels = {split: _chosen(data_dir, arrays, names) for split, names in LABELS.items()}
+    conditions = {split: _chosen(data_dir, arrays, names) for split, names in CONDITIONS.items()}
     if not any(images.values()):
         has = f" (it has {', '.join(sorted(arrays)[:9])})" if arrays else ""
         if not arrays and (files := [path for path in listing.inside(data_dir) if path.suffix == ".npz"]):
             has = f"; to use an .npz file, give its path: --data_dir={files[0]}"
         raise UserError(f"{data_dir} has no array called train, x_train or train_images, nor one for the test{has}")
-    for split, array in labels.items():
-        if array is not None and images[split] is None:
-            raise UserError(f"{array.name} has labels, but there are no {split} images: add an array {split}")
+    for what, of_splits in (("labels", labels), ("conditions", conditions)):
+        for split, array in of_splits.items():
+            if array is not None and images[split] is None:
+                raise UserError(f"{array.name} has {what}, but there are no {split} images: add an array {split}")
     opened = {split: _opened_images(array) for split, array in images.items() if array is not None}
     numbers = {split: _opened_labels(labels[split], len(opened[split])) for split in opened}
-    _check_both({split: images[split].name for split in opened}, opened, numbers)
+    given = {split: _opened_condition(conditions[split], len(opened[split])) for split in opened}
+    _check_both({split: images[split].name for split in opened}, opened, numbers, given)
     levels, notes = _levels({split: (images[split].name, array) for split, array in opened.items()}, levels)
     if "test" in opened:
-        splits = {split: Split(_Images(array, levels), numbers[split]) for split, array in opened.items()}
+        chosen = dict.fromkeys(opened)
     else:
-        splits = _divided(opened["train"], numbers["train"], images["train"].name, levels)
+        chosen, opened = _every_tenth(opened["train"], images["train"].name), dict.fromkeys(IMAGES, opened["train"])
+        numbers, given = (dict.fromkeys(IMAGES, of_splits["train"]) for of_splits in (numbers, given))
         notes.append(f"there is no test array: {EVERY_TENTH}")
+    splits = {}
+    for split, rows in chosen.items():
+        of_labels, condition = numbers[split], given[split]
+        splits[split] = Split(
+            _Rows(opened[split], dtype_of(levels), rows, levels),
+            of_labels if of_labels is None or rows is None else of_labels[rows],
+            condition=None if condition is None else _Rows(condition, condition.dtype, rows),
+        )
+    notes += [f"{array.name}: each image has a condition" for array in conditions.values() if array is not None]
     return DataSet(splits.get("train"), splits["test"], source=str(data_dir), notes=tuple(notes), levels=levels)
 
 
@@ -179,8 +195,19 @@ def _opened_labels(array, number):
     return np.array(array.open(array.shape)[:])
 
 
-def _check_both(names, images, labels):
-    """Raises UserError unless both splits have images of one shape, and both or none have labels."""
+def _opened_condition(array, number):
+    if array is None:
+        return None
+    if array.dtype.kind not in "fiu" or array.shape[:1] != (number,):
+        raise UserError(
+            f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'condition')}, floating-point "
+            "numbers [N, D] or [N, h, w, D], or integers [N, h, w]"
+        )
+    return array.open(array.shape)
+
+
+def _check_both(names, images, labels, conditions):
+    """Raises UserError unless both splits have images of one shape, and both or none have labels or conditions."""
     if len(names) < 2:
         return
     train, test = (images[split].shape[1:] for split in ("train", "test"))
@@ -192,6 +219,12 @@ def _check_both(names, images, labels):
         raise UserError(
             f"{names[lacking[0]]} has no labels, the other images have: add {' or '.join(LABELS[lacking[0]])}, or "
             "remove the other labels"
+        )
+    lacking = [split for split in names if conditions[split] is None]
+    if len(lacking) == 1:
+        raise UserError(
+            f"{names[lacking[0]]} has no conditions, the other images have: add {CONDITIONS[lacking[0]][0]}, or remove "
+            "the other conditions"
         )
 
 
@@ -241,14 +274,10 @@ def _names(images: dict[str, tuple[str, np.ndarray]]) -> str:
     return " and ".join(name for name, _ in images.values())
 
 
-def _divided(images, labels, name, levels):
-    """All images in two splits."""
+def _every_tenth(images, name):
+    """The numbers of the images of both splits, if one array is divided."""
     number = len(images)
     if number == 1:
         raise UserError(f"{name} has only one image, but training and testing need one each: add another")
     is_test = every_tenth(number)
-    rows = {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
-    return {
-        split: Split(_Images(images, levels, chosen), None if labels is None else labels[chosen])
-        for split, chosen in rows.items()
-    }
+    return {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}

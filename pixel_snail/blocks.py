@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, option
+from pixel_snail.inputs.conditions import Condition
 from pixel_snail.kernels import dropout
 from pixel_snail.likelihoods.logistic_mixture import outputs_per_component
 from pixel_snail.weights import Layer, layers_in
@@ -162,16 +163,18 @@ class AttentionBlock(Layer):
             return self.merge(ul, a=mixed, h=h)
         content = tf.concat([x, ul, position], -1)
         causal_unit = 1
+        h_of_content, h_of_question = h, nn.first_pixels(h, self.hier)
         if self.hier > 1 and self.hier_inputs:
             content, question = (nn.average_pool(map_, self.hier) for map_ in (content, question))
+            h_of_content = h_of_question
         elif self.hier > 1:
             # A cell's query is that of its first pixel, and sees only the rows of cells above.
-            question = question[:, :: self.hier, :: self.hier]
+            question = nn.first_pixels(question, self.hier)
             causal_unit = question.shape[2]
-        key, mixin = tf.split(self.key_mixin(content, h=h, seed=content_seed), [self.key_channels, -1], -1)
+        key, mixin = tf.split(self.key_mixin(content, h=h_of_content, seed=content_seed), [self.key_channels, -1], -1)
         if self.hier > 1 and not self.hier_inputs:
             key, mixin = (nn.average_pool(map_, self.hier) for map_ in (key, mixin))
-        query = self.query(question, h=h, seed=question_seed)
+        query = self.query(question, h=h_of_question, seed=question_seed)
         mixed = nn.causal_attention(key, mixin, query, self.downsample, causal_unit)
         return self.merge(ul, a=nn.repeat_pixels(mixed, self.hier), h=h, seed=merge_seed)
 
@@ -263,6 +266,46 @@ class ChannelWiseOutput(Layer):
         blue = self.blue_stream(self.blue_in(known(lr, lg)[..., :2]), a=green, h=h, seed=seeds[2], cache=cache)
         blue = self.blue_merge(green, a=blue, h=h, seed=seeds[3], cache=cache)
         return lr, lg, self.blue(tf.nn.elu(blue))
+
+
+class ConditionFeatures(Layer):
+    """The labels and the condition of images as residual blocks take them.
+
+    Codes are embedded. A map goes through a 3x3 convolution and `condition.resnet` residual blocks, if there are any;
+    these are not causal, so that a pixel sees the condition around it. Then it is repeated to the image's size.
+
+    Args:
+        condition: the kind of condition.
+        resnet: gated_resnet with its settings bound, called with the convolution.
+        nr_filters: the channels of the map, if there are residual blocks.
+    """
+
+    def __init__(self, condition: Condition, resnet: Callable, nr_filters: int):
+        super().__init__()
+        self.embedding = None if condition.levels is None else nn.embedding(condition.levels)
+        self.conv_in = nn.conv2d(nr_filters) if condition.resnet else None
+        self.steps = [resnet(nn.conv2d) for _ in range(condition.resnet)]
+
+    def call(self, condition, labels=None, image_size=None, seed=None):
+        """[B, D] for a vector, [B, H, W, D] for a map; the labels [B, classes] come first.
+
+        Args:
+            condition: [B, D], [B, h, w, D] or, of codes, [B, h, w].
+            image_size: (H, W).
+        """
+        if self.embedding is not None:
+            condition = self.embedding(condition[..., None])
+        if condition.shape.rank == 2:
+            return condition if labels is None else tf.concat([labels, condition], -1)
+        if self.conv_in is not None:
+            condition = self.conv_in(condition)
+        for step, step_seed in zip(self.steps, dropout.split_seed(seed, len(self.steps)), strict=True):
+            condition = step(condition, seed=step_seed)
+        rows, columns = (size // own for size, own in zip(image_size, condition.shape[1:3], strict=True))
+        condition = nn.repeat_pixels(condition, rows, columns)
+        if labels is None:
+            return condition
+        return tf.concat([nn.repeat_pixels(labels[:, None, None], *image_size), condition], -1)
 
 
 def to_bfloat16(x: tf.Tensor | None) -> tf.Tensor | None:

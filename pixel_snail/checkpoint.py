@@ -28,6 +28,7 @@ import numpy as np
 
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
+from pixel_snail.inputs import conditions
 from pixel_snail.likelihoods.levels import is_number_of_levels
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
@@ -39,6 +40,9 @@ OWN_PREFIX = "pixel_snail/"
 NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
 _PARAMETER = re.compile(r"model/\w+_\d+/\w+")
+_LATER_FIELDS = ("class_names", "levels", "likelihood", "condition_shape", "condition_levels", "condition_resnet")
+"""The fields of a network's description that checkpoints of earlier versions lack."""
+
 _NOT_OURS = "not written by this program or the original"
 
 
@@ -230,11 +234,13 @@ def _state(network, optimizer, parameters):
 def _description(network):
     """The tensors that say which network it is.
 
-    Tensors can't be None: a network that is not conditional on labels has 0 classes, and classes without names have an
-    empty list of names.
+    Tensors can't be None: a network that is not conditional on labels has 0 classes, classes without names have an
+    empty list of names, and a network without a condition has one without sizes.
     """
     values = dataclasses.asdict(network.description)
-    values["nr_labels"] = values["nr_labels"] or 0
+    for name in ("nr_labels", "condition_levels"):
+        values[name] = values[name] or 0
+    values["condition_shape"] = tf.constant(list(values["condition_shape"] or ()), tf.int32)
     values["class_names"] = tf.constant(list(values["class_names"] or ()), tf.string)
     return {NETWORK + name: tf.convert_to_tensor(value) for name, value in values.items()}
 
@@ -314,8 +320,7 @@ class Checkpoint:
         fields = [
             field.name
             for field in dataclasses.fields(Description)
-            # Earlier versions recorded no names of classes, no levels and no likelihood.
-            if field.name not in ("class_names", "levels", "likelihood") or NETWORK + field.name in self.shapes
+            if field.name not in _LATER_FIELDS or NETWORK + field.name in self.shapes
         ]
         if not any(NETWORK + name in self.shapes for name in fields):
             return None
@@ -327,6 +332,9 @@ class Checkpoint:
                 "dropout_p": float(values.pop("dropout_p")),
                 "class_names": tuple(name.decode() for name in values.pop("class_names", ())) or None,
                 "levels": int(values.pop("levels", 256)),
+                "condition_shape": tuple(int(size) for size in values.pop("condition_shape", ())) or None,
+                "condition_levels": int(values.pop("condition_levels", 0)) or None,
+                "condition_resnet": int(values.pop("condition_resnet", 0)),
                 **{name: int(values.pop(name)) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix")},
                 **{name: value.decode() for name, value in values.items()},
             }
@@ -336,6 +344,9 @@ class Checkpoint:
                 raise ValueError
             if values.get("likelihood", LIKELIHOODS[0]) not in LIKELIHOODS:
                 raise ValueError
+            conditions.checked_kind(
+                *(values[f"condition_{name}"] for name in ("shape", "levels", "resnet")), values["image_shape"]
+            )
             if values["class_names"] and len(values["class_names"]) != values["nr_labels"]:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
@@ -378,6 +389,8 @@ class Checkpoint:
 
     def nr_labels(self) -> int | None:
         """The number of classes of a class-conditional network; None for any other network."""
+        if recorded := self.description():
+            return recorded.nr_labels
         labels = self.shapes.get("model/conditional_weights_0/hw")
         return labels[0] if labels else None
 
@@ -405,11 +418,15 @@ class Checkpoint:
         """
         found, recorded = self.parameters(), self.description()
         passed_over = ["image_shape", "dropout_p", "class_names"]
+        passed_over += ["condition_shape", "condition_levels", "condition_resnet"]  # compared as `condition`
         if for_fine_tuning:
             found = {name: shape for name, shape in found.items() if name in expected or not name.endswith("/hw")}
             passed_over += ["nr_labels"] if network.codes else ["nr_labels", "levels"]
         if recorded is not None:
-            has, asked = ({"channels": of.image_shape[2]} | dataclasses.asdict(of) for of in (recorded, network))
+            has, asked = (
+                {"channels": of.image_shape[2], "condition": of.condition} | dataclasses.asdict(of)
+                for of in (recorded, network)
+            )
             differing = [
                 _difference(name, has[name], asked[name])
                 for name in has
@@ -474,6 +491,8 @@ def _difference(field, has, asked):
     """In words, how a checkpoint's network differs from the requested one in a field of Description."""
     if field in ("channels", "levels"):
         return f"it is of images with {counted(has, field[:-1])}, not {asked:,}"
+    if field == "condition":
+        return f"its condition is {has or 'none'}, not {asked or 'none'}"
     if field != "nr_labels":
         return f"its {option(field)} is {has}, not {asked}"
     if has and asked:

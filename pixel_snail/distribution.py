@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import pickle
 import threading
@@ -15,9 +16,10 @@ from pixel_snail.backend import check_process, tf
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.codec import container
 from pixel_snail.codec.archive import Archiver
-from pixel_snail.dataset import Split, checked_images, checked_labels, checked_split, checked_validation
+from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
+from pixel_snail.inputs.splits import Array, Images, Labels, checked_h, checked_split, checked_validation
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
 from pixel_snail.model import leak_warning
@@ -26,15 +28,8 @@ from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs.average import Age
 from pixel_snail.settings import TrainingSettings
-from pixel_snail.storage import paths
+from pixel_snail.storage import prefixes
 from pixel_snail.weights import normalised_weights
-
-Images = np.ndarray | tf.Tensor
-"""Values from 0 to levels - 1, [N, H, W, C]: uint8 for 256 levels, else any integers. Tensors of other libraries, lists
-of images and data sets of h5py are taken too. h5py's data sets are read a batch at a time."""
-
-Labels = np.ndarray | tf.Tensor | Sequence[int] | None
-"""Integers [N] from 0 to nr_labels - 1."""
 
 
 class Distribution:
@@ -43,7 +38,8 @@ class Distribution:
     Methods take any number of images [N, H, W, C], as arrays or tensors, and compute them in batches. Images have the
     values 0 to levels - 1: uint8 for 256 levels, else any integers. `sample`, `complete` and `decompress` return uint8,
     or uint16 above 256 levels. Methods that may take more than a few seconds show progress on stderr; `verbose=0`
-    silences it. A class-conditional network needs `labels`, integers [N] from 0 to nr_labels - 1. Several threads may
+    silences it. A class-conditional network needs `labels`, integers [N] from 0 to nr_labels - 1; a network with a
+    condition needs `condition`, one for each image. Several threads may
     call the methods at the same time and get the results of calls one after another; while one runs `fit` or
     `initialise`, the others must wait.
 
@@ -69,7 +65,8 @@ class Distribution:
         spec: the name of its specification.
         image_shape: (H, W, C).
         levels: L, the number of values of a channel.
-        nr_labels: the number of classes; None: the network is not conditional.
+        nr_labels: the number of classes; None: the network is not conditional on them.
+        condition: the kind of condition that the network takes (see inputs/conditions.py); None: it takes none.
         class_names: their names, in the order of the labels; None: they have none.
         is_causal: whether each pixel is predicted from earlier pixels only. If not, log_prob is no log-likelihood.
         history: the figures of the last call of `fit`; None before the first call.
@@ -110,6 +107,7 @@ class Distribution:
         self.image_shape = network.description.image_shape
         self.levels = network.description.levels
         self.nr_labels = network.description.nr_labels
+        self.condition = network.description.condition
         self.class_names = network.description.class_names
         self.is_causal = not network.leaks
         self._strategy = strategy
@@ -129,40 +127,58 @@ class Distribution:
         levels = "" if (self.levels, kind) == (256, "levels") else f", {self.levels:,} {kind}"
         return f"<Distribution {self.spec} over images {self.image_shape}{levels}{labels}>"
 
-    def log_prob(self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1) -> np.ndarray:
+    def log_prob(
+        self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
+    ) -> np.ndarray:
         """The log-likelihood of each image in nats, float64 [N].
 
         Args:
             images: values [N, H, W, C].
             labels: integers [N], of a conditional network.
+            condition: of a network with a condition, one for each image, [N, ...].
             batch_size: images computed at once by a replica.
             verbose: 0: no progress bar.
 
         Raises:
-            UserError: the images or labels do not have that form, or a likelihood is not finite.
+            UserError: the arguments do not have that form, or a likelihood is not finite.
         """
-        return -self._nats_per_channel(images, labels, batch_size, verbose).sum(1)
+        return -self._nats_per_channel(images, labels, condition, batch_size, verbose).sum(1)
 
     def bits_per_dim(
-        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+        self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
     ) -> np.ndarray:
         """Bits per dimension of each image, float64 [N]: -log_prob / (ln 2 * H * W * C). Arguments as in log_prob."""
         return -logistic_mixture.bits_per_dim(
-            self.log_prob(images, labels, batch_size=batch_size, verbose=verbose), self.image_shape
+            self.log_prob(images, labels, condition, batch_size=batch_size, verbose=verbose), self.image_shape
         )
 
     def bits_per_dim_per_channel(
-        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+        self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
     ) -> np.ndarray:
         """Bits per dimension of each channel, given the channels before it, for each image, float64 [N, C].
 
         Their mean is bits_per_dim. Arguments as in log_prob.
         """
-        nats = self._nats_per_channel(images, labels, batch_size, verbose)
+        nats = self._nats_per_channel(images, labels, condition, batch_size, verbose)
         return logistic_mixture.bits_per_dim_per_channel(nats, self.image_shape)
 
+    def accuracy(
+        self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
+    ) -> np.ndarray:
+        """The share of each map's codes that are the likeliest by the network's prediction, float64 [N].
+
+        Arguments as in log_prob.
+
+        Raises:
+            UserError: as in log_prob; or the network's values are numbers.
+        """
+        if self.network.codes is None:
+            raise UserError("accuracy is for codes, but the network's values are numbers: use bits_per_dim")
+        batches = self._in_batches("is_right", images, labels, condition, batch_size, verbose)
+        return self._summed(batches)[:, 0] / math.prod(self.image_shape)
+
     def nats_in_batches(
-        self, images: Images, labels: Labels = None, *, batch_size: int = 8, verbose: int = 1
+        self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
     ) -> Iterator[np.ndarray]:
         """Minus the log-likelihood in nats of every value, batch by batch, for sets whose results exceed memory.
 
@@ -171,11 +187,7 @@ class Distribution:
         Yields:
             float32 [b, H, W, C], of the next b images: each channel's, given the channels and pixels before it.
         """
-        images = checked_images(images, self.image_shape, self.levels)
-        split = Split(images, checked_labels(labels, len(images), self.nr_labels))
-        check_option("batch_size", batch_size, is_whole(batch_size, least=1), "a whole number above 0")
-        if len(split):
-            yield from self._nats(split, self._parameters(), batch_size, verbose=verbose)
+        yield from self._in_batches("nats", images, labels, condition, batch_size, verbose)
 
     def mean_bits_per_dim(
         self,
@@ -197,28 +209,26 @@ class Distribution:
         Raises:
             UserError: as in log_prob.
         """
-        batches = self._nats(split, parameters, batch_size, leave=False, before_each=before_each, verbose=verbose)
+        settings = {"leave": False, "before_each": before_each, "verbose": verbose}
+        batches = self._of_split("nats", split, parameters, batch_size, **settings)
         nats = steps.summed_over_pixels(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, self.image_shape).mean())
 
-    def _nats(self, split, parameters, batch_size, **settings):
+    def _in_batches(self, figure, images, labels, condition, batch_size, verbose):
+        split = checked_split(self.network.description, images, labels, condition)
+        check_option("batch_size", batch_size, is_whole(batch_size, least=1), "a whole number above 0")
+        if len(split):
+            yield from self._of_split(figure, split, self._parameters(), batch_size, verbose=verbose)
+
+    def _of_split(self, figure, split, parameters, batch_size, **settings):
         self._check_scope()
-        weights = self._evaluator.prepared(parameters)
-        with memory.shortage_reported(_fewer_at_once if batch_size > 1 else memory.MORE_MEMORY):
-            batches = steps.nats_in_batches(
-                self._evaluator, weights, split, batch_size, cluster=self._cluster, **settings
-            )
-            while True:
-                with devices.without_tf32():  # but not while the caller works with the batch
-                    nats = next(batches, None)
-                if nats is None:
-                    return
-                yield nats
+        return self._evaluator.in_batches(figure, parameters, split, batch_size, cluster=self._cluster, **settings)
 
     def sample(
         self,
         number: int,
         labels: Labels = None,
+        condition: Array = None,
         *,
         seed: int = 42,
         temperature: float = 1.0,
@@ -232,6 +242,7 @@ class Distribution:
         Args:
             number: how many.
             labels: integers [number], of a conditional network.
+            condition: [number, ...], of a network with a condition.
             seed: decides the images, bit by bit. Image i is the same however many are drawn.
             temperature: scales the noise; 0: the most likely component's mean for each pixel, or the likeliest code.
             top_k, top_p: draw only the k likeliest codes; of these, the fewest with this share of their probability.
@@ -243,13 +254,15 @@ class Distribution:
             UserError: the network leaks, an argument is not possible, or memory does not suffice.
         """
         noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        return to_values(self.draw(number, labels, seed=seed, **noise, workers=workers, verbose=verbose), self.levels)
+        drawn = self.draw(number, labels, condition, seed=seed, **noise, workers=workers, verbose=verbose)
+        return to_values(drawn, self.levels)
 
     def complete(
         self,
         images: Images,
         keep_rows: int | None = None,
         labels: Labels = None,
+        condition: Array = None,
         *,
         seed: int = 42,
         temperature: float = 1.0,
@@ -265,17 +278,17 @@ class Distribution:
         Args:
             images: values [N, H, W, C].
             keep_rows: how many rows stay; by default half of them.
-            labels, seed, temperature, top_k, top_p, workers, verbose: as in sample.
+            labels, condition, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample; or the images do not have that form, or no row is left to draw.
         """
-        images = checked_images(images, self.image_shape, self.levels)
+        images = checked_split(self.network.description, images, labels, condition).images
         keep_rows = sampling.rows_to_keep(keep_rows, self.image_shape)
         given = from_values(np.asarray(images[:]), self.levels)
         noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings = {"given": given, "keep_rows": keep_rows, "workers": workers, "verbose": verbose}
-        drawn = self.draw(len(images), labels, seed=seed, **noise, **settings)
+        drawn = self.draw(len(images), labels, condition, seed=seed, **noise, **settings)
         return to_values(drawn, self.levels)
 
     @devices.without_tf32()
@@ -284,6 +297,7 @@ class Distribution:
         self,
         number: int,
         labels: Labels = None,
+        condition: Array = None,
         *,
         seed: int = 42,
         temperature: float = 1.0,
@@ -303,7 +317,7 @@ class Distribution:
         Args:
             given: images [number, H, W, C] in [-1, 1]; the upper `keep_rows` rows of each are kept.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
-            number, labels, seed, temperature, top_k, top_p, workers, verbose: as in sample.
+            number, labels, condition, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
         Raises:
             UserError: as in sample.
@@ -315,19 +329,16 @@ class Distribution:
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
         noise = sampling.checked_noise(temperature, top_k, top_p, self.network)
         sampling.check_workers(workers)
-        labels = checked_labels(labels, number, self.nr_labels)
+        labels, condition = checked_h(self.network.description, number, labels, condition)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
         draw = self.prepare_drawing(batch_on_gpu)
         weights = normalised_weights(self.network, self._parameters())
-        return draw(weights, number, seed, labels, given, keep_rows, noise, workers, verbose)
+        return draw(weights, number, seed, labels, condition, given, keep_rows, noise, workers, verbose)
 
     @memory.shortage_reported(lambda: _to_draw_in_less())
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
-        """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls.
-
-        Args:
-            batch_on_gpu: as in draw.
+        """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls with these sizes.
 
         Raises:
             UserError: memory does not suffice.
@@ -340,6 +351,7 @@ class Distribution:
         self,
         images: Images,
         labels: Labels = None,
+        condition: Array = None,
         *,
         batch_size: int | None = None,
         verify: bool = True,
@@ -351,6 +363,7 @@ class Distribution:
         Args:
             images: values [N, H, W, C].
             labels: integers [N], of a conditional network. They are in the result.
+            condition: [N, ...], of a network with a condition. Only its checksum is in the result.
             batch_size: images that are coded at once, and share a part of the result; by default 8, 32 for more than 16
                 images, and up to 256 for more than 64 small ones (see codec.archive.default_batch_size).
             verify: whether to decode everything once it is encoded, which doubles the time.
@@ -365,25 +378,27 @@ class Distribution:
             UserError: the network leaks, the images or labels do not have that form, memory does not suffice, or
                 decoding did not restore the images.
         """
-        images = checked_images(images, self.image_shape, self.levels)
-        labels = checked_labels(labels, len(images), self.nr_labels)
+        split = checked_split(self.network.description, images, labels, condition)
         sampling.check_workers(workers)
         settings = {"batch_size": batch_size, "verify": verify, "workers": workers, "verbose": verbose}
-        return self.archiver.compress(images, labels, **settings)
+        return self.archiver.compress(split.images, split.labels, split.condition, **settings)
 
     @memory.shortage_reported(memory.MORE_MEMORY)
-    def decompress(self, data: bytes, *, workers: int | None = None, verbose: int = 1) -> np.ndarray:
+    def decompress(
+        self, data: bytes, condition: Array = None, *, workers: int | None = None, verbose: int = 1
+    ) -> np.ndarray:
         """The images that `compress` has compressed, [N, H, W, C].
 
         Needs the same parameters and a machine that rounds identically. Returns the exact images or raises.
 
         Args:
             data: what `compress` returned.
+            condition: that of the images, as it was given to compress.
             workers, verbose: as in compress.
 
         Raises:
-            UserError: the data are not bytes, are damaged, or were written with another network or checkpoint; or this
-                machine rounds sums differently from the machine that wrote them.
+            UserError: the data are not bytes, are damaged, or were written with another network, checkpoint or
+                condition; or this machine rounds sums differently from the machine that wrote them.
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be the bytes that compress returned, not {type(data).__name__}: read the file")
@@ -393,7 +408,7 @@ class Distribution:
             raise UserError(f"data is {error}") from error
         sampling.check_workers(workers)
         images = [np.zeros([0, *self.image_shape], dtype_of(self.levels))]
-        for group in self.archiver.decompress(header, groups, workers, verbose):
+        for group in self.archiver.decompress(header, groups, condition, workers, verbose):
             if isinstance(group, UserError):
                 raise group
             images.append(group)
@@ -401,19 +416,20 @@ class Distribution:
 
     @devices.without_tf32()
     @memory.shortage_reported("give fewer images")
-    def initialise(self, images: Images, labels: Labels = None, *, seed: int = 42) -> None:
+    def initialise(self, images: Images, labels: Labels = None, condition: Array = None, *, seed: int = 42) -> None:
         """Does the data-dependent initialisation (Salimans & Kingma 2016) of a network that `build` made.
 
         Args:
             images: a batch of training images, values [N, H, W, C].
-            labels: as in log_prob.
+            labels, condition: as in log_prob.
             seed: of dropout, which is active as in training.
         """
         self._check_scope()
         if self._training.is_begun():
             raise UserError("the network has been trained or loaded: initialise one that build has just made")
-        images = np.asarray(checked_images(images, self.image_shape, self.levels)[:])
-        batch = {"images": images, "labels": checked_labels(labels, len(images), self.nr_labels)}
+        split = checked_split(self.network.description, images, labels, condition)
+        of_batch = {"images": split.images, "labels": split.labels, "condition": split.condition}
+        batch = {name: np.asarray(of_images[:]) for name, of_images in of_batch.items() if of_images is not None}
         steps.initialise(self.network, batch, seed)
         self._training = Training(self.network, self._strategy, self._cluster, is_new=None, age=Age())
 
@@ -422,8 +438,9 @@ class Distribution:
         self,
         images: Images,
         labels: Labels = None,
+        condition: Array = None,
         *,
-        validation: Images | tuple[Images, Labels] | None = None,
+        validation: Images | tuple[Images, Labels] | tuple[Images, Labels, Array] | None = None,
         epochs: int | None = None,
         minutes: float | None = None,
         batch_size: int = TrainingSettings.batch_size,
@@ -459,7 +476,9 @@ class Distribution:
         Args:
             images: values [N, H, W, C]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
-            validation: images that are tested after each epoch; (images, labels) for a conditional network.
+            condition: [N, ...], of a network with a condition.
+            validation: images that are tested after each epoch; (images, labels) or (images, labels, condition) for a
+                conditional network.
             epochs: how many epochs to train. The rest of an interrupted epoch counts as one.
             minutes: how long to train, from the end of the first step; with `epochs`, whichever ends first.
             lr_to_zero: whether the learning rate falls to 0 by the end of this call. If the previous call was
@@ -494,16 +513,15 @@ class Distribution:
             seed=seed,
         )
         check_arguments(on_epoch, strategy)
-        split, test = checked_split(images, labels, self.image_shape, self.nr_labels, self.levels), None
+        split, test = checked_split(self.network.description, images, labels, condition, least=1), None
         check_length(epochs, minutes)
-        if self._training.thread is not None:
-            raise UserError("on_epoch calls fit, which is running: let it end first, by raising StopIteration")
+        self._training.check_idle()
         if validation is not None:
-            held_out = checked_validation(validation, self.image_shape, self.nr_labels, self.levels)
+            held_out = checked_validation(self.network.description, validation)
             stop = lambda: trainer.stop_if_asked()
             test = lambda values: self.mean_bits_per_dim(held_out, values, batch_size, stop, verbose)
         if strategy is not None and strategy is not self._strategy:
-            self._move_to(strategy)
+            self._use(self._training.move(strategy), strategy)
         trainer = self._training.trainer(settings, split)
         clock = clock_of_a_call(trainer, epochs, minutes)
         self.history = FitHistory()
@@ -514,15 +532,6 @@ class Distribution:
             # The decorator has a frame of its own.
             warnings.warn(f"{young}, with which the model predicts: train longer, or lower polyak_decay", stacklevel=3)
         return self.history
-
-    def _move_to(self, strategy):
-        """Replaces the network by a copy on the replicas of another strategy."""
-        with strategy.scope():
-            copy = type(self.network).from_config(self.network.get_config())
-            for variable, value in zip(copy.weights, self.network.weights, strict=True):
-                variable.assign(tf.convert_to_tensor(value))
-        self._use(copy, strategy)
-        self._training.move(copy, strategy)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a checkpoint in the original's format, which also records the network: load and the commands read it.
@@ -537,18 +546,7 @@ class Distribution:
                 checkpoint beside other files.
         """
         self._check_scope()
-        if not isinstance(path, (str, os.PathLike)):
-            raise UserError(f"path must be a checkpoint's prefix, such as runs/mine/params.ckpt, not {path!r}")
-        path = paths.expanded(os.fspath(path))
-        if path.endswith((".keras", ".index", ".h5", ".npz", ".data-00000-of-00001")):
-            keras_file = "model.network.save writes a .keras file; " if path.endswith(".keras") else ""
-            raise UserError(
-                f"{path} is no name of a checkpoint: {keras_file}give a prefix, such as runs/mine/params.ckpt"
-            )
-        try:
-            self._training.save(path)
-        except OSError as error:
-            raise UserError(f"can't write {path}: {error.strerror or error}") from error
+        self._training.save(prefixes.new_prefix(path))
 
     def resume(self, opened: Checkpoint) -> None:
         """Restores a training from an opened checkpoint, so that `fit` goes on where the training stopped.
@@ -567,12 +565,14 @@ class Distribution:
         with self._lock:
             return self._archiver()
 
-    def _nats_per_channel(self, images, labels, batch_size, verbose):
+    def _nats_per_channel(self, images, labels, condition, batch_size, verbose):
         if not self.is_causal and not self._has_warned:
             self._has_warned = True
             warnings.warn(leak_warning(self.spec), stacklevel=3)
+        return self._summed(self._in_batches("nats", images, labels, condition, batch_size, verbose))
+
+    def _summed(self, batches):
         none = np.zeros([0, *self.image_shape])  # gives the result its shape if there are no images
-        batches = self.nats_in_batches(images, labels, batch_size=batch_size, verbose=verbose)
         return steps.summed_over_pixels(itertools.chain([none], batches))
 
     def _check_scope(self):

@@ -119,9 +119,19 @@ class Training:
             history.end_epoch()
         self._number_of_images = len(images)
 
-    def move(self, network: Network, strategy: tf.distribute.Strategy) -> None:
-        """Replaces the network by its copy, whose variables were made in the scope of another strategy."""
-        self.network, self._strategy = network, strategy
+    def check_idle(self) -> None:
+        """Raises UserError while a call of `fit` trains."""
+        if self.thread is not None:
+            raise UserError("on_epoch calls fit, which is running: let it end first, by raising StopIteration")
+
+    def move(self, strategy: tf.distribute.Strategy) -> Network:
+        """Replaces the network by a copy on the replicas of another strategy, and returns the copy."""
+        with strategy.scope():
+            copy = type(self.network).from_config(self.network.get_config())
+            for variable, value in zip(copy.weights, self.network.weights, strict=True):
+                variable.assign(tf.convert_to_tensor(value))
+        self.network, self._strategy = copy, strategy
+        return copy
 
     def resume(self, opened: Checkpoint) -> None:
         """Restores a training from an opened checkpoint.
@@ -160,8 +170,8 @@ class Training:
         """Writes a checkpoint that records its network, and from which the training can go on.
 
         Raises:
-            UserError: there is a folder of this name, or a checkpoint of this name beside other files.
-            OSError: no permission, no space; the files are then as before.
+            UserError: there is a folder of this name, or a checkpoint of this name beside other files; or it can't be
+                written, and the files are as before.
         """
         if self.is_new:
             raise UserError("the network is new and has random parameters only: fit or initialise it, then save it")
@@ -172,7 +182,10 @@ class Training:
             trainer.begin()
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
         progress = trainer.history.tensors()
-        checkpoint.save_beside_others(prefix, self.network, trainer.optimizer, progress, parameters)
+        try:
+            checkpoint.save_beside_others(prefix, self.network, trainer.optimizer, progress, parameters)
+        except OSError as error:
+            raise UserError(f"can't write {prefix}: {error.strerror or error}") from error
 
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""

@@ -13,7 +13,7 @@ from pixel_snail.fitting import seeded
 from pixel_snail.model import build_network
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import average, search
-from pixel_snail.settings import NETWORK_DEFAULTS
+from pixel_snail.settings import CONDITION_RESNET, NETWORK_DEFAULTS
 from pixel_snail.storage import paths
 
 
@@ -106,6 +106,7 @@ def load(
             nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
             class_names=None if recorded is None else recorded.class_names,
             levels=levels if levels is not None else recorded.levels if recorded else 256,
+            **_condition_of(recorded),
             dropout_p=dropout_p if dropout_p is not None else recorded.dropout_p if recorded else 0.5,
             **settings,
         )
@@ -124,6 +125,9 @@ def build(
     levels: int = 256,
     likelihood: str = NETWORK_DEFAULTS["likelihood"],
     nr_labels: int | None = None,
+    condition_shape: Sequence[int] | None = None,
+    condition_levels: int | None = None,
+    condition_resnet: int = CONDITION_RESNET,
     nr_resnet: int = NETWORK_DEFAULTS["nr_resnet"],
     nr_filters: int = NETWORK_DEFAULTS["nr_filters"],
     nr_logistic_mix: int = NETWORK_DEFAULTS["nr_logistic_mix"],
@@ -140,6 +144,10 @@ def build(
         likelihood: "logistic_mixture": values are numbers; or "categorical": they are codes without an order, such as
             those of a VQ-VAE, and L is the size of the codebook.
         nr_labels: the number of classes, if the network is to be conditional on them.
+        condition_shape: the shape of an image's condition, if the network is to have one: (D,) for vectors, (h, w, D)
+            for maps, whose sides divide those of the image, or (h, w) for maps of codes.
+        condition_levels: the number of these codes.
+        condition_resnet: the residual blocks that a map goes through, before it is laid over the image.
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as train.py's flags of these names.
         seed: decides the random parameters, as train.py's --seed does; by default, Keras's random state decides them.
 
@@ -158,8 +166,24 @@ def build(
     if not hasattr(image_shape, "__len__"):
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {image_shape!r}")
     with seeded(seed):
-        network = build_network(model, tuple(image_shape), nr_labels, levels=levels, likelihood=likelihood, **settings)
+        network = build_network(
+            model,
+            tuple(image_shape),
+            nr_labels,
+            levels=levels,
+            likelihood=likelihood,
+            condition_shape=condition_shape,
+            condition_levels=condition_levels,
+            condition_resnet=condition_resnet,
+            **settings,
+        )
     return Distribution(network, is_new=True)
+
+
+def _condition_of(recorded):
+    """The arguments of build_network for the condition of a recorded network."""
+    names = ("condition_shape", "condition_levels", "condition_resnet")
+    return {name: getattr(recorded, name) for name in names} if recorded else {}
 
 
 def _read_keras_file(path, strategy):

@@ -26,14 +26,15 @@ from pixel_snail.blocks import (
     to_bfloat16,
 )
 from pixel_snail.errors import UserError, check_option, is_whole, option
+from pixel_snail.inputs.conditions import Condition, checked_kind
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.likelihoods.levels import check_levels
 from pixel_snail.likelihoods.named import check_likelihood
-from pixel_snail.network import Network, check_image_size, of_values
+from pixel_snail.network import Network, check_image_size, of_data
 from pixel_snail.parallel import memory
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
-from pixel_snail.settings import LIKELIHOODS, MODELS
+from pixel_snail.settings import CONDITION_RESNET, LIKELIHOODS, MODELS
 
 
 @keras.saving.register_keras_serializable("pixel_snail")
@@ -59,6 +60,7 @@ class PixelSNAIL(Network):
         output: the output layer, a layer class, called as output(resnet, conv, F, K, C).
         channels: C.
         codes: L, if images are of codes, which are embedded and predicted by a softmax; None: values are numbers.
+        condition: the kind of condition that the network takes, if any.
 
     Raises:
         UserError: the convolution is causal_shift_nin, and F is no multiple of 4; or the output layer is not for C
@@ -75,6 +77,7 @@ class PixelSNAIL(Network):
         dropout_p: float = 0.5,
         channels: int = 3,
         codes: int | None = None,
+        condition: Condition | None = None,
         *,
         key_channels: Callable[[int], int],
         mixin_channels: Callable[[int], int],
@@ -86,7 +89,8 @@ class PixelSNAIL(Network):
         conv: type[keras.layers.Layer] = nn.down_right_shifted_conv2d,
         output: type[keras.layers.Layer] = Output,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels, codes)
+        settings = (nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+        super().__init__(*settings, channels, codes, condition)
         if conv is nn.causal_shift_nin and nr_filters % 4:
             raise UserError(
                 f"{option('nr_filters')}={nr_filters}: causal_shift_nin splits channels into four parts, so it needs a "
@@ -131,17 +135,20 @@ class PixelSNAIL(Network):
         return hier_inputs and max(hier) > 1
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
-        """The mixture's parameters for images x [B, H, W, C] in [-1, 1] and one-hot labels h [B, classes].
-
-        They are [B, H, W, 10 K] for C = 3, or what the output layer returns.
+        """The mixture's parameters for images x [B, H, W, C] in [-1, 1]: [B, H, W, 10 K] for C = 3, or what the output
+        layer returns.
 
         Args:
+            h: labels and condition, as in Network. With a cache, they are the result of `conditioned`: a vector, or a
+                row or a pixel of the map.
             seed: integers [3], of dropout (see kernels/dropout.py); None: no dropout.
             cache: see cache.py. With a cache, x is None. The pass over a row returns None; a step returns the stream ul
                 of the pixel, [B, F], for output_layer.
             bfloat16: whether the layers between the first and the last compute in bfloat16.
             recompute: whether gradients keep only the maps between blocks and compute the others again.
         """
+        if cache is None:
+            h, seed = self.conditioned(h, seed, x.shape[1:])
         *block_seeds, output_seed = dropout.split_seed(seed, len(self.blocks) + 1)
         position = background(x) if cache is None else cache.position()
         embedded = self.embed(x)
@@ -151,8 +158,11 @@ class PixelSNAIL(Network):
             ul, u, seen = tf.nest.map_structure(to_bfloat16, (ul, u, seen))
         for i, (block, block_seed) in enumerate(zip(self.blocks, block_seeds, strict=True)):
             like = self.blocks[i % self.kinds_of_blocks]
-            settings = {**seen, "h": h, "seed": block_seed, "cache": cache}
-            ul, u = traced_once(block, like, recompute, **settings)(ul=ul, u=u)
+            # Gradients go to what is learned only: to embedded codes, and to the features of conditions.
+            learned, constant = {}, {"position": seen["position"], "seed": block_seed, "cache": cache}
+            (constant if self.codes is None else learned)["x"] = seen["x"]
+            (constant if self.condition is None else learned)["h"] = h
+            ul, u = traced_once(block, like, recompute, **constant)(ul=ul, u=u, **learned)
         if cache is not None:
             return ul
         return self.output_layer(tf.cast(ul, tf.float32), known=lambda *outputs: x, h=h, seed=output_seed)
@@ -277,6 +287,9 @@ def build_network(
     class_names: Sequence[str] | None = None,
     levels: int = 256,
     likelihood: str = LIKELIHOODS[0],
+    condition_shape: tuple[int, ...] | None = None,
+    condition_levels: int | None = None,
+    condition_resnet: int = CONDITION_RESNET,
     **settings,
 ) -> Network:
     """Makes the network of a specification and its variables. The data-dependent initialisation is not done.
@@ -288,6 +301,8 @@ def build_network(
         class_names: the names of the classes, if they have names.
         levels: L, from 2 to 65,536.
         likelihood: "logistic_mixture", or "categorical": the values are codes, whose order means nothing.
+        condition_shape, condition_levels, condition_resnet: of the network's condition, as in
+            inputs.conditions.Condition; without condition_shape, it takes none.
         settings: nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p; by default, the
             specification's.
 
@@ -313,13 +328,16 @@ def build_network(
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
     check_levels(levels)
     check_likelihood(likelihood, image_shape[2])
+    condition = checked_kind(condition_shape, condition_levels, condition_resnet, image_shape)
+    of_these = of_data(image_shape[2], levels, likelihood, condition)
     try:
-        network = specs[model](**settings, **of_values(image_shape[2], levels, likelihood))
+        network = specs[model](**settings, **of_these)
     except TypeError as error:
-        if likelihood != "categorical" or "codes" not in str(error):
+        lacking = next((name for name in ("codes", "condition") if name in of_these and name in str(error)), None)
+        if lacking is None:
             raise
         raise UserError(
-            f"{option('model')}={model} is a specification without the argument codes: give it that argument, as "
+            f"{option('model')}={model} is a specification without the argument {lacking}: give it that argument, as "
             "PixelSNAIL has it, or choose another"
         ) from error
     with memory.shortage_reported(f"lower {option('nr_filters')}"):

@@ -1,12 +1,16 @@
 """The base class of PixelSNAIL and PixelCNN++: builds a network, describes it, and saves it with Keras."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
+from pixel_snail.blocks import ConditionFeatures
 from pixel_snail.errors import UserError, option
-from pixel_snail.likelihoods.levels import is_8_bit_rgb
+from pixel_snail.inputs.conditions import NO_CONDITION, Condition
+from pixel_snail.kernels import dropout
+from pixel_snail.likelihoods.levels import is_8_bit_rgb, scaled
 from pixel_snail.settings import LIKELIHOODS
 from pixel_snail.weights import first_call
 
@@ -23,6 +27,8 @@ class Description:
         class_names: the names of the classes, if they have names.
         levels: L, the number of values of a channel: images have the values 0 to L - 1.
         likelihood: as the flag of this name.
+        condition_shape, condition_levels, condition_resnet: of the network's condition, as in
+            inputs.conditions.Condition; condition_shape is None if it takes none.
     """
 
     model: str
@@ -36,6 +42,16 @@ class Description:
     class_names: tuple[str, ...] | None = None
     levels: int = 256
     likelihood: str = LIKELIHOODS[0]
+    condition_shape: tuple[int, ...] | None = None
+    condition_levels: int | None = None
+    condition_resnet: int = 0
+
+    @property
+    def condition(self) -> Condition | None:
+        """The kind of condition that the network takes; None if it takes none."""
+        if self.condition_shape is None:
+            return None
+        return Condition(self.condition_shape, self.condition_levels, self.condition_resnet)
 
     @property
     def codes(self) -> int | None:
@@ -78,16 +94,20 @@ def check_image_size(model: str, height: int, width: int, size_multiple: int, le
 class Network(keras.Model):
     """The base of the networks: images to the parameters of each pixel's distribution.
 
-    `network(x, h=None)` maps images x [B, H, W, C], float32 in [-1, 1], and one-hot labels h [B, classes] of a
-    conditional network to the outputs that likelihoods/logistic_mixture.py describes: 10 K channels for C = 3, 3 K for
-    C = 1, or three tensors [B, H, W, 3 K] where outputs are channel-wise. If the values are codes, they are the logits
-    of likelihoods/categorical.py, [B, H, W, L]. Each pixel's parameters are predicted from the pixels before it in
-    raster order.
+    `network(x, h=None)` maps images x [B, H, W, C], float32 in [-1, 1], to the outputs that
+    likelihoods/logistic_mixture.py describes: 10 K channels for C = 3, 3 K for C = 1, or three tensors [B, H, W, 3 K]
+    where outputs are channel-wise. If the values are codes, they are the logits of likelihoods/categorical.py,
+    [B, H, W, L]. Each pixel's parameters are predicted from the pixels before it in raster order.
+
+    h are the one-hot labels [B, classes] of a network that is conditional on labels. Of a network with a condition, h
+    is {"condition": float32 [B, ...]}, codes being numbers in [-1, 1] as those of images are, with "labels" if it also
+    takes labels.
 
     Args:
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
         channels: C.
         codes: L, if the values are codes; None: they are numbers.
+        condition: the kind of condition that the network takes, if any.
 
     Attributes:
         channels: C.
@@ -112,10 +132,13 @@ class Network(keras.Model):
         dropout_p: float,
         channels: int = 3,
         codes: int | None = None,
+        condition: Condition | None = None,
     ):
         super().__init__(dtype="float32")
-        self.channels, self.codes = channels, codes
+        self.channels, self.codes, self.condition = channels, codes, condition
         self.embedding = None if codes is None else nn.embedding(codes)
+        resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
+        self.condition_features = None if condition is None else ConditionFeatures(condition, resnet, nr_filters)
         self.settings = {
             "nr_resnet": nr_resnet,
             "nr_filters": nr_filters,
@@ -124,6 +147,7 @@ class Network(keras.Model):
             "dropout_p": dropout_p,
         }
         self.description: Description | None = None
+        self._is_conditioned = False
 
     def build_for(
         self,
@@ -150,8 +174,16 @@ class Network(keras.Model):
         if image_shape[2] != self.channels:
             raise ValueError(f"the network is of {self.channels} channels, not of images {image_shape}")
         check_image_size(model, *image_shape[:2], self.size_multiple, self.least_rows)
-        with first_call(self):
-            self(tf.zeros([1, *image_shape]), h=None if nr_labels is None else tf.zeros([1, nr_labels]))
+        try:
+            with first_call(self):
+                self(tf.zeros([1, *image_shape]), h=self._zeros_h(nr_labels))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if self.condition is None or self._is_conditioned:
+                raise
+            raise UserError(
+                f"{option('model')}={model} can't be a network with a condition: its call gives h to its layers, not "
+                "the result of self.conditioned(h, seed, x.shape[1:])"
+            ) from error
         if self.embedding is not None and not self.embedding.built:
             raise UserError(
                 f"{option('model')}={model} can't be a network of codes: its call gives images to its layers, not "
@@ -166,8 +198,16 @@ class Network(keras.Model):
             class_names=class_names,
             levels=levels,
             likelihood=likelihood,
+            **{f"condition_{name}": value for name, value in vars(self.condition or NO_CONDITION).items()},
         )
         return self
+
+    def _zeros_h(self, nr_labels):
+        """The argument h of a call for one image, with zeros."""
+        labels = None if nr_labels is None else tf.zeros([1, nr_labels])
+        if self.condition is None:
+            return labels
+        return {"condition": tf.zeros([1, *self.condition.shape])} | ({} if labels is None else {"labels": labels})
 
     def embed(self, x: tf.Tensor | None) -> tf.Tensor | None:
         """What the layers see of images [..., C]: the images themselves or, of codes, their vectors [..., E].
@@ -175,6 +215,23 @@ class Network(keras.Model):
         None, as calls with a cache get it, stays None.
         """
         return x if self.embedding is None or x is None else self.embedding(x)
+
+    def conditioned(
+        self, h: object, seed: tf.Tensor | None, image_shape: Sequence[int]
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """Labels and condition as residual blocks take them, [B, D] or [B, H, W, D], and the seed for the blocks.
+
+        Args:
+            h: as in a call of the network.
+            seed: of dropout.
+            image_shape: (H, W, C).
+        """
+        if self.condition_features is None:
+            return h, seed
+        self._is_conditioned = True
+        seed, own_seed = dropout.split_seed(seed, 2)
+        size = tuple(image_shape[:2])
+        return self.condition_features(h["condition"], h.get("labels"), image_size=size, seed=own_seed), seed
 
     @property
     def embedded_channels(self) -> int:
@@ -200,10 +257,10 @@ class Network(keras.Model):
         return dataclasses.asdict(self.description)
 
     def export(self, filepath: str, format: str = "tf_saved_model", **settings) -> None:
-        """keras.Model.export, quietly, for any batch size, and with one-hot labels for a conditional network."""
+        """keras.Model.export, quietly, for any batch size, and with the argument h of a conditional network."""
         inputs = [keras.InputSpec("float32", (None, *self.description.image_shape))]
-        if self.description.nr_labels is not None:
-            inputs.append(keras.InputSpec("float32", (None, self.description.nr_labels)))
+        if (h := self._zeros_h(self.description.nr_labels)) is not None:
+            inputs.append(tf.nest.map_structure(lambda of_h: keras.InputSpec("float32", (None, *of_h.shape[1:])), h))
         super().export(filepath, format, **{"input_signature": inputs, "verbose": False} | settings)
 
     @classmethod
@@ -212,10 +269,30 @@ class Network(keras.Model):
         model, image_shape, nr_labels = (settings.pop(name) for name in ("model", "image_shape", "nr_labels"))
         class_names, levels = settings.pop("class_names", None), settings.pop("levels", 256)
         likelihood = settings.pop("likelihood", LIKELIHOODS[0])
-        network = cls.of_spec(model, **settings, **of_values(image_shape[2], levels, likelihood))
+        shape, *of_condition = (settings.pop(f"condition_{name}", None) for name in ("shape", "levels", "resnet"))
+        condition = None if shape is None else Condition(tuple(shape), *of_condition)
+        network = cls.of_spec(model, **settings, **of_data(image_shape[2], levels, likelihood, condition))
         return network.build_for(model, tuple(image_shape), nr_labels, class_names, levels, likelihood)
 
 
-def of_values(channels: int, levels: int, likelihood: str) -> dict[str, int]:
-    """The arguments of a specification that the kind of values decides: channels and, only for codes, codes."""
-    return {"channels": channels} | ({"codes": levels} if likelihood == "categorical" else {})
+def argument_h(labels: tf.Tensor | None, condition: tf.Tensor | None, description: Description) -> object:
+    """The argument h of a network (see Network), from labels, integers [B], and conditions [B, ...].
+
+    Those that the network does not take are passed over.
+    """
+    labels = None if description.nr_labels is None else tf.one_hot(labels, description.nr_labels)
+    if description.condition is None:
+        return labels
+    condition = tf.cast(condition, tf.float32)
+    if description.condition_levels is not None:
+        condition = scaled(condition, description.condition_levels)
+    return {"condition": condition} | ({} if labels is None else {"labels": labels})
+
+
+def of_data(channels: int, levels: int, likelihood: str, condition: Condition | None) -> dict[str, object]:
+    """The arguments of a specification that the data decide.
+
+    They are `channels`; only for codes, `codes`; and only for a network with a condition, `condition`.
+    """
+    given = {"codes": levels if likelihood == "categorical" else None, "condition": condition}
+    return {"channels": channels} | {name: value for name, value in given.items() if value is not None}

@@ -287,9 +287,9 @@ class causal_shift_nin(Layer):
 
 
 class conditional_weights(Layer):
-    """The contribution of labels to a map: h @ hw, [B, F], of one-hot labels h [B, classes].
+    """The contribution of labels and conditions to a map: h @ hw, [B, D] -> [B, F], or [B, H, W, D] -> [B, H, W, F].
 
-    hw ~ N(0, 0.05); it is not weight-normalised.
+    Of labels alone, h is one-hot. hw ~ N(0, 0.05); it is not weight-normalised.
     """
 
     def __init__(self, num_filters: int):
@@ -302,7 +302,7 @@ class conditional_weights(Layer):
 
     def call(self, h):
         (hw,) = self.weights_now()
-        return tf.matmul(h, hw)
+        return _matmul(h, hw)
 
     @property
     def parameters(self):
@@ -363,7 +363,7 @@ class gated_resnet(Layer):
     With f the nonlinearity:
 
         c1 = conv(f(x)) + nin(f(a))             a, a second map [B, H, W, A], is optional
-        c2 = conv(dropout(f(c1))) + h @ hw      h, one-hot labels [B, classes], are optional
+        c2 = conv(dropout(f(c1))) + h @ hw      h, labels and conditions [B, D] or [B, H, W, D], are optional
         result = x + p * sigmoid(q)             p and q [B, H, W, F] are the halves of c2
 
     The first call creates the inner layers that its arguments need; later calls must have the same arguments.
@@ -399,8 +399,8 @@ class gated_resnet(Layer):
             c1 += self._convolved(self.nin_a, a)
         c2 = self._convolved(self.conv_out, c1, seed, cache)
         if h is not None:
-            labels = tf.cast(self.labels(h), c2.dtype)
-            c2 += labels if c2.shape.rank == 2 else labels[:, None, None]
+            of_h = tf.cast(self.labels(h), c2.dtype)
+            c2 += of_h if of_h.shape.rank == c2.shape.rank else of_h[:, None, None]
         return elementwise.gate(x, c2)
 
     def _convolved(self, conv, x, seed=None, cache=None):
@@ -473,9 +473,17 @@ def average_pool(x: tf.Tensor, size: int) -> tf.Tensor:
     return tf.nn.avg_pool2d(x, size, size, "SAME")
 
 
-def repeat_pixels(x: tf.Tensor, size: int) -> tf.Tensor:
-    """Repeats each pixel over a cell of size x size, [B, H, W, C] -> [B, H * size, W * size, C]."""
-    return tf.repeat(tf.repeat(x, size, 1), size, 2) if size > 1 else x
+def repeat_pixels(x: tf.Tensor, rows: int, columns: int | None = None) -> tf.Tensor:
+    """Repeats each pixel over a cell, [B, H, W, C] -> [B, H * rows, W * columns, C]; cells are square by default."""
+    columns = rows if columns is None else columns
+    for axis, size in ((1, rows), (2, columns)):
+        x = tf.repeat(x, size, axis) if size > 1 else x
+    return x
+
+
+def first_pixels(h: tf.Tensor | None, size: int) -> tf.Tensor | None:
+    """The first pixel of each cell of size x size, of a map [B, H, W, D]; vectors [B, D] and None stay as they are."""
+    return h if h is None or h.shape.rank == 2 else h[:, ::size, ::size]
 
 
 # Helpers

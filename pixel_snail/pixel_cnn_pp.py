@@ -5,6 +5,7 @@ import functools
 from pixel_snail import nn
 from pixel_snail.backend import keras, tf
 from pixel_snail.blocks import Output, Resample, Stem, Streams, to_bfloat16
+from pixel_snail.inputs.conditions import Condition
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
 from pixel_snail.network import Network
@@ -32,8 +33,10 @@ class PixelCNNpp(Network):
         dropout_p: float = 0.5,
         channels: int = 3,
         codes: int | None = None,
+        condition: Condition | None = None,
     ):
-        super().__init__(nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p, channels, codes)
+        settings = (nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p)
+        super().__init__(*settings, channels, codes, condition)
         resnet = functools.partial(nn.gated_resnet, nonlinearity=resnet_nonlinearity, dropout_p=dropout_p)
         conv = nn.down_right_shifted_conv2d
 
@@ -54,10 +57,13 @@ class PixelCNNpp(Network):
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
         """As PixelSNAIL's."""
+        if cache is None:
+            h, seed = self.conditioned(h, seed, x.shape[1:])
         ul, u = self.stem(self.embed(x), cache=cache)
         if bfloat16:
             ul, u = to_bfloat16(ul), to_bfloat16(u)
-        ul, _ = self.level(ul, u=u, h=h, seed=seed, cache=cache, recompute=recompute)
+        is_learned = self.condition is not None
+        ul, _ = self.level(ul, u=u, h=h, h_is_learned=is_learned, seed=seed, cache=cache, recompute=recompute)
         return ul if cache is not None else self.output_layer(tf.cast(ul, tf.float32), known=lambda *outputs: x)
 
     def layers_by_size(self) -> list[list[keras.layers.Layer]]:
@@ -92,11 +98,12 @@ class Level(Layer):
         """The layers that work at this size."""
         return [*self.before, *([self.shrink] if self.shrink else []), *self.after]
 
-    def call(self, ul, u, h=None, seed=None, cache=None, recompute=False):
+    def call(self, ul, u, h=None, h_is_learned=False, seed=None, cache=None, recompute=False):
         *seeds, inner_seed = dropout.split_seed(seed, len(self.before) + len(self.after) + 1)
 
         def run(layer, like, layer_seed, **streams):
-            return traced_once(layer, like, recompute, h=h, seed=layer_seed, cache=cache)(**streams)
+            learned, constant = ({"h": h}, {}) if h_is_learned else ({}, {"h": h})
+            return traced_once(layer, like, recompute, **constant, seed=layer_seed, cache=cache)(**streams, **learned)
 
         streams = [(ul, u)]
         for layer, layer_seed in zip(self.before, seeds[: len(self.before)], strict=True):
@@ -105,10 +112,13 @@ class Level(Layer):
         if self.inner is None:
             ul, u = streams.pop()
         elif cache is None:
-            ul, u = self.grow(*self.inner(*self.shrink(ul, u), h=h, seed=inner_seed, recompute=recompute))
+            of_inner = {"h": nn.first_pixels(h, 2), "h_is_learned": h_is_learned, "seed": inner_seed}
+            ul, u = self.grow(*self.inner(*self.shrink(ul, u), **of_inner, recompute=recompute))
         else:
             small = self.shrink(ul, u, cache=cache)
-            small = cache.of_inner(lambda: self.inner(*small, h=h, cache=cache.inner))
+            # A row of h is that of the smaller map's rows too: they begin in even rows only.
+            inner_h = nn.first_pixels(h, 2)
+            small = cache.of_inner(lambda: self.inner(*small, h=inner_h, cache=cache.inner))
             ul, u = self.grow(*small, cache=cache)
         for layer, layer_seed in zip(self.after, seeds[len(self.before) :], strict=True):
             skip_ul, skip_u = streams.pop()

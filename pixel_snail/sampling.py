@@ -17,7 +17,7 @@ from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.likelihoods import categorical, logistic_mixture
-from pixel_snail.network import Network
+from pixel_snail.network import Network, argument_h
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.side_by_side import results_in_order
 from pixel_snail.weights import Weights, for_pixels, layers_in, using
@@ -80,11 +80,11 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
             batches of its own.
 
     Returns:
-        draw(weights, number, seed, classes=None, given=None, keep_rows=0, noise=NOISE, workers=None, verbose=1) ->
-        images, float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of
-        `normalised_weights`; `classes` [number] are needed by a conditional network; of images `given`
-        [number, H, W, C], the upper `keep_rows` rows are kept; `workers` is the most batches that are drawn at once, by
-        default as many as there are cores. It raises UserError if the parameters are not finite.
+        draw(weights, number, seed, classes=None, condition=None, given=None, keep_rows=0, noise=NOISE, workers=None,
+        verbose=1) -> images, float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of
+        `normalised_weights`; a conditional network needs `classes` [number] or `condition` [number, ...]; of images
+        `given` [number, H, W, C], the upper `keep_rows` rows are kept; `workers` is the most batches that are drawn at
+        once, by default as many as there are cores. It raises UserError if the parameters are not finite.
 
     Raises:
         Shortage: a batch needs more memory than the machine has.
@@ -95,7 +95,18 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
     drawer_of = functools.cache(functools.partial(batch_drawer, network, batch, at_once=at_once))
     drawer_of(is_limited=False)  # which takes its memory now
 
-    def draw(weights, number, seed, classes=None, given=None, keep_rows=0, noise=NOISE, workers=None, verbose=1):
+    def draw(
+        weights,
+        number,
+        seed,
+        classes=None,
+        condition=None,
+        given=None,
+        keep_rows=0,
+        noise=NOISE,
+        workers=None,
+        verbose=1,
+    ):
         draw_batch = drawer_of(is_limited=noise.is_limited)
 
         def images_from(first, go_on):
@@ -104,8 +115,8 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
             drawn, _ = draw_batch(
                 weights,
                 *uniforms(seed, first, batch, description.image_shape, description.drawn_components),
-                h=tf.one_hot(classes[chosen], description.nr_labels) if description.nr_labels else None,
-                given=None if given is None else given[chosen],
+                h=argument_h(_chosen(classes, chosen), _chosen(condition, chosen), description),
+                given=_chosen(given, chosen),
                 keep_rows=keep_rows,
                 noise=noise,
                 each_row=lambda: progress.step_of(bar, go_on),
@@ -212,7 +223,9 @@ class RowByRow:
             def step(x, loop, carried, results):
                 cache.begin_step(x, loop)
                 here = tf.nest.map_structure(lambda of_row: tf.gather(of_row, x, axis=1), inputs)
-                outputs_of = functools.partial(network.output_layer, network(None, h=h, cache=cache), h=h, cache=cache)
+                h_here = tf.gather(h[:, 0], x, axis=1) if _is_map(h) else h
+                ul = network(None, h=h_here, cache=cache)
+                outputs_of = functools.partial(network.output_layer, ul, h=h_here, cache=cache)
                 pixel, new, carried = choose(outputs_of, here, carried)
                 results = [array.write(x, value) for array, value in zip(results, [pixel, *new], strict=True)]
                 return x + 1, cache.end_step_with(network.embed(pixel)), carried, results
@@ -232,6 +245,9 @@ class RowByRow:
         # The attribute is private; if it is removed, only the warning comes back.
         row._omit_frequent_tracing_warning = advance._omit_frequent_tracing_warning = True
         self._advance, self._row = advance, row
+        self._conditioned = functools.partial(
+            network.conditioned, seed=None, image_shape=network.description.image_shape
+        )
 
     @contextlib.contextmanager
     def images(self, weights: Weights, h: tf.Tensor | None = None) -> Iterator[Callable]:
@@ -239,7 +255,7 @@ class RowByRow:
 
         Args:
             weights: those of `normalised_weights`.
-            h: one-hot labels [B, classes], of a conditional network.
+            h: labels and conditions, the argument h of a conditional network.
 
         Yields:
             row(y, inputs, carried=()) computes row y of the images; rows must be computed in order, from 0 on.
@@ -247,6 +263,8 @@ class RowByRow:
             pixels [B, W, C], the results [B, W, ...], and `carried` of the last pixel.
         """
         weights = for_pixels(weights)
+        with using(weights):
+            h, _ = self._conditioned(h)
         packed = pack(list(weights.values()))
         variables = self._free.get()
         try:
@@ -261,7 +279,8 @@ class RowByRow:
                     if not self._has_run:
                         self._layers, self._like = tuple(weights), _shapes_and_types(list(weights.values()))
                     self._advance(tf.constant(y), variables)
-                    results = self._row(tf.constant(y), variables, inputs, carried, h, packed)
+                    h_of_row = h[:, y : y + 1] if _is_map(h) else h
+                    results = self._row(tf.constant(y), variables, inputs, carried, h_of_row, packed)
                     self._has_run = True
                 return results
 
@@ -296,8 +315,8 @@ def batch_drawer(
     Returns:
         draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, noise=NOISE,
         each_row=...) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K]
-        for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h one-hot labels
-        [B, classes]; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept. Of codes, K is 0, and
+        for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h is the network's
+        argument; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept. Of codes, K is 0, and
         u_logistic chooses them. Each row is computed in a context that each_row() makes.
     """
     image_shape, levels = network.description.image_shape, network.description.drawn_levels
@@ -422,6 +441,19 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given
         return drawn(*outputs), tf.concat(outputs, -1)
     pixel = logistic_mixture.sample_from_discretized_mix_logistic(outputs, u_mix, u_logistic, temperature, levels)
     return unless_given(pixel, slice(None)), outputs
+
+
+def _chosen(values, indices):
+    """The values of some images, as an array; None, if there are none."""
+    if values is None:
+        return None
+    different, places = np.unique(indices, return_inverse=True)  # h5py takes increasing numbers only
+    return np.asarray(values[different])[places]
+
+
+def _is_map(h):
+    """Whether labels and conditions are a map, or a row of one; else they are vectors, or None."""
+    return h is not None and h.shape.rank == 4
 
 
 def _shapes_and_types(nest):

@@ -8,6 +8,9 @@ from pixel_snail.errors import UserError, check_option, is_number, is_whole, opt
 LIKELIHOODS = ("logistic_mixture", "categorical")
 """The names that --likelihood takes, the original's first; likelihoods/ has a module of each name."""
 
+CONDITION_RESNET = 2
+"""The default of --condition_resnet: the residual blocks that a condition's map goes through."""
+
 NETWORK_DEFAULTS = {
     "model": "h12_noup_smallkey",
     "nr_resnet": 4,

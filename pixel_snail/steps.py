@@ -1,7 +1,9 @@
 """The computations of replicas: the initialisation, a training step, and the likelihood of images."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -9,35 +11,34 @@ from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, residual_blocks
 from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
-from pixel_snail.errors import UserError, counted
+from pixel_snail.errors import UserError, counted, option
 from pixel_snail.kernels.packing import pack, unpack
+from pixel_snail.likelihoods import categorical
 from pixel_snail.likelihoods.levels import scaled
 from pixel_snail.likelihoods.named import likelihoods
-from pixel_snail.network import Network
+from pixel_snail.network import Description, Network, argument_h
 from pixel_snail.optimizer import PolyakAdam
-from pixel_snail.parallel import memory, micro_batches, replicas
+from pixel_snail.parallel import devices, memory, micro_batches, replicas
 from pixel_snail.parallel.batches import test_batches
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.weights import data_dependent_initialisation, for_maps, layers_in, normalised_weights, using
 
 
-def network_inputs(
-    batch: dict[str, tf.Tensor], nr_labels: int | None, levels: int = 256
-) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """A batch's images scaled to [-1, 1], and its labels one-hot if the network is conditional.
+def network_inputs(batch: dict[str, tf.Tensor], description: Description) -> tuple[tf.Tensor, object]:
+    """The arguments x and h of a network (see network.Network) for a batch.
 
     Args:
-        batch: "images", values of any integer type, [B, H, W, C], and perhaps "labels", integers [B].
-        nr_labels: the number of classes; None: the network is not conditional.
-        levels: L.
+        batch: "images", values of any integer type, [B, H, W, C]; if the network is conditional on them, "labels",
+            integers [B], and "condition", numbers or integers [B, ...].
+        description: of the network.
     """
-    x = scaled(tf.cast(batch["images"], tf.float32), levels)
-    return x, None if nr_labels is None else tf.one_hot(batch["labels"], nr_labels)
+    x = scaled(tf.cast(batch["images"], tf.float32), description.levels)
+    return x, argument_h(batch.get("labels"), batch.get("condition"), description)
 
 
 def initialise(network: Network, batch: dict[str, tf.Tensor], seed: int) -> None:
     """Does the data-dependent initialisation on a batch, with dropout active as in training."""
-    x, h = network_inputs(batch, network.description.nr_labels, network.description.levels)
+    x, h = network_inputs(batch, network.description)
     with data_dependent_initialisation():
         network(x, h=h, seed=tf.constant([seed, -1, 0]))
 
@@ -62,7 +63,7 @@ def train_step(
         bfloat16, recompute: see PixelSNAIL.call.
     """
     variables, description = network.weights, network.description
-    nr_labels, levels, likelihood = description.nr_labels, description.levels, likelihoods[description.likelihood]
+    likelihood = likelihoods[description.likelihood]
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -72,12 +73,12 @@ def train_step(
         shared = _SharedWeights(network, variables, with_transforms=not recompute, bfloat16=bfloat16)
 
         def loss_and_gradients(micro_batch, first_image):
-            x, h = network_inputs(micro_batch, nr_labels, levels)
+            x, h = network_inputs(micro_batch, description)
             images_seed = tf.concat([dropout_seed, [replica * images + first_image]], 0)
 
             def loss():
                 outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
-                return tf.reduce_sum(likelihood.loss_per_image(x, outputs, levels))
+                return tf.reduce_sum(likelihood.loss_per_image(x, outputs, description.levels))
 
             return shared.with_gradients(loss)
 
@@ -199,8 +200,9 @@ class Evaluator:
 
     Attributes:
         nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, C], in
-            order. `batch` has "images" and perhaps "labels", as in `network_inputs`, distributed over the replicas;
-            `weights` are those of `prepared`.
+            order. `batch` is that of `network_inputs`, distributed over the replicas; `weights` are those of
+            `prepared`.
+        is_right: of a network of codes, the same with likelihoods.categorical.is_right.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, network: Network):
@@ -209,7 +211,9 @@ class Evaluator:
         self._layers, self._like = (), []  # the layers of `prepared`, and tensors of the shapes of their weights
         # Functions of this object: TensorFlow would warn of frequent tracing if all evaluators shared them.
         self._prepare = tf.function(self._normalised, autograph=False)
-        self.nats = tf.function(self._nats, autograph=False)
+        likelihood, function = likelihoods[network.description.likelihood], partial(tf.function, autograph=False)
+        self.nats = function(partial(self._of_replicas, likelihood.nats_per_value))
+        self.is_right = function(partial(self._of_replicas, categorical.is_right))
 
     def prepared(self, parameters: Sequence[tf.Tensor | tf.Variable]) -> object:
         """The weights for the evaluation of any number of batches, normalised once on each replica.
@@ -227,74 +231,80 @@ class Evaluator:
 
         return self.strategy.run(replica_weights, [parameters])
 
-    def _nats(self, batch, weights):
+    def _of_replicas(self, figure, batch, weights):
         progress.announce_compilation()
-        of_replicas = self.strategy.run(self._replica_nats, [batch, weights])
+        of_replicas = self.strategy.run(partial(self._of_replica, figure), [batch, weights])
         return tf.concat(self.strategy.experimental_local_results(of_replicas), 0)
 
-    def _replica_nats(self, batch, packed):
+    def _of_replica(self, figure, batch, packed):
         description = self._network.description
         weights = dict(zip(self._layers, unpack(packed, self._like), strict=True))
 
-        def nats(micro_batch):
-            x, h = network_inputs(micro_batch, description.nr_labels, description.levels)
+        def of_micro_batch(micro_batch):
+            x, h = network_inputs(micro_batch, description)
             with using(weights):
-                return likelihoods[description.likelihood].nats_per_value(x, self._network(x, h=h), description.levels)
+                return figure(x, self._network(x, h=h), description.levels)
 
         images, height, width, _ = batch["images"].shape
         most_images = micro_batches.most_images(self._network.values_per_image(height, width), keeps_activations=False)
         division = micro_batches.division(images, replicas.on_this_machine(self.strategy), most_images)
-        return micro_batches.mapped(nats, batch, *division)
+        return micro_batches.mapped(of_micro_batch, batch, *division)
 
+    def in_batches(
+        self,
+        figure: str,
+        parameters: Sequence[tf.Tensor],
+        split: Split,
+        batch_size: int,
+        leave: bool = True,
+        cluster: Cluster | None = None,
+        before_each: Callable[[], None] = lambda: None,
+        verbose: int = 1,
+    ) -> Iterator[np.ndarray]:
+        """A figure of every value of every image, each image once and in order, batch by batch.
 
-def nats_in_batches(
-    evaluator: Evaluator,
-    weights: object,
-    split: Split,
-    batch_size: int,
-    leave: bool = True,
-    cluster: Cluster | None = None,
-    before_each: Callable[[], None] = lambda: None,
-    verbose: int = 1,
-) -> Iterator[np.ndarray]:
-    """Minus the log-likelihood in nats of every value of every image, each image once and in order, batch by batch.
+        Args:
+            figure: "nats" or "is_right".
+            parameters: as in `prepared`.
+            batch_size: images of each replica in each batch.
+            leave: whether the progress bar stays on the screen.
+            cluster: the workers, if there may be several: each computes its part of a batch, and gets all results.
+            before_each: called before each batch; it may raise.
+            verbose: 0: no progress bar.
 
-    Args:
-        evaluator, weights: the network's evaluator, and the weights that it has prepared.
-        batch_size: images of each replica in each batch.
-        leave: whether the progress bar stays on the screen.
-        cluster: the workers, if there may be several: each computes its part of a batch, and gets all results.
-        before_each: called before each batch; it may raise.
-        verbose: 0: no progress bar.
+        Yields:
+            [b, H, W, C]: that of each channel, predicted from the channels before it and all pixels before.
 
-    Yields:
-        [b, H, W, C]: each channel's, given the channels before it and all pixels before.
-
-    Raises:
-        UserError: a likelihood is not finite, or a batch certainly needs more memory than this process can get.
-    """
-    cluster, strategy = cluster or Cluster(), evaluator.strategy
-    number = batch_size * strategy.num_replicas_in_sync
-    # An image takes a byte for each value, and its nats four.
-    least = 5 * batch_size * replicas.on_this_machine(strategy) * math.prod(split.images.shape[1:])
-    memory.check(least, f"evaluating {counted(batch_size, 'image')} at once needs")
-    batches = replicas.batches(strategy, lambda *own: test_batches(split, number, *own), cluster)
-    total, seen = -(-len(split) // number), 0
-    shown = bool(verbose and cluster.is_chief)
-    with progress.bar(total=total, desc="evaluating", unit="batch", leave=leave, disable=not shown) as bar:
-        for batch in batches:
-            before_each()
-            with progress.step_of(bar):
-                nats = np.concatenate(cluster.gather(evaluator.nats(batch, weights).numpy()))[: len(split) - seen]
-            if not np.isfinite(nats).all():
-                raise UserError(
-                    "the likelihood of images is not finite: the parameters are damaged, untrained or have diverged; "
-                    "use another checkpoint"
-                )
-            seen += len(nats)
-            yield nats
+        Raises:
+            UserError: a likelihood is not finite, or memory does not suffice.
+        """
+        cluster, function = cluster or Cluster(), getattr(self, figure)
+        number = batch_size * self.strategy.num_replicas_in_sync
+        total, seen = -(-len(split) // number), 0
+        shown = bool(verbose and cluster.is_chief)
+        # An image takes a byte for each value, and its figures four.
+        least = 5 * batch_size * replicas.on_this_machine(self.strategy) * math.prod(split.images.shape[1:])
+        with contextlib.ExitStack() as within:
+            less = f"lower {option('batch_size')}" if batch_size > 1 else memory.MORE_MEMORY
+            within.enter_context(memory.shortage_reported(less))
+            memory.check(least, f"evaluating {counted(batch_size, 'image')} at once needs")
+            bar = progress.bar(total=total, desc="evaluating", unit="batch", leave=leave, disable=not shown)
+            within.enter_context(bar)
+            weights = self.prepared(parameters)
+            for batch in replicas.batches(self.strategy, lambda *own: test_batches(split, number, *own), cluster):
+                before_each()
+                with progress.step_of(bar), devices.without_tf32():  # but not while the caller works with the batch
+                    of_all = np.concatenate(cluster.gather(function(batch, weights).numpy()))
+                figures = of_all[: len(split) - seen]
+                if not np.isfinite(figures).all():
+                    raise UserError(
+                        "the likelihood of images is not finite: the parameters are damaged, untrained or have "
+                        "diverged; use another checkpoint"
+                    )
+                seen += len(figures)
+                yield figures
 
 
 def summed_over_pixels(batches: Iterator[np.ndarray]) -> np.ndarray:
-    """`nats_in_batches`, summed over the pixels of each image: the nats of each of its channels, float64 [N, C]."""
-    return np.concatenate([nats.sum((1, 2), dtype=np.float64) for nats in batches])
+    """The figures of `Evaluator.in_batches`, summed over the pixels: those of each image's channels, float64 [N, C]."""
+    return np.concatenate([figures.sum((1, 2), dtype=np.float64) for figures in batches])

@@ -27,6 +27,8 @@ class OneStep(PixelSNAIL):
         self.step = nn.gated_resnet(nn.down_right_shifted_conv2d, nonlinearity, dropout_p)
 
     def call(self, x, h=None, seed=None, cache=None, bfloat16=False, recompute=False):
+        if cache is None:
+            h, seed = self.conditioned(h, seed, x.shape[1:])
         ul, _ = self.stem(x, cache=cache)
         if ul is not None:  # in the pass over a row (see cache.py) it is None
             ul = self.step(ul, h=h, seed=seed, cache=cache)

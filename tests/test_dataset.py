@@ -240,6 +240,8 @@ def test_a_set_for_testing_alone_has_the_shape_and_the_labels_of_its_test_images
         "the shape of the test images": [6, 4, 5, 3],
         "the number of levels": 256,
         "the number of classes": 3,
+        "the shape of the conditions": None,
+        "the number of the conditions' codes": None,
     }
     plain = data_set.without_labels()
     assert (plain.train, plain.test.labels, plain.test.names) == (None, None, list("abcdef"))

@@ -22,6 +22,7 @@ from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network, specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
+from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import search
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
@@ -397,14 +398,7 @@ def test_everything_is_computed_without_tf32_and_the_setting_is_the_users_again_
     recorded(sampling, "uniforms")
     recorded(ImageCoder, "encode")
     recorded(ImageCoder, "decode")
-    nats_in_batches = distribution.steps.nats_in_batches
-
-    def batches(*arguments, **keywords):
-        for nats in nats_in_batches(*arguments, **keywords):
-            seen.append(("likelihoods", tf32()))
-            yield nats
-
-    monkeypatch.setattr(distribution.steps, "nats_in_batches", batches)
+    recorded(Cluster, "gather")
     images, labels, before = images_of(4), np.zeros(4, int), tf32()
     tf.config.experimental.enable_tensor_float_32_execution(True)
     try:
@@ -417,5 +411,5 @@ def test_everything_is_computed_without_tf32_and_the_setting_is_the_users_again_
         assert tf32()
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
-    assert {name for name, _ in seen} == {"likelihoods", "initialise", "uniforms", "encode", "decode"}
+    assert {name for name, _ in seen} == {"gather", "initialise", "uniforms", "encode", "decode"}
     assert not any(enabled for _, enabled in seen)

@@ -395,7 +395,7 @@ def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path, monkeypatch
         ({"epochs": 1, "lr_to_zero": "no"}, "lr_to_zero='no' is not True or False"),
         ({"epochs": 1, "on_epoch": 3}, "on_epoch must be a function of the history, not int"),
         ({"epochs": 1, "strategy": "gpu"}, r"strategy must be a tf\.distribute\.Strategy"),
-        ({"epochs": 1, "validation": (HELD_OUT, None, None)}, "validation must be images or .*, not a tuple of 3"),
+        ({"epochs": 1, "validation": (HELD_OUT, *[None] * 3)}, "validation must be images, .*, not a tuple of 4"),
         ({"epochs": 1, "validation": (HELD_OUT, LABELS[:3])}, "validation must be .*: the network is not conditional"),
         ({"epochs": 1, "labels": LABELS}, "not conditional on classes: leave labels out"),
         ({"epochs": 1, "validation": HELD_OUT[:0]}, "validation must be .*: there are no images"),

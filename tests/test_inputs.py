@@ -9,9 +9,11 @@ from networks import OneStep, add_spec
 import pixel_snail
 from data.converted import MappedImages
 from pixel_snail.backend import keras, tf
-from pixel_snail.dataset import checked_images, checked_validation
+from pixel_snail.inputs.images import checked_images
+from pixel_snail.inputs.splits import checked_validation
 from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.model import build_network
+from pixel_snail.network import Description
 from pixel_snail.storage.reductions import Binarized, Reduced
 
 pytestmark = pytest.mark.usefixtures("uncompiled_drawing")
@@ -210,7 +212,8 @@ def test_values_of_every_number_of_levels_are_taken_and_returned_as_they_are(lev
     kinds = [np.uint8] if levels == 256 else [np.int64, np.int32, np.uint16]
     for images in [images.astype(kind) for kind in kinds]:
         assert checked_images(images, (4, 5, channels), levels) is images
-        split = checked_validation((list(images), [0, 1, 0]), (4, 5, channels), 2, levels)
+        description = Description("h0", (4, 5, channels), 2, 1, 4, 2, "elu", 0.0, levels=levels)
+        split = checked_validation(description, (list(images), [0, 1, 0]))
         np.testing.assert_array_equal(split.images, images)
 
 

@@ -15,7 +15,7 @@ def test_an_evaluator_gives_the_nats_of_the_given_parameters_and_is_compiled_onc
     with strategy.scope():
         network = build_shallow("h8_noup_smallkey", (8, 8, 3), rng)
     images = rng.integers(0, 256, [2, 8, 8, 3], np.uint8)
-    x, _ = steps.network_inputs({"images": images}, None)
+    x, _ = steps.network_inputs({"images": images}, network.description)
     batches = tf.data.Dataset.from_tensors({"images": images})
     (batch,) = strategy.experimental_distribute_dataset(batches.unbatch().batch(2, drop_remainder=True))
     evaluator = steps.Evaluator(strategy, network)

@@ -77,7 +77,7 @@ def test_a_layer_of_ones_own_is_trained_saved_loaded_and_given_other_weights(rng
     checkpoint.save(prefix, network, optimizer, {})
     other = build(Scaled)
     checkpoint.load(Checkpoint(prefix), other)
-    x, _ = steps.network_inputs(batch, None)
+    x, _ = steps.network_inputs(batch, network.description)
     outputs = network(x)
     np.testing.assert_array_equal(other(x), outputs)
     values = [variable * 2 if variable is scale else variable for variable in network.weights]

@@ -125,6 +125,11 @@ def _compress(flags):
         model = _load(opened, {name: getattr(flags, name) for name in NETWORK_DEFAULTS}, image_shape, not flags.raw)
         if not flags.raw and (young := average.read(opened).why_young()):
             print(f"note: {young}; --raw compresses with the parameters themselves", file=sys.stderr, flush=True)
+        if model.network.condition is not None:
+            raise UserError(
+                f"the network of {prefix} is conditional on {model.network.condition}, which a picture does not have: "
+                "compress from Python, with condition="
+            )
         tiles = [list(tiles_of(*picture.shape[:2], *model.image_shape[:2])) for picture in values]
         classes = drawing.class_numbers(flags.classes, model.nr_labels, model.class_names)
         labels = drawing.classes_of_images(classes, len(read), model.nr_labels)
@@ -137,8 +142,8 @@ def _compress(flags):
         named = [
             Picture(_name_of(path), *picture.shape[:2]) for path, picture in zip(flags.pictures, values, strict=True)
         ]
-        settings = {"batch_size": flags.batch_size, "verify": not flags.no_verify}
-        data = model.archiver.compress(images, labels, named, (prefix, not flags.raw), **settings)
+        settings, origin = {"batch_size": flags.batch_size, "verify": not flags.no_verify}, (prefix, not flags.raw)
+        data = model.archiver.compress(images, labels, pictures=named, checkpoint=origin, **settings)
     files.write(flags.output, lambda path: Path(path).write_bytes(data))
 
     others = [comparisons.file_sizes(picture, levels) for picture in values]
@@ -167,6 +172,8 @@ def decompress(flags: argparse.Namespace) -> None:
     for path in (Path(flags.output, name) for name in _names(header)):
         if os.path.lexists(path):
             raise _exists(path)
+    if header.condition is not None:
+        raise UserError(f"{flags.file} is of a network with a condition: decompress it from Python, with condition=")
     prefix, is_averaged = header.checkpoint or (None, not flags.raw)
     if flags.load_params:
         prefixes.prefix_at(flags.load_params)

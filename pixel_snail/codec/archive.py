@@ -19,10 +19,11 @@ from pixel_snail.codec import container, rounding
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.commands import progress
 from pixel_snail.errors import UserError, is_whole, option
+from pixel_snail.inputs.conditions import checked_condition
 from pixel_snail.kernels.elementwise import SMALLEST_SQUARE
 from pixel_snail.likelihoods.levels import dtype_of, is_8_bit_rgb
 from pixel_snail.model import leak_warning
-from pixel_snail.network import Network
+from pixel_snail.network import Network, argument_h
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.side_by_side import results_in_order
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
@@ -60,6 +61,7 @@ class Archiver:
         self,
         images: np.ndarray,
         labels: np.ndarray | None = None,
+        condition: np.ndarray | None = None,
         pictures: Sequence[container.Picture] | None = None,
         checkpoint: tuple[str, bool] | None = None,
         *,
@@ -73,6 +75,7 @@ class Archiver:
         Args:
             images: values, integers [N, H, W, C]; only a batch at a time is read.
             labels: integers [N], of a conditional network.
+            condition: [N, ...], of a network with a condition. The file has its checksum only.
             pictures: the pictures that were cut into the images.
             checkpoint: see container.Header.
             batch_size: the number of images that are computed at once and share a stream; by default, that of
@@ -86,7 +89,7 @@ class Archiver:
             UserError: batch_size or a picture's name is not allowed, memory does not suffice, a prediction is not
                 finite, or decoding did not restore the pixels.
         """
-        description = self._network.description
+        description, condition = self._network.description, _exact(condition)
         batch_size = default_batch_size(len(images), self._network) if batch_size is None else batch_size
         if not is_whole(batch_size, least=1) or batch_size > container.MOST_IN_A_GROUP:
             raise UserError(
@@ -94,13 +97,14 @@ class Archiver:
             )
         header = container.Header(
             _description(description),
-            _checksum(self._network.weights),
+            _checksum(variable.numpy() for variable in self._network.weights),
             rounding.description(),
             len(images),
             batch_size,
             None if labels is None else [int(label) for label in labels],
             None if pictures is None else list(pictures),
             checkpoint,
+            None if condition is None else _checksum([condition]),
         )
         container.check(header)
         coder = self._coder(batch_size)
@@ -122,13 +126,14 @@ class Archiver:
 
         with self._bar(header, "compressing", 1 + verify, verbose) as bar:
             at_once = _at_once(coder, header, workers)
-            groups = list(results_in_order(group_of, self._batches(header), at_once))
+            groups = list(results_in_order(group_of, self._batches(header, condition), at_once))
         return container.write(header, groups)
 
     def decompress(
         self,
         header: container.Header,
         groups: Sequence[container.Group],
+        condition: np.ndarray | None = None,
         workers: int | None = None,
         verbose: int = 1,
     ) -> Iterator[np.ndarray | UserError]:
@@ -136,6 +141,7 @@ class Archiver:
 
         Args:
             header, groups: as from container.read.
+            condition: as in compress; for all images of the file.
             workers: as in compress.
             verbose: 0: no progress bar.
 
@@ -144,6 +150,7 @@ class Archiver:
                 rounds differently; or memory does not suffice.
         """
         self._check(header)
+        condition = self._checked_condition(header, condition)
         coder = self._coder(header.batch)
 
         def images_of(batch_and_group, go_on):
@@ -159,7 +166,7 @@ class Archiver:
             return images[: batch.last - batch.first]
 
         with self._bar(header, "decompressing", 1, verbose) as bar:
-            batches = zip(self._batches(header), groups, strict=True)
+            batches = zip(self._batches(header, condition), groups, strict=True)
             yield from results_in_order(images_of, batches, _at_once(coder, header, workers))
 
     @staticmethod
@@ -187,7 +194,7 @@ class Archiver:
                     f"the file is of another network: its {called or rounding.in_words(name)} is {there}, not {here}; "
                     "use the checkpoint that it was written with"
                 )
-        if header.weights != _checksum(self._network.weights):
+        if header.weights != _checksum(variable.numpy() for variable in self._network.weights):
             raise UserError(
                 "the file is of another checkpoint: the network is the same, but its parameters differ; use the "
                 "checkpoint that the file was written with, averaged or raw as it was then"
@@ -201,14 +208,22 @@ class Archiver:
         if nr_labels is not None and (header.labels is None or any(label >= nr_labels for label in header.labels)):
             raise UserError("the file is damaged: it has no valid class for each image; get it anew")
 
-    def _batches(self, header):
-        weights = _weights(self._network)
-        nr_labels, sizes = self._network.description.nr_labels, header.sizes()
+    def _checked_condition(self, header, condition):
+        """The condition of a file's images as it was compressed. Raises UserError if another one is given, or none."""
+        condition = _exact(checked_condition(condition, header.images, self._network.description.condition))
+        if condition is not None and _checksum([condition]) != header.condition:
+            raise UserError(
+                "the file was compressed with another condition: give the condition of the same images, in their order"
+            )
+        return condition
+
+    def _batches(self, header, condition):
+        weights, sizes = _weights(self._network), header.sizes()
         for first in range(0, header.images, header.batch):
             last = min(first + header.batch, header.images)
-            h = None
-            if nr_labels is not None:
-                h = tf.one_hot(_filled(np.array(header.labels[first:last]), header.batch), nr_labels)
+            labels = None if header.labels is None else _filled(np.array(header.labels[first:last]), header.batch)
+            of_batch = None if condition is None else _filled(condition[first:last], header.batch)
+            h = argument_h(labels, of_batch, self._network.description)
             of_batch = np.array(list(itertools.islice(sizes, last - first)))
             yield _Batch(first, last, _filled(of_batch, header.batch), h, weights)
 
@@ -275,16 +290,26 @@ def _coded_pixels(images, sizes):
     )
 
 
+def _exact(condition):
+    """A condition as the network computes with it: float32, or int32 for codes; None stays None."""
+    if condition is None:
+        return None
+    return np.asarray(condition[:]).astype(np.float32 if np.dtype(condition.dtype).kind == "f" else np.int32)
+
+
 def _description(description):
     """The fields of a network's description that decide its predictions, besides the parameters.
 
-    Files of 8-bit images have no field `levels`, and only files of codes have `likelihood`: earlier versions wrote
-    neither.
+    Files of 8-bit images have no field `levels`, only files of codes have `likelihood`, and only those of networks with
+    a condition have its fields: earlier versions wrote none of them.
     """
     fields = dataclasses.asdict(description) | {"image_shape": list(description.image_shape)}
+    if description.condition:
+        fields["condition_shape"] = list(description.condition_shape)
     left_out = ["class_names", "dropout_p"]
     left_out += [] if description.levels != 256 else ["levels"]
     left_out += [] if description.codes else ["likelihood"]
+    left_out += [] if description.condition else [name for name in fields if name.startswith("condition_")]
     return {name: value for name, value in fields.items() if name not in left_out}
 
 
@@ -302,10 +327,10 @@ def _weights(network):
     return weights
 
 
-def _checksum(variables):
+def _checksum(arrays):
     digest = hashlib.blake2b(digest_size=16)
-    for variable in variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

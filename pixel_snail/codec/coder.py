@@ -78,7 +78,7 @@ class ImageCoder:
             images: values, integers [B, H, W, C].
             sizes: the numbers of rows and columns of each image that are coded, from the upper left, integers [B, 2];
                 by default all. Other pixels take no bits.
-            h: one-hot labels [B, classes], of a conditional network.
+            h: the argument h of a conditional network.
             each_row: makes a context in which a row is computed.
 
         Raises:

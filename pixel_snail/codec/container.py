@@ -82,6 +82,7 @@ class Header:
         labels: integers [N], of a conditional network.
         pictures: the pictures that the images are cut from; None: each image is whole.
         checkpoint: the checkpoint's prefix, and whether the parameters are its averages: (prefix, averaged), if known.
+        condition: a checksum of the images' conditions, of a network with a condition.
     """
 
     network: dict[str, object]
@@ -92,6 +93,7 @@ class Header:
     labels: list[int] | None = None
     pictures: list[Picture] | None = None
     checkpoint: tuple[str, bool] | None = None
+    condition: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

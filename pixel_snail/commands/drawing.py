@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 
 from pixel_snail import sampling
+from pixel_snail.dataset import Split
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
 from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, reduced, to_values
@@ -25,6 +26,7 @@ def what_to_draw(
     levels: int,
     nr_labels: int | None,
     class_names: Sequence[str] | None,
+    test: Split | None = None,
 ) -> Callable[[Distribution], str] | None:
     """A function of the distribution that draws the images of the flags, writes them, and returns a line about them.
 
@@ -32,6 +34,8 @@ def what_to_draw(
         flags: of eval.py.
         image_shape: (H, W, C).
         levels, nr_labels, class_names: see Distribution.
+        test: of a network with a condition, the test images, whose conditions the samples take, and whose labels unless
+            --classes names others.
 
     Returns:
         None if the flags ask for no images.
@@ -61,15 +65,20 @@ def what_to_draw(
 
         return complete
 
-    classes = classes_to_draw(chosen, flags.nr_samples, nr_labels)
+    classes, condition = classes_to_draw(chosen, flags.nr_samples, nr_labels), None
     number = flags.nr_samples if classes is None else len(classes)
     kinds = 0 if classes is None else len(set(classes.tolist()))
-    of_each = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
+    which = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
+    rows_of = classes
+    if test is not None and number:
+        of_images, condition = test.conditions(number)
+        classes, rows_of = of_images if chosen is None else classes, None
+        which = f", with the conditions of the first {counted(min(number, len(test)), 'test image')}, in their order"
 
     def sample(model):
-        images = model.draw(number, classes, **settings)
-        path = plotting.save_samples(images, flags.save_dir, flags.data_set, classes, class_names, levels)
-        return f"samples: {counted(number, 'image')}{of_each}: {path}"
+        images = model.draw(number, classes, condition, **settings)
+        path = plotting.save_samples(images, flags.save_dir, flags.data_set, rows_of, class_names, levels)
+        return f"samples: {counted(number, 'image')}{which}: {path}"
 
     return sample if flags.nr_samples else None
 

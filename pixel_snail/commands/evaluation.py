@@ -18,6 +18,7 @@ from pixel_snail.commands.command_line import height_and_width, takes
 from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
+from pixel_snail.inputs.conditions import checked_condition
 from pixel_snail.model import check_size, leak_warning, leaks
 from pixel_snail.parallel import memory, replicas
 from pixel_snail.parallel.cluster import cluster_from_environment
@@ -82,8 +83,12 @@ def _evaluate(flags, load_data, cluster):
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
     image_shape, levels, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
+    data_set = _with_the_networks_condition(flags, opened, data_set)
     # Mistakes in the flags of drawing are reported before anything is computed.
-    draw = drawing.what_to_draw(flags, image_shape, levels, nr_labels, class_names) if cluster.is_chief else None
+    draw = None
+    if cluster.is_chief:
+        test = data_set.test if data_set and data_set.condition_shape else None
+        draw = drawing.what_to_draw(flags, image_shape, levels, nr_labels, class_names, test)
     progress.say(f"building {flags.model}, {flags.nr_filters} filters ...")
     model = loading.load(
         opened,
@@ -140,6 +145,34 @@ def _images_and_classes(flags, opened, data_set):
     return data_set.image_shape, levels, data_set.nr_labels, names or data_set.class_names
 
 
+def _with_the_networks_condition(flags, opened, data_set):
+    """The data set, with conditions only if the network takes any.
+
+    Raises:
+        UserError: the network takes conditions that the data set does not have, or that are to be drawn from without
+            a data set.
+    """
+    recorded, given = opened.description(), data_set and data_set.test.condition
+    kind = recorded and recorded.condition
+    if kind is None:
+        if given is None:
+            return data_set
+        print("note: the network takes no condition, so that of the data set is not used", flush=True)
+        return data_set.without_conditions()
+    takes = f"the network of {opened.prefix} is conditional on {kind}"
+    if flags.complete:
+        raise UserError(f"{takes}, which --complete can't give: complete images from Python, with condition=")
+    if data_set is None:
+        raise UserError(f"{takes}, which are those of the test images: leave --skip_test out")
+    if given is None:
+        raise UserError(f"{takes}, but the data set {flags.data_set} has none: add the array test_condition")
+    try:
+        checked_condition(given, len(data_set.test), kind)
+    except UserError as error:
+        raise UserError(f"{takes}, and the data set {flags.data_set} has others: {error}") from error
+    return data_set
+
+
 def _check_kind(flags, prefix, channels, levels, data_set):
     """Raises UserError if the images of a data set have other channels or levels than those of the network."""
     ours, name = data_set.image_shape[2], flags.data_set
@@ -171,8 +204,9 @@ def _images_of(channels):
 def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
     """Evaluates the whole test set; the chief prints and returns the figures, and writes --json and the picture."""
     test = data_set.test
-    batches = model.nats_in_batches(test.images, test.labels, batch_size=flags.batch_size)
-    nats, extremes = _nats_and_extremes(batches)
+    given, settings = (test.images, test.labels, test.condition), {"batch_size": flags.batch_size}
+    nats, extremes = _nats_and_extremes(model.nats_in_batches(*given, **settings))
+    accuracy = None if model.network.codes is None else model.accuracy(*given, **settings)
     if not cluster.is_chief:
         return {}
     figures = table.result(
@@ -191,6 +225,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         class_conditional=flags.class_conditional,
         unverified=data_set.unverified,
         names=test.names,
+        accuracy=accuracy,
     )
     print(table.summary(figures), flush=True)
     if flags.compress:
@@ -213,11 +248,11 @@ def _compress(path, model, test, origin):
         origin: the checkpoint, as in container.Header.
     """
     # Reading the file back is the verification.
-    data = model.archiver.compress(test.images, test.labels, checkpoint=origin, verify=False)
+    data = model.archiver.compress(test.images, test.labels, test.condition, checkpoint=origin, verify=False)
     files.write(path, lambda path: Path(path).write_bytes(data))
     header, groups = container.read(Path(path).read_bytes())
     read_back = True
-    for i, images in enumerate(model.archiver.decompress(header, groups)):
+    for i, images in enumerate(model.archiver.decompress(header, groups, test.condition)):
         if isinstance(images, UserError):
             print(f"warning: {path}: {images}", file=sys.stderr, flush=True)
             read_back = False

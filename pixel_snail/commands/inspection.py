@@ -56,6 +56,7 @@ def _network_of_description(description):
         "channels": channels,
         "levels": description.levels,
         "likelihood": description.likelihood,
+        "condition": description.condition or "none",
     }
 
 

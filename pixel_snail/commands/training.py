@@ -21,7 +21,7 @@ from pixel_snail.runs import beginning
 from pixel_snail.runs.folder import RunFolder
 from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.runs.run import Run
-from pixel_snail.settings import NETWORK_DEFAULTS, TrainingSettings
+from pixel_snail.settings import CONDITION_RESNET, NETWORK_DEFAULTS, TrainingSettings
 from pixel_snail.storage import files
 from pixel_snail.trainer import Trainer
 
@@ -84,6 +84,9 @@ def _train(flags, load_data, cluster):
             class_names=data_set.class_names,
             levels=data_set.levels,
             dropout_p=flags.dropout_p,
+            condition_shape=data_set.condition_shape,
+            condition_levels=data_set.condition_levels,
+            condition_resnet=flags.condition_resnet,
         )
     trainer = Trainer(network, settings, strategy, cluster)
     trainer.check_memory()
@@ -116,6 +119,10 @@ def _notes(flags, cluster, network, data_set):
         notes.append("--average_machines changes nothing on one machine")
     if network.codes and flags.nr_logistic_mix != NETWORK_DEFAULTS["nr_logistic_mix"]:
         notes.append("--nr_logistic_mix changes nothing with --likelihood=categorical")
+    if (condition := network.condition) is not None:
+        notes.append(f"conditional on {condition}")
+    if flags.condition_resnet not in (CONDITION_RESNET, condition and condition.resnet):
+        notes.append("--condition_resnet changes nothing, because the network takes no condition that is a map")
     if network.leaks:
         notes.append(leak_warning(flags.model))
     if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():

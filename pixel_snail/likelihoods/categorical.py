@@ -16,6 +16,11 @@ def nats_per_value(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(values.nearest(x[..., 0], levels), l)[..., None]
 
 
+def is_right(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
+    """Whether each code is the likeliest by its prediction, 1 or 0, [B, H, W, 1]."""
+    return tf.cast(tf.argmax(l, -1, tf.int32) == values.nearest(x[..., 0], levels), tf.float32)[..., None]
+
+
 def loss_per_image(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
     """Minus the log-likelihood of each image in nats, [B]."""
     return tf.reduce_sum(nats_per_value(x, l, levels), [1, 2, 3])

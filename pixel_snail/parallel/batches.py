@@ -25,9 +25,9 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
-    Yields {"images": values [B, H, W, C]} and, if the split has labels, "labels": int32 [B]. The values are uint8 if
-    the split's are, else int32. If the images have a method `in_epoch` (see Split), the batches hold the
-    images that it returns.
+    Yields {"images": values [B, H, W, C]} and, if the split has them, "labels": int32 [B], and "condition": float32 or
+    int32 [B, ...]. The values of images are uint8 if the split's are, else int32. If the images have a method
+    `in_epoch` (see Split), the batches hold the images that it returns.
 
     Args:
         batch_size: the global batch.
@@ -83,16 +83,13 @@ def _batches(split, order, batch_size, replicas, own):
     kind = np.uint8 if split.images.dtype == np.uint8 else np.int32
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
-    def chosen(indices):
-        # Images in an HDF5 file can only be chosen in increasing order, each of them once.
-        different, places = np.unique(indices, return_inverse=True)
-        return np.ascontiguousarray(split.images[different], kind)[places]
-
     def read(indices):
-        batch = {"images": tf.numpy_function(chosen, [indices], kind, stateful=False)}
-        batch["images"] = tf.ensure_shape(batch["images"], [size, *split.images.shape[1:]])
+        batch = {"images": _chosen(split.images, indices, kind, size)}
         if split.labels is not None:
             batch["labels"] = tf.gather(tf.constant(split.labels, tf.int32), indices)
+        if split.condition is not None:
+            is_numbers = np.dtype(split.condition.dtype).kind == "f"
+            batch["condition"] = _chosen(split.condition, indices, np.float32 if is_numbers else np.int32, size)
         return batch
 
     options = tf.data.Options()
@@ -101,3 +98,14 @@ def _batches(split, order, batch_size, replicas, own):
     options.autotune.enabled = False
     batches = tf.data.Dataset.from_tensor_slices(order).map(read)
     return batches.prefetch(2).with_options(options)
+
+
+def _chosen(values, indices, kind, size):
+    """The values of `size` images, [size, ...], read when the batch is needed."""
+
+    def read(indices):
+        # Images in an HDF5 file can only be chosen in increasing order, each of them once.
+        different, places = np.unique(indices, return_inverse=True)
+        return np.ascontiguousarray(values[different], kind)[places]
+
+    return tf.ensure_shape(tf.numpy_function(read, [indices], kind, stateful=False), [size, *values.shape[1:]])

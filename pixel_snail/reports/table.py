@@ -32,12 +32,14 @@ def result(
     class_conditional: bool,
     unverified: str | None,
     names: Sequence[str] | None = None,
+    accuracy: np.ndarray | None = None,
 ) -> dict[str, object]:
     """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
     The channels are named R, G and B if there are three, else by their numbers from 1. For images of two levels, the
     figures are also in nats an image: `nats_per_image`, the mean, its standard error, and a third value of each entry
-    of `worst_first`. For codes, they are also nats a code, `nats_per_code`, and its exponential, `perplexity`.
+    of `worst_first`. For codes, they are also nats a code, `nats_per_code`, and its exponential, `perplexity`; and
+    `accuracy`, the share of codes that are the likeliest by their prediction.
 
     Args:
         nats: minus the log-likelihood of each channel of each test image, in nats, [N, C].
@@ -52,6 +54,7 @@ def result(
         causal: whether the network is causal; otherwise its figure is not a likelihood.
         class_conditional: whether the network was given the labels.
         names: the names of the images, if they have any.
+        accuracy: of codes, the result of Distribution.accuracy.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
     worst_first = np.argsort(-bits, kind="stable").tolist()
@@ -94,6 +97,7 @@ def result(
         of_codes = nats.sum(1) / np.prod(image_shape)
         figures |= {"nats_per_code": float(of_codes.mean()), "nats_per_code_stderr": _stderr(of_codes)}
         figures["perplexity"] = float(np.exp(of_codes.mean()))
+        figures |= {"accuracy": float(accuracy.mean()), "accuracy_stderr": _stderr(accuracy)}
     if figures["why_not_comparable"] is None and published.paper is not None:
         figures["paper_bits_per_dim"] = published.paper
     return figures
@@ -116,6 +120,7 @@ def summary(figures: dict[str, object]) -> str:
     if "perplexity" in figures:
         most = np.log2(figures["levels"])
         parts.append(f"nats a code: {figures['nats_per_code']:.4f}, perplexity {figures['perplexity']:.1f}")
+        parts.append(f"{figures['accuracy']:.2%} of codes predicted right")
         parts.append(f"without a prediction, a code takes {most:.4g} bits")
     return "; ".join([*parts, *_young(figures)])
 

@@ -11,6 +11,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
 from pixel_snail.runs import search
+from pixel_snail.settings import CONDITION_RESNET
 from pixel_snail.storage import paths
 
 _NOT_COMPARED = """
@@ -26,6 +27,7 @@ _OF_VALUES = ("levels", "binarize")
 
 _ADDED_OF_NETWORK = {"likelihood": command_line.MODEL_DEFAULTS["likelihood"]}
 _ADDED = _ADDED_OF_NETWORK | command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
+_ADDED |= {"condition_resnet": CONDITION_RESNET}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
 

@@ -155,14 +155,18 @@ class Run(Watcher):
 
     def _sample(self):
         number, nr_labels = self.trainer.global_batch, self.data_set.nr_labels
-        classes = np.arange(number) % nr_labels if nr_labels else None
+        classes, condition = np.arange(number) % nr_labels if nr_labels else None, None
+        if self.data_set.condition_shape:
+            classes, condition = self.data_set.test.conditions(number)
         with memory.advised(self._to_draw_in_less()):
-            images = self.model.draw(number, classes, seed=self.flags.seed, batch_on_gpu=self.flags.sample_batch)
+            settings = {"seed": self.flags.seed, "batch_on_gpu": self.flags.sample_batch}
+            images = self.model.draw(number, classes, condition, **settings)
 
         def save():
-            names = self.data_set.class_names
+            # Each class has a row, but with conditions, the samples are in the order of the test images.
+            rows_of, names = None if condition is not None else classes, self.data_set.class_names
             self.samples = plotting.save_samples(
-                images, self.folder.path, self.flags.data_set, classes, names, self.model.levels
+                images, self.folder.path, self.flags.data_set, rows_of, names, self.model.levels
             )
 
         self.folder.attempt("write the samples", save)

@@ -51,6 +51,21 @@ def prefix_at(path: str) -> str | None:
     raise UserError(f"the checkpoint of {path} lacks its file {prefix}.index: {give}")
 
 
+def new_prefix(path: object) -> str:
+    """The prefix of a checkpoint that is to be written.
+
+    Raises:
+        UserError: it is no path, or ends like a file of another kind.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"path must be a checkpoint's prefix, such as runs/mine/params.ckpt, not {path!r}")
+    path = paths.expanded(os.fspath(path))
+    if path.endswith((".keras", ".index", ".h5", ".npz", ".data-00000-of-00001")):
+        keras_file = "model.network.save writes a .keras file; " if path.endswith(".keras") else ""
+        raise UserError(f"{path} is no name of a checkpoint: {keras_file}give a prefix, such as runs/mine/params.ckpt")
+    return path
+
+
 def _noted_in(file):
     """The prefix in a Saver's text file. If nothing is there, the checkpoint of that name beside the text file."""
     try:

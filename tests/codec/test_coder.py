@@ -8,8 +8,7 @@ from networks import CAUSAL, OneStep, add_spec, build_shallow
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
-from pixel_snail.likelihoods.levels import from_values
-from pixel_snail.steps import network_inputs
+from pixel_snail.likelihoods.levels import from_values, scaled
 from pixel_snail.weights import normalised_weights
 
 
@@ -28,7 +27,7 @@ def round_trip(network, images, sizes=None, h=None, jit=False):
 
 
 def likelihood_in_bits(network, images, h=None):
-    x, _ = network_inputs({"images": images}, None)
+    x = scaled(tf.cast(images, tf.float32))
     return tf.reduce_sum(logistic_mixture.loss_per_image(x, network(x, h=h))).numpy() / np.log(2)
 
 

@@ -72,8 +72,8 @@ def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included
         losses = [float(step(batch)) for batch in strategy.experimental_distribute_dataset(joint)]
         parameters = [np.asarray(variable) for variable in model.trainable_variables]
         evaluator = steps.Evaluator(strategy, model)
-        weights = evaluator.prepared(optimizer.averages())
-        nats = steps.summed_over_pixels(steps.nats_in_batches(evaluator, weights, split, batch_size=1)).sum(1)
+        tested = evaluator.in_batches("nats", optimizer.averages(), split, batch_size=1)
+        nats = steps.summed_over_pixels(tested).sum(1)
         results.append((losses, parameters, nats))
     losses, parameters, nats = results[0]
     assert nats.shape == (3,)

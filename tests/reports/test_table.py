@@ -35,16 +35,19 @@ def test_images_of_two_levels_have_nats_beside_bits_per_dim(rng):
     assert lines[7].split() == [str(most), f"{nats.max() / (560 * np.log(2)):.4f}", f"{nats.max():.2f}"]
 
 
-def test_codes_have_nats_a_code_and_their_perplexity_beside_the_most_bits_of_a_code(rng):
+def test_codes_have_nats_a_code_perplexity_and_accuracy_beside_the_most_bits_of_a_code(rng):
     nats = rng.uniform(100, 150, [5, 1])
-    figures = figures_of(nats, (7, 6, 1), 128, likelihood="categorical")
+    accuracy = np.array([0.25, 0.5, 0.5, 0.75, 0.5])
+    figures = figures_of(nats, (7, 6, 1), 128, likelihood="categorical", accuracy=accuracy)
     of_codes = nats[:, 0] / 42
     assert figures["nats_per_code"] == pytest.approx(of_codes.mean())
     assert figures["nats_per_code_stderr"] == pytest.approx(of_codes.std(ddof=1) / 5**0.5)
     assert figures["perplexity"] == pytest.approx(np.exp(of_codes.mean()))
     assert figures["bits_per_dim"] == pytest.approx(of_codes.mean() / np.log(2))
     mean, perplexity = of_codes.mean(), np.exp(of_codes.mean())
-    told = f"nats a code: {mean:.4f}, perplexity {perplexity:.1f}; without a prediction, a code takes 7 bits"
+    assert (figures["accuracy"], figures["accuracy_stderr"]) == (0.5, pytest.approx(accuracy.std(ddof=1) / 5**0.5))
+    told = f"nats a code: {mean:.4f}, perplexity {perplexity:.1f}; 50.00% of codes predicted right; "
+    told += "without a prediction, a code takes 7 bits"
     assert table.summary(figures).endswith(told)
 
 

@@ -1,0 +1,1 @@
+"""What users give to a network: images, labels and conditions."""
