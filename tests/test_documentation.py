@@ -179,7 +179,7 @@ def test_the_programs_that_a_page_names_exist(page):
         if module not in ("pip", "pytest"):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-    for path in re.findall(r"`((?:pixel_snail|data|tests|benchmarks)/[\w/]+\.py)`", text):
+    for path in re.findall(r"`((?:pixel_snail|data|tests|benchmarks|examples)/[\w/]+\.py)`", text):
         assert (ROOT / path).exists(), path
 
 

@@ -49,7 +49,7 @@ def test_the_map_names_every_module_once():
         if path.name != "__init__.py" or path.parent.parent == ROOT
     ]
     assert sorted(MODULES) == sorted([*found, "train.py", "eval.py"])
-    assert [path for path in MAP if path not in MODULES] == ["benchmarks/", "docs/", "tests/"]
+    assert [path for path in MAP if path not in MODULES] == ["benchmarks/", "docs/", "examples/", "tests/"]
 
 
 def test_the_readmes_short_map_names_modules_and_folders_that_exist():

@@ -1,0 +1,94 @@
+"""What the commands of the examples share: flags, Fashion-MNIST, and the files that they read and write."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+import data
+from examples.vq_vae import NR_CODES
+from pixel_snail.backend import keras
+from pixel_snail.commands import command_line
+from pixel_snail.errors import UserError, first_line
+from pixel_snail.reports import plotting
+from pixel_snail.storage import files, paths, pictures, values
+
+MODEL = "vq_vae.keras"
+"""The file of --save_dir with the VQ-VAE."""
+ENLARGEMENT = 3
+"""Rows and columns of a picture that each pixel of an image takes."""
+
+
+def parser_of(name: str, description: str, epochs: int) -> tuple[command_line.Parser, command_line.Parser]:
+    """The parser of a command with the subcommands `encode` and `decode`, and the parser of `decode`.
+
+    Args:
+        name: the module's.
+        epochs: the default of --epochs.
+    """
+    parser = command_line.Parser(prog=f"python -m {name}", description=description)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        parser_class=functools.partial(command_line.Parser, inherited_absl_flags=None),
+    )
+    encode = commands.add_parser("encode", help="train a VQ-VAE on Fashion-MNIST and write the codes of its images")
+    encode.add_argument("--data_dir", type=command_line.path, default="./data", help="where Fashion-MNIST lies")
+    encode.add_argument("--epochs", type=command_line.positive_int, default=epochs, help="epochs of training")
+    decode = commands.add_parser("decode", help="turn codes into a picture of their images")
+    decode.add_argument("--picture", type=command_line.path, required=True, help="the PNG file to write")
+    decode.add_argument("--columns", type=command_line.positive_int, default=10, help="images in each row of it")
+    for command in (encode, decode):
+        command.add_argument("--save_dir", type=command_line.path, required=True, help="the folder of the VQ-VAE")
+    return parser, decode
+
+
+def fashion_mnist(data_dir: str) -> data.DataSet:
+    """Fashion-MNIST, uint8 [N, 28, 28, 1], with labels."""
+    data_set = data.load("fashion_mnist", Path(data_dir))
+    if data_set.image_shape != (28, 28, 1):
+        raise UserError(f"the images of {data_set.source} are {data_set.image_shape}, not 28x28 pixels: get them anew")
+    return data_set
+
+
+def save_model(vq_vae: keras.Model, save_dir: str) -> None:
+    """Writes a VQ-VAE into a folder."""
+    files.write(Path(save_dir, MODEL), vq_vae.save)
+
+
+def load_model(save_dir: str) -> keras.Model:
+    """Reads the VQ-VAE that `encode` has written into a folder."""
+    path = Path(save_dir, MODEL)
+    if paths.status(path) is None:
+        raise UserError(f"there is no file {path}: write it with the command encode, and give it the same --save_dir")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # on a broken file, Keras raises nearly anything
+        raise UserError(f"{path} is not a VQ-VAE that can be read: {first_line(error)}; encode anew") from error
+
+
+def save_arrays(save_dir: str, name: str, **arrays: np.ndarray) -> None:
+    """Writes arrays into an .npz file of a folder."""
+    files.write(Path(save_dir, name), lambda path: np.savez_compressed(path, **arrays))
+
+
+def read_codes(path: str, height: int, width: int) -> np.ndarray:
+    """The codes in an .npy file, integers [N, H, W] or [N, H, W, 1], as [N, H, W]."""
+    codes = pictures.read_npy(paths.readable_again(path), path)
+    if codes.ndim == 4 and codes.shape[-1] == 1:
+        codes = codes[..., 0]
+    if codes.shape != (len(codes), height, width) or not len(codes) or codes.dtype.kind not in "iu":
+        raise UserError(
+            f"{path} has {codes.dtype} {list(codes.shape)}, not codes: give integers [N, {height}, {width}] or [N, "
+            f"{height}, {width}, 1]"
+        )
+    if outside := values.first_outside(codes, NR_CODES):
+        raise UserError(f"{path}: {outside[1]}, but codes are from 0 to {NR_CODES - 1}")
+    return codes
+
+
+def save_picture(images: np.ndarray, path: str, columns: int) -> None:
+    """Writes images, float32 [N, H, W, 1] in [0, 1], as a PNG with so many images in each row."""
+    enlarged = images.repeat(ENLARGEMENT, axis=1).repeat(ENLARGEMENT, axis=2)
+    files.write(path, lambda path: plotting.save_grid(2 * enlarged - 1, path, columns))
