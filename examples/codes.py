@@ -23,7 +23,6 @@ from examples.vq_vae import (
     print_error,
     print_use_of_codes,
     residual,
-    train,
 )
 from pixel_snail.backend import keras
 from pixel_snail.commands import command_line
@@ -34,7 +33,7 @@ FILTERS = 64
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags in argv, by default the program's; a mistake prints one line on stderr and exits with code 2."""
-    parser, decode = command.parser_of("examples.codes", __doc__.splitlines()[0], epochs=5)
+    parser, decode = command.parser_of("examples.codes", __doc__.splitlines()[0], epochs=6)
     decode.add_argument("codes", metavar="CODES", type=command_line.path, help="an .npy file: integers [N, 7, 7]")
     return parser.parse_args(argv)
 
@@ -65,18 +64,12 @@ def images_of(vq_vae: keras.Model, codes: np.ndarray) -> np.ndarray:
 
 def encode(flags: argparse.Namespace) -> None:
     """Trains a VQ-VAE, and writes it and the codes of all images into --save_dir."""
-    files.check_writable(flags.save_dir, "save_dir")
-    data_set = command.fashion_mnist(flags.data_dir)
-    train_images, test_images = (np.float32(split.images) / 255 for split in (data_set.train, data_set.test))
-    keras.utils.set_random_seed(0)
-    vq_vae = build()
-    train(vq_vae, train_images, flags.epochs)
-    train_codes, test_codes = codes_of(vq_vae, train_images), codes_of(vq_vae, test_images)
-    print_error(test_images, images_of(vq_vae, test_codes))
-    print_use_of_codes(test_codes)
-    command.save_model(vq_vae, flags.save_dir)
-    labels = {"train_labels": data_set.train.labels, "test_labels": data_set.test.labels}
-    command.save_arrays(flags.save_dir, "codes.npz", train=train_codes, test=test_codes, **labels)
+    images, labels = command.fashion_mnist(flags.data_dir)
+    vq_vae = command.trained(build, images["train"], flags.epochs, flags.save_dir)
+    codes = {split: codes_of(vq_vae, of_split) for split, of_split in images.items()}
+    print_error(images["test"], images_of(vq_vae, codes["test"]))
+    print_use_of_codes(codes["test"])
+    command.save_arrays(flags.save_dir, "codes.npz", **codes, **labels)
 
 
 def decode(flags: argparse.Namespace) -> None:

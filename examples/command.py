@@ -1,12 +1,13 @@
 """What the commands of the examples share: flags, Fashion-MNIST, and the files that they read and write."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import data
-from examples.vq_vae import NR_CODES
+from examples.vq_vae import NR_CODES, train
 from pixel_snail.backend import keras
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError, first_line
@@ -44,17 +45,29 @@ def parser_of(name: str, description: str, epochs: int) -> tuple[command_line.Pa
     return parser, decode
 
 
-def fashion_mnist(data_dir: str) -> data.DataSet:
-    """Fashion-MNIST, uint8 [N, 28, 28, 1], with labels."""
+def fashion_mnist(data_dir: str, side: int = 28) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Fashion-MNIST: the images of `train` and `test`, float32 [N, side, side, 1] in [0, 1], and the labels of both.
+
+    Args:
+        side: above 28, the images get a black margin.
+    """
     data_set = data.load("fashion_mnist", Path(data_dir))
     if data_set.image_shape != (28, 28, 1):
         raise UserError(f"the images of {data_set.source} are {data_set.image_shape}, not 28x28 pixels: get them anew")
-    return data_set
+    margin = [(0, 0), ((side - 28) // 2,) * 2, ((side - 28) // 2,) * 2, (0, 0)]
+    splits = {"train": data_set.train, "test": data_set.test}
+    images = {name: np.pad(np.float32(split.images) / 255, margin) for name, split in splits.items()}
+    return images, {f"{name}_labels": split.labels for name, split in splits.items()}
 
 
-def save_model(vq_vae: keras.Model, save_dir: str) -> None:
-    """Writes a VQ-VAE into a folder."""
+def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, save_dir: str) -> keras.Model:
+    """Builds and trains a VQ-VAE of images, float32 [N, H, W, C] in [0, 1], and writes it into a folder."""
+    files.check_writable(save_dir, "save_dir")
+    keras.utils.set_random_seed(0)
+    vq_vae = build()
+    train(vq_vae, images, epochs)
     files.write(Path(save_dir, MODEL), vq_vae.save)
+    return vq_vae
 
 
 def load_model(save_dir: str) -> keras.Model:

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from examples import codes, vq_vae
+from examples import codes, command, two_levels, vq_vae
 from pixel_snail.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -35,19 +35,31 @@ def run(module, *arguments):
     module.work(module.parse_flags([str(argument) for argument in arguments]))
 
 
-@pytest.fixture(scope="module")
-def encoded(data_dir, tmp_path_factory):
-    """The folder that `encode` of examples.codes has filled, with a small network."""
-    folder = tmp_path_factory.mktemp("codes")
+def encode(module, data_dir, folder):
+    """Fills a folder by `encode`, with a small network; returns it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codes, "FILTERS", 4)
-        run(codes, "encode", f"--data_dir={data_dir}", f"--save_dir={folder}", "--epochs=1")
+        patch.setattr(module, "FILTERS", 4)
+        run(module, "encode", f"--data_dir={data_dir}", f"--save_dir={folder}", "--epochs=1")
     return folder
 
 
 @pytest.fixture(scope="module")
+def encoded(data_dir, tmp_path_factory):
+    return encode(codes, data_dir, tmp_path_factory.mktemp("codes"))
+
+
+@pytest.fixture(scope="module")
 def model(encoded):
-    return codes.command.load_model(encoded)
+    return command.load_model(encoded)
+
+
+@pytest.fixture(scope="module")
+def encoded_in_two_levels(data_dir, tmp_path_factory):
+    tf.config.run_functions_eagerly(True)  # tracing would take three seconds; `encoded` was trained as a graph
+    try:
+        return encode(two_levels, data_dir, tmp_path_factory.mktemp("two_levels"))
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def test_encode_writes_codes_and_labels_of_all_images_in_their_order(encoded, data_dir, model):
@@ -58,11 +70,11 @@ def test_encode_writes_codes_and_labels_of_all_images_in_their_order(encoded, da
         "train_labels": ((TRAIN,), np.uint8),
         "test_labels": ((TEST,), np.uint8),
     }
-    data_set = codes.command.fashion_mnist(data_dir)
-    for name, split in (("train", data_set.train), ("test", data_set.test)):
-        np.testing.assert_array_equal(arrays[f"{name}_labels"], split.labels)
-        np.testing.assert_array_equal(arrays[name], codes.codes_of(model, np.float32(split.images) / 255))
-        assert arrays[name].max() < 128
+    images, labels = command.fashion_mnist(data_dir)
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(arrays[f"{split}_labels"], labels[f"{split}_labels"])
+        np.testing.assert_array_equal(arrays[split], codes.codes_of(model, images[split]))
+        assert arrays[split].max() < 128
     assert len(np.unique(arrays["train"])) > 32  # random images, of which the codebook began
 
 
@@ -101,10 +113,11 @@ def test_the_gradient_passes_through_the_codebook_unchanged():
     np.testing.assert_allclose(tape.gradient(through, vectors), tape.gradient(without, vectors), rtol=1e-4, atol=1e-6)
 
 
-def test_the_loss_has_a_gradient_for_every_weight_of_encoder_and_decoder(monkeypatch):
-    monkeypatch.setattr(codes, "FILTERS", 4)
-    network = codes.build()
-    images = rng.random([2, 28, 28, 1], np.float32)
+@pytest.mark.parametrize(("module", "side"), [(codes, 28), (two_levels, 32)], ids=["codes", "two levels"])
+def test_the_error_of_the_images_has_a_gradient_for_every_weight_of_encoder_and_decoder(module, side, monkeypatch):
+    monkeypatch.setattr(module, "FILTERS", 8)
+    network = module.build()
+    images = rng.random([2, side, side, 1], np.float32)
     network(images, training=True)
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(network(images) - images))
@@ -157,3 +170,45 @@ def test_a_missing_or_broken_file_is_named(encoded, tmp_path):
         decode("maps.npy", encoded, picture=".")
     with pytest.raises(UserError, match=r"maps\.npy is a file: give --data_dir the folder"):
         run(codes, "encode", f"--data_dir={tmp_path}/maps.npy", f"--save_dir={tmp_path}")
+
+
+def test_encode_writes_the_codes_of_both_levels_and_the_upper_ones_as_conditions_of_the_lower(
+    encoded_in_two_levels, data_dir
+):
+    upper, lower, alone = (np.load(encoded_in_two_levels / f"{name}.npz") for name in ("upper", "lower", "lower_alone"))
+    assert set(lower) == {*upper, "train_condition", "test_condition"} and set(alone) == set(upper)
+    model = command.load_model(encoded_in_two_levels)
+    images, labels = command.fashion_mnist(data_dir, side=32)
+    for split, number in (("train", TRAIN), ("test", TEST)):
+        assert (upper[split].shape, lower[split].shape) == ((number, 4, 4), (number, 8, 8))
+        for codes_of_level, expected in zip((upper, lower), two_levels.codes_of(model, images[split]), strict=True):
+            np.testing.assert_array_equal(codes_of_level[split], expected)
+            assert codes_of_level[split].dtype == np.uint8 and codes_of_level[split].max() < 128
+        np.testing.assert_array_equal(lower[f"{split}_condition"], upper[split])
+        np.testing.assert_array_equal(alone[split], lower[split])
+        for arrays in (upper, lower, alone):
+            np.testing.assert_array_equal(arrays[f"{split}_labels"], labels[f"{split}_labels"])
+    reconstructions = two_levels.images_of(model, upper["test"], lower["test"])
+    np.testing.assert_allclose(reconstructions, model(images["test"]), atol=1e-5)
+
+
+def test_images_get_a_black_margin_of_equal_width_on_all_sides(data_dir):
+    inner, padded = (command.fashion_mnist(data_dir, side)[0]["test"] for side in (28, 32))
+    np.testing.assert_array_equal(padded[:, 2:-2, 2:-2], inner)
+    assert padded.shape == (TEST, 32, 32, 1) and padded.sum(dtype=float) == inner.sum(dtype=float)
+
+
+def test_codes_of_two_levels_are_decoded_together_as_many_of_both(encoded_in_two_levels, tmp_path):
+    for name, shape in (("upper", (3, 4, 4)), ("lower", (3, 8, 8)), ("few", (2, 8, 8))):
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 128, shape))
+
+    def decode(upper, lower):
+        paths = [f"--upper={tmp_path}/{upper}.npy", f"--lower={tmp_path}/{lower}.npy", f"--picture={tmp_path}/grid.png"]
+        run(two_levels, "decode", f"--save_dir={encoded_in_two_levels}", *paths)
+
+    with pytest.raises(UserError, match=r"upper\.npy has 3 maps, but .*few\.npy 2: give as many of both"):
+        decode("upper", "few")
+    with pytest.raises(UserError, match=r"upper\.npy has int64 \[3, 4, 4\], not codes: give integers \[N, 8, 8\]"):
+        decode("upper", "upper")
+    decode("upper", "lower")
+    assert PIL.Image.open(tmp_path / "grid.png").size == (3 * 96, 96)  # columns without images are left out
