@@ -109,9 +109,12 @@ def encode(flags: argparse.Namespace) -> None:
     upper, lower = {}, {}
     for split, of_split in images.items():
         upper[split], lower[split] = codes_of(vq_vae, of_split)
-    print_error(images["test"], images_of(vq_vae, upper["test"], lower["test"]))
-    others = images_of(vq_vae, np.roll(upper["test"], 1, axis=0), lower["test"])
-    print_error(images["test"], others, "test images, each with the upper codes of another image")
+    mixed = {level: np.roll(of_level["test"], 1, axis=0) for level, of_level in (("upper", upper), ("lower", lower))}
+    own = {"upper": upper["test"], "lower": lower["test"]}
+    print_error(images["test"], images_of(vq_vae, **own))
+    for level, of_others in mixed.items():  # how much each level says
+        reconstructions = images_of(vq_vae, **own | {level: of_others})
+        print_error(images["test"], reconstructions, f"test images, each with the {level} codes of another image")
     print_use_of_codes(upper["test"], "upper codes")
     print_use_of_codes(lower["test"], "lower codes")
     conditions = {f"{split}_condition": codes for split, codes in upper.items()}

@@ -126,13 +126,12 @@ def test_the_error_of_the_images_has_a_gradient_for_every_weight_of_encoder_and_
 
 
 def test_codes_that_stand_for_no_vectors_begin_anew_where_codes_fit_badly():
-    """At first, all vectors are the same; later, a sixth of them have four other directions, and each gets a code."""
-    directions = np.float32(rng.normal(size=[5, 8]))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    quantizer = vq_vae.VectorQuantizer(8, decay=0.8)
+    """At first, all vectors are the same; later, a few have four other directions, and each of these gets a code."""
+    directions = np.eye(5, dtype=np.float32)
+    quantizer = vq_vae.VectorQuantizer(8, decay=0.5)
     quantizer(directions.repeat([256, 0, 0, 0, 0], axis=0)[:, None, None], training=True)
-    for _ in range(30):
-        quantizer(directions.repeat([216, 10, 10, 10, 10], axis=0)[:, None, None], training=True)
+    for _ in range(40):
+        quantizer(directions.repeat([240, 4, 4, 4, 4], axis=0)[:, None, None], training=True)
     nearest = np.asarray(quantizer.vectors(quantizer.codes(directions)))
     np.testing.assert_allclose(nearest, directions, atol=1e-3)
 
