@@ -23,7 +23,7 @@ TEST_EVERY = 30
 
 
 class Network(Protocol):
-    """A network as a program of the contest makes it. Images are uint8 [B, H, W, C]."""
+    """A network as a program of the contest makes it. Images are values, integers [B, H, W, C]."""
 
     def parameters(self) -> tuple[int, int]:
         """The number of trainable parameters, and the number of those that are not kept at zero by a mask."""
@@ -31,8 +31,8 @@ class Network(Protocol):
     def initialise(self, images: np.ndarray) -> None:
         """Initialises the parameters from data."""
 
-    def step(self, images: np.ndarray) -> None:
-        """Takes a step of training."""
+    def step(self, images: np.ndarray, done: float = 0.0) -> None:
+        """Takes a step of training. `done` is the part of the training that is done, from 0 to 1, for schedules."""
 
     def nats(self, images: np.ndarray) -> np.ndarray:
         """Minus the log-likelihood of each image in nats, [B], with the parameters of the last call of `prepare`."""
@@ -57,7 +57,7 @@ class Contestant:
         python: the Python interpreter of the program's environment.
         module: the program.
         settings: passed to the function given to `serve`. "batch_size", "train" and "test" (paths of .npy files of
-            images, uint8 [N, H, W, C]) are required.
+            images, integers [N, H, W, C]) are required. "levels" is the number of values, by default 256.
 
     Raises:
         RuntimeError: in a call, if the program has ended.
@@ -116,6 +116,9 @@ def _functions(network, settings):
     def evaluate():
         return timed(lambda: network.nats(batch))
 
+    def compile_drawing(number):
+        return timed(lambda: network.compile_drawing(number))
+
     def draw(number):
         return timed(lambda: network.draw(number))
 
@@ -123,7 +126,8 @@ def _functions(network, settings):
         """Whether a changed pixel changes no output at that pixel and before it, and some output after it."""
         height, width = test.shape[1:3]
         changed = test[:1].copy()
-        changed[:, height // 2, width // 2] ^= 128
+        levels, pixel = settings.get("levels", 256), changed[:, height // 2, width // 2].astype(int)
+        changed[:, height // 2, width // 2] = (pixel + levels // 2) % levels
         difference = np.abs(network.outputs(test[:1]) - network.outputs(changed)).max((0, -1)).reshape(-1)
         seen = height // 2 * width + width // 2 + 1
         return bool(difference[:seen].max() < 1e-5 < difference[seen:].max())
@@ -135,9 +139,8 @@ def _functions(network, settings):
         "parameters": network.parameters,
         "initialise": lambda number: network.initialise(images[:number]),
         "prepare": network.prepare,
-        "compile_drawing": network.compile_drawing,
         "peak_gb": peak_gb,
-    } | {function.__name__: function for function in (step, evaluate, draw, is_causal, train)}
+    } | {function.__name__: function for function in (step, evaluate, compile_drawing, draw, is_causal, train)}
 
 
 def _train(network, images, test, batch_size, seconds, started):
@@ -148,11 +151,12 @@ def _train(network, images, test, batch_size, seconds, started):
     """
     tested = []
     in_tests = steps = 0
+    over = time.monotonic() - started
     rng = np.random.default_rng(0)
     while True:
         order = rng.permutation(len(images))
         for indices in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
-            network.step(images[indices])
+            network.step(images[indices], over / max(over, seconds))
             steps += 1
             over = time.monotonic() - started - in_tests
             if over > min(seconds, TEST_EVERY * (len(tested) + 1)) or steps == 1:

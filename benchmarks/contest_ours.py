@@ -6,9 +6,10 @@ from benchmarks import contest
 from pixel_snail import sampling, steps
 from pixel_snail.backend import tf
 from pixel_snail.model import build_network, specs
-from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import replicas
 from pixel_snail.pixel_cnn_pp import PixelCNNpp
+from pixel_snail.settings import NETWORK_DEFAULTS
 from pixel_snail.weights import normalised_weights
 
 
@@ -16,7 +17,7 @@ class OurNetwork:
     """The network that `pixel_snail.model.build_network` makes from the settings.
 
     "sizes" is the number of sizes of a PixelCNN++'s maps, by default 3. "to_draw" is for drawing only: the cores are
-    then not prepared for micro-batches.
+    then not prepared for micro-batches. With "lr_to_zero", the learning rate falls to 0 by the end of the training.
     """
 
     def __init__(self, settings: dict):
@@ -24,8 +25,10 @@ class OurNetwork:
         self.strategy = replicas.strategy(1, in_micro_batches=not settings.get("to_draw"))
         if sizes := settings.get("sizes"):
             specs["pxpp"] = type("PixelCNNpp", (PixelCNNpp,), {"sizes": sizes, "size_multiple": 2 ** (sizes - 1)})
-        names = ("model", "nr_resnet", "nr_filters", "nr_logistic_mix", "resnet_nonlinearity", "dropout_p")
-        self.model = build_network(**{name: settings[name] for name in names}, image_shape=self.image_shape)
+        names = (*NETWORK_DEFAULTS, "dropout_p", "levels")
+        of_network = {name: settings[name] for name in names if name in settings}
+        self.model = build_network(**of_network, image_shape=self.image_shape)
+        self.lr_to_zero = settings.get("lr_to_zero", False)
         self.has_average = "polyak_decay" in settings
         self.optimizer = PolyakAdam(polyak_decay=settings.get("polyak_decay", 0.9995))
         self._evaluator = steps.Evaluator(self.strategy, self.model)
@@ -39,7 +42,9 @@ class OurNetwork:
         self.optimizer.build(self.model.trainable_variables)
         self._step = steps.train_step(self.strategy, self.model, self.optimizer, seed=1)
 
-    def step(self, images):
+    def step(self, images, done=0.0):
+        if self.lr_to_zero:
+            self.optimizer.lr_factor.assign(cosine_annealing(done))
         float(self._step({"images": tf.constant(images)}))
 
     def prepare(self):
@@ -54,13 +59,11 @@ class OurNetwork:
         return np.concatenate(outputs, -1) if isinstance(outputs, tuple) else outputs.numpy()
 
     def compile_drawing(self, number):
-        self._draw = sampling.batch_drawer(self.model, number)
+        self._draw = sampling.drawer(self.model)
         self.draw(number)
 
     def draw(self, number):
-        weights = normalised_weights(self.model, self.model.trainable_variables)
-        uniforms = sampling.uniforms(0, 0, number, self.image_shape, self.model.description.nr_logistic_mix)
-        self._draw(weights, *uniforms)
+        self._draw(normalised_weights(self.model, self.model.trainable_variables), number, seed=0, verbose=0)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class PixelCNN:
         # The layers of the first call initialise themselves from its images.
         self._log_prob(images.astype(np.float32))
 
-    def step(self, images):
+    def step(self, images, done=0.0):
         if self._holds_averages:
             self._exchange()
         self._step(tf.constant(images, tf.float32)).numpy()  # waits for the step to end

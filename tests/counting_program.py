@@ -19,7 +19,7 @@ class Counting:
     def initialise(self, images):
         pass
 
-    def step(self, images):
+    def step(self, images, done=0.0):
         if self.steps == 100:
             sys.exit("a message of the program")
         self.steps += 1
