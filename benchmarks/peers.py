@@ -4,7 +4,8 @@ Prints JSON lines and draws a picture:
 
 - for each size and batch, the seconds of a training step and of an evaluation, and the peak memory of the program in
   training. The two networks take turns, each in a program of its own;
-- for each size, the seconds that 8 images take to draw;
+- for each size, the seconds that 8 images take to draw, and before that those of compiling. Ours draws them once while
+  it compiles; in the peer's program, TensorFlow only traces the drawing;
 - for each of three networks of one size, the bits/dim of test photographs during ten minutes of training each. The
   clock starts with the program and stops during tests; each network gets the same batches.
 
@@ -190,16 +191,27 @@ def compared(ours: Callable, peers: Callable, settings: dict, seconds: float) ->
     }
 
 
-def drawn(ours: Callable, peers: Callable, settings: dict) -> dict:
-    """Measures how long both take to draw; the arguments are those of `compared`."""
-    say(f"drawing {DRAWN} images; the peer's program takes minutes: it computes the whole network for every pixel")
-    seconds = []
+def drawn(ours: Callable, peers: Callable, settings: dict, number: int = DRAWN, times: int = 1) -> dict:
+    """Measures how long both take to draw.
+
+    Args:
+        ours, peers, settings: those of `compared`.
+        number: the images that are drawn at once.
+        times: how many times; the median counts.
+    """
+    say(f"drawing {number} images; the peer's program computes the whole network for every pixel")
+    seconds, compiling = [], []
     for start in (ours, peers):
         with start(settings | {"to_draw": True}) as one:
             one.initialise(settings["batch_size"])
-            one.compile_drawing(DRAWN)
-            seconds.append(one.draw(DRAWN))
-    return _named(settings, "nr_filters") | {"images": DRAWN, **_beside("drawing_seconds", seconds, 2)}
+            compiling.append(round(one.compile_drawing(number), 2))
+            seconds.append(statistics.median(one.draw(number) for _ in range(times)))
+    return _named(settings, "nr_filters") | {
+        "images": number,
+        **_beside("drawing_seconds", seconds, 2),
+        "compiling_seconds": compiling[0],
+        "peers_compiling_seconds": compiling[1],
+    }
 
 
 def _named(settings, *names):
@@ -221,7 +233,7 @@ def trained(name: str, start: Callable, settings: dict, minutes: float) -> dict:
         seconds, steps, bits = zip(*network.train(minutes), strict=True)
         return {
             "network": name,
-            "nr_filters": settings["nr_filters"],
+            **_named(settings, "nr_filters", "batch_size"),
             "used_parameters": network.parameters()[1],
             "is_causal": network.is_causal(),
             "steps": steps[-1],
