@@ -6,6 +6,7 @@ standard library only, so that it can be imported in every environment.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -109,6 +110,7 @@ def _functions(network, settings):
     images, test = np.load(settings["train"]), np.load(settings["test"])
     batch_size = settings["batch_size"]
     batch = images[:batch_size]
+    training = None
 
     def step():
         return timed(lambda: network.step(batch))
@@ -132,8 +134,11 @@ def _functions(network, settings):
         seen = height // 2 * width + width // 2 + 1
         return bool(difference[:seen].max() < 1e-5 < difference[seen:].max())
 
-    def train(minutes):
-        return _train(network, images, test, batch_size, 60 * minutes, settings["started"])
+    def train(minutes, turn=math.inf):
+        """Trains for a turn of so many seconds, or to the end; see `_train`. The next call goes on."""
+        nonlocal training
+        training = training or _train(network, images, test, batch_size, 60 * minutes, turn, settings["started"])
+        return next(training)
 
     return {
         "parameters": network.parameters,
@@ -143,14 +148,16 @@ def _functions(network, settings):
     } | {function.__name__: function for function in (step, evaluate, compile_drawing, draw, is_causal, train)}
 
 
-def _train(network, images, test, batch_size, seconds, started):
-    """Trains until `seconds` have passed since `started`, not counting the seconds of tests.
+def _train(network, images, test, batch_size, seconds, turn, started):
+    """Trains until `seconds` have passed since `started`, not counting those of tests and those between turns.
 
-    Returns:
-        (seconds without tests, steps so far, bits/dim of the test images) for each test.
+    Yields:
+        None after each turn of `turn` seconds, or a little more; at the end, (seconds that count, steps so far,
+        bits/dim of the test images) for each test.
     """
     tested = []
-    in_tests = steps = 0
+    not_counted = steps = 0
+    end_of_turn = turn
     over = time.monotonic() - started
     rng = np.random.default_rng(0)
     while True:
@@ -158,14 +165,20 @@ def _train(network, images, test, batch_size, seconds, started):
         for indices in order[: len(order) // batch_size * batch_size].reshape(-1, batch_size):
             network.step(images[indices], over / max(over, seconds))
             steps += 1
-            over = time.monotonic() - started - in_tests
+            over = time.monotonic() - started - not_counted
             if over > min(seconds, TEST_EVERY * (len(tested) + 1)) or steps == 1:
                 begin = time.monotonic()
                 tested.append((round(over, 1), steps, _bits_per_dim(network, test, batch_size)))
-                in_tests += time.monotonic() - begin
+                not_counted += time.monotonic() - begin
                 print(f"after {over:.0f} s: {tested[-1][2]:.4f} bits/dim", file=sys.stderr, flush=True)
             if over > seconds:
-                return tested
+                yield tested
+                return
+            if over > end_of_turn:
+                begin = time.monotonic()
+                yield None
+                not_counted += time.monotonic() - begin
+                end_of_turn = over + turn
 
 
 def _bits_per_dim(network, test, batch_size):

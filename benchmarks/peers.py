@@ -20,6 +20,7 @@ and not of three as PixelCNN++. So both networks are measured with two sizes, an
 The first call installs the packages of contest_tfp.txt into .venv-peers.
 """
 
+import contextlib
 import functools
 import json
 import statistics
@@ -230,17 +231,48 @@ def trained(name: str, start: Callable, settings: dict, minutes: float) -> dict:
     say(f"training {name} for {minutes:g} minutes")
     with start(settings) as network:
         network.initialise(INIT_BATCH_SIZE)
-        seconds, steps, bits = zip(*network.train(minutes), strict=True)
-        return {
-            "network": name,
-            **_named(settings, "nr_filters", "batch_size"),
-            "used_parameters": network.parameters()[1],
-            "is_causal": network.is_causal(),
-            "steps": steps[-1],
-            "bits_per_dim": round(bits[-1], 4),
-            "seconds": seconds,
-            "bits_per_dim_after": [round(value, 4) for value in bits],
-        }
+        return _of_training(name, settings, network, network.train(minutes))
+
+
+def trained_in_turns(trainings: dict[str, tuple[Callable, dict]], minutes: float, turn: float) -> list[dict]:
+    """Trains several networks in turns, so that other programs on the machine slow all of them alike.
+
+    Args:
+        trainings: for each name, `start` and the settings of `trained`.
+        minutes: of each training.
+        turn: seconds of a turn.
+
+    Returns:
+        For each network, what `trained` returns.
+    """
+    say(f"training {', '.join(trainings)} in turns, for {minutes:g} minutes each")
+    networks, results = {}, {}
+    with contextlib.ExitStack() as programs:
+        while len(results) < len(trainings):
+            for name, (start, settings) in trainings.items():
+                if name in results:
+                    continue
+                if name not in networks:
+                    networks[name] = programs.enter_context(start(settings))
+                    networks[name].initialise(INIT_BATCH_SIZE)
+                if tested := networks[name].train(minutes, turn):
+                    results[name] = _of_training(name, settings, networks[name], tested)
+    return list(results.values())
+
+
+def _of_training(name, settings, network, tested):
+    """The result of a training from its tests, [(seconds, steps, bits/dim), ...]."""
+    seconds, steps, bits = zip(*tested, strict=True)
+    return {
+        "network": name,
+        **_named(settings, "nr_filters", "batch_size"),
+        "used_parameters": network.parameters()[1],
+        "is_causal": network.is_causal(),
+        "steps": steps[-1],
+        "bits_per_dim": round(bits[-1], 4),
+        "seconds": seconds,
+        "bits_per_dim_after": [round(value, 4) for value in bits],
+    }
 
 
 def draw_curves(curves: list[dict], path: str) -> None:

@@ -5,8 +5,8 @@ Prints JSON lines:
 - for the batch size of each prior, the seconds of a training step and of an evaluation, and the peak memory of the
   program in training. The two networks take turns, each in a program of its own;
 - the seconds that 100 maps take to draw, and before that those of compiling and of a first drawing;
-- for each training, the nats a code of the test maps during some minutes. The clock starts with the program and stops
-  during tests. The trainings run one after the other, each in a program of its own.
+- for each training, the nats a code of the test maps during some minutes. The trainings take turns too. A clock starts
+  with the program, and stops during tests and the others' turns.
 
     python -m benchmarks.priors --codes=codes.npz --levels=128             # three trainings of three minutes
     python -m benchmarks.priors --codes=codes.npz --levels=128 --minutes=0 # without training
@@ -48,6 +48,9 @@ PEERS = {"batch_size": 128}
 DRAWN, DRAWINGS = 100, 3
 """How many maps are drawn at once, and how many times; the median of these times counts."""
 
+TURN = 10
+"""Seconds of a training's turn."""
+
 
 def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
@@ -80,16 +83,16 @@ def compare(ours: Callable, peer: Callable, codes: dict, seconds: float, minutes
         print_line(peers.compared(ours, peer, settings | {"batch_size": batch_size}, seconds))
     print_line(peers.drawn(ours, peer, settings | {"batch_size": DRAWN}, DRAWN, DRAWINGS))
     trainings = {
-        "h8_noup_smallkey": (ours, OURS),
-        "PixelCNN": (peer, PEERS),
-        "PixelCNN, learning rate to 0": (peer, PEERS | {"lr_to_zero": True}),
+        "h8_noup_smallkey": (ours, codes | OURS),
+        "PixelCNN": (peer, codes | PEERS),
+        "PixelCNN, learning rate to 0": (peer, codes | PEERS | {"lr_to_zero": True}),
     }
-    for name, (start, training) in trainings.items() if minutes else ():
-        print_line(in_nats(peers.trained(name, start, training | codes, minutes)))
+    for result in peers.trained_in_turns(trainings, minutes, TURN) if minutes else ():
+        print_line(in_nats(result))
 
 
 def in_nats(trained: dict) -> dict:
-    """A result of peers.trained with nats a code in place of bits/dim."""
+    """A result of peers.trained_in_turns with nats a code in place of bits/dim."""
     bits, after = trained.pop("bits_per_dim"), trained.pop("bits_per_dim_after")
     nats, *nats_after = (round(value * math.log(2), 4) for value in (bits, *after))
     return trained | {"nats_per_code": nats, "nats_per_code_after": nats_after}

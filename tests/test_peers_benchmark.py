@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -68,6 +69,29 @@ def test_training_is_tested_on_every_test_image_and_drawn(settings, tmp_path, mo
     assert not peers.trained("leaking", PROGRAM, settings | {"leaks": True}, minutes=0)["is_causal"]
     peers.draw_curves([result], str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_seconds_of_tests_and_between_turns_do_not_count(monkeypatch):
+    """A step takes a second, a test 10, and 100 pass between two turns."""
+    now, parts_done = [0.0], []
+    monkeypatch.setattr(contest, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def passes(seconds):
+        now[0] += seconds
+
+    network = types.SimpleNamespace(
+        step=lambda images, done: (parts_done.append(done), passes(1)),
+        prepare=lambda: passes(10),
+        nats=lambda images: np.zeros(len(images)),
+    )
+    images = np.zeros([7, 2, 2, 1], np.uint8)
+    training = contest._train(network, images, images, batch_size=2, seconds=8, turn=2.5, started=0)
+    for steps in (3, 6):
+        assert next(training) is None
+        assert len(parts_done) == steps
+        passes(100)
+    assert next(training) == [(1.0, 1, 0.0), (9.0, 9, 0.0)]
+    assert parts_done == [step / 8 for step in range(9)]
 
 
 def test_a_program_that_ends_is_named(settings):
