@@ -29,6 +29,7 @@ from benchmarks.contest import Contestant
 from benchmarks.measuring import mistakes_reported
 from data import arrays
 from pixel_snail.commands import command_line
+from pixel_snail.errors import UserError
 from pixel_snail.parallel import devices
 
 NETWORK = {
@@ -60,6 +61,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of each timing")
     flags = parser.parse_args()
     with mistakes_reported(parser):
+        if not flags.codes.exists():
+            raise UserError(f"there is no file {flags.codes}: --codes names the .npz file of codes")
         codes = arrays.load(flags.codes, flags.levels)
     print(json.dumps({"devices": devices.described(1), "processor": devices.processor().get("model name")}), flush=True)
     ours = functools.partial(Contestant, sys.executable, "benchmarks.contest_ours")
