@@ -30,7 +30,8 @@ class OurNetwork:
         self.model = build_network(**of_network, image_shape=self.image_shape)
         self.lr_to_zero = settings.get("lr_to_zero", False)
         self.has_average = "polyak_decay" in settings
-        self.optimizer = PolyakAdam(polyak_decay=settings.get("polyak_decay", 0.9995))
+        of_optimizer = {name: settings[name] for name in ("learning_rate", "polyak_decay") if name in settings}
+        self.optimizer = PolyakAdam(**{"polyak_decay": 0.9995} | of_optimizer)
         self._evaluator = steps.Evaluator(self.strategy, self.model)
 
     def parameters(self) -> tuple[int, int]:

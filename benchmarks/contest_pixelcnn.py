@@ -55,14 +55,16 @@ def pixel_cnn(height: int, width: int, levels: int) -> keras.Model:
 class PixelCNN:
     """The network for the codes of the settings: "levels" is the size of the codebook.
 
-    In the example, the learning rate is constant. With "lr_to_zero", it falls to 0 by the end of the training.
+    In the example, the learning rate is LEARNING_RATE, and constant. "learning_rate" is another one. With "lr_to_zero",
+    it falls to 0 by the end of the training.
     """
 
     def __init__(self, settings: dict):
         self.image_shape = np.load(settings["train"], mmap_mode="r").shape[1:]
         self.model = pixel_cnn(*self.image_shape[:2], settings["levels"])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self.model.compile(keras.optimizers.Adam(LEARNING_RATE), loss)
+        self.learning_rate = settings.get("learning_rate", LEARNING_RATE)
+        self.model.compile(keras.optimizers.Adam(self.learning_rate), loss)
         self.lr_to_zero = settings.get("lr_to_zero", False)
         self._nats = tf.function(self._nats_of_codes)
         self._rng = np.random.default_rng(0)
@@ -79,7 +81,7 @@ class PixelCNN:
 
     def step(self, images, done=0.0):
         if self.lr_to_zero:
-            self.model.optimizer.learning_rate = LEARNING_RATE * cosine_annealing(done)
+            self.model.optimizer.learning_rate = self.learning_rate * cosine_annealing(done)
         self.model.train_on_batch(images, images)
 
     def prepare(self):

@@ -231,7 +231,8 @@ class Specs(dict[str, Callable[..., Network]]):
     """The specifications of networks, by the names that --model takes.
 
     A specification is a callable of nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p and channels
-    that returns a Network. For codes, it also gets `codes`, and for a network with a condition, `condition`. If you add a specification, `build` and `load` take its name.
+    that returns a Network. For codes, it also gets `codes`, and for a network with a condition, `condition`. If you add
+    a specification, `build` and `load` take its name.
     """
 
     def __repr__(self) -> str:

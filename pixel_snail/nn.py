@@ -316,7 +316,8 @@ CODE_CHANNELS = 16
 class embedding(Layer):
     """A learned vector for each of L codes: numbers in [-1, 1] that stand for codes, [..., 1] -> [..., E].
 
-    The vectors have E = CODE_CHANNELS numbers, are initialised from N(0, 1), and are not weight-normalised.
+    The vectors have E = CODE_CHANNELS numbers, are initialised from N(0, 0.1), and are not weight-normalised. Layers
+    normalise what they compute from them; so with smaller numbers, the same steps of Adam change more.
     """
 
     def __init__(self, codes: int):
@@ -325,7 +326,7 @@ class embedding(Layer):
 
     def build(self, x_shape):
         shape = [self.codes, CODE_CHANNELS]
-        self.vectors = self.add_weight(shape, keras.initializers.RandomNormal(stddev=1.0), name="vectors")
+        self.vectors = self.add_weight(shape, keras.initializers.RandomNormal(stddev=0.1), name="vectors")
 
     def call(self, x):
         (vectors,) = self.weights_now()

@@ -108,6 +108,6 @@ def test_a_line_is_printed_for_each_measurement_and_training(tmp_path, rng, caps
     assert [of["batch_size"] for of in compared] == [32, 128]
     assert drawn["images"] == 100 and drawn["peers_compiling_seconds"] >= 0
     names = [of["network"] for of in (ours, peer, falling)]
-    assert names == ["h8_noup_smallkey", "PixelCNN", "PixelCNN, learning rate to 0"]
+    assert names == ["h8_noup_smallkey", "PixelCNN", "PixelCNN, learning rate 0.003 to 0"]
     for result in (ours, peer, falling):
         assert result["nats_per_code"] == result["nats_per_code_after"][0] == round(7.99 * np.log(2), 4)
