@@ -17,7 +17,7 @@ from pixel_snail.storage import files, paths, pictures, values
 MODEL = "vq_vae.keras"
 """The file of --save_dir with the VQ-VAE."""
 ENLARGEMENT = 3
-"""Rows and columns of a picture that each pixel of an image takes."""
+"""The factor by which images are enlarged in a picture."""
 
 
 def parser_of(name: str, description: str, epochs: int) -> tuple[command_line.Parser, command_line.Parser]:
@@ -49,7 +49,10 @@ def fashion_mnist(data_dir: str, side: int = 28) -> tuple[dict[str, np.ndarray],
     """Fashion-MNIST: the images of `train` and `test`, float32 [N, side, side, 1] in [0, 1], and the labels of both.
 
     Args:
-        side: above 28, the images get a black margin.
+        side: the height and width in pixels, even and at least 28; above 28, a black margin is added.
+
+    Raises:
+        UserError: the files are missing or broken, or have images of another size.
     """
     data_set = data.load("fashion_mnist", Path(data_dir))
     if data_set.image_shape != (28, 28, 1):
@@ -61,7 +64,11 @@ def fashion_mnist(data_dir: str, side: int = 28) -> tuple[dict[str, np.ndarray],
 
 
 def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, save_dir: str) -> keras.Model:
-    """Builds and trains a VQ-VAE of images, float32 [N, H, W, C] in [0, 1], and writes it into a folder."""
+    """Builds and trains a VQ-VAE of images, float32 [N, H, W, C] in [0, 1], and writes it into a folder.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
     files.check_writable(save_dir, "save_dir")
     keras.utils.set_random_seed(0)
     vq_vae = build()
@@ -71,7 +78,7 @@ def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, s
 
 
 def load_model(save_dir: str) -> keras.Model:
-    """Reads the VQ-VAE that `encode` has written into a folder."""
+    """Reads the VQ-VAE that `encode` has written into a folder. Raises UserError if it is missing or can't be read."""
     path = Path(save_dir, MODEL)
     if paths.status(path) is None:
         raise UserError(f"there is no file {path}: write it with the command encode, and give it the same --save_dir")
@@ -87,7 +94,12 @@ def save_arrays(save_dir: str, name: str, **arrays: np.ndarray) -> None:
 
 
 def read_codes(path: str, height: int, width: int) -> np.ndarray:
-    """The codes in an .npy file, integers [N, H, W] or [N, H, W, 1], as [N, H, W]."""
+    """The codes in an .npy file, integers [N, H, W] or [N, H, W, 1], as [N, H, W].
+
+    Raises:
+        UserError: the array has another shape or type, is empty, or has a code outside of the codebook; or the file
+            can't be read.
+    """
     codes = pictures.read_npy(paths.readable_again(path), path)
     if codes.ndim == 4 and codes.shape[-1] == 1:
         codes = codes[..., 0]

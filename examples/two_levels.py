@@ -1,6 +1,6 @@
 """Turns the images of Fashion-MNIST into codes of two levels, as VQ-VAE-2 does (Razavi et al. 2019), and back.
 
-The images, padded to 32x32, become 4x4 upper codes, for what is large, and 8x8 lower codes, for the rest.
+The images, padded to 32x32, become 4x4 upper codes, for global structure, and 8x8 lower codes, for local detail.
 
 python -m examples.two_levels encode --data_dir=data --save_dir=OUT
 python -m examples.two_levels decode --save_dir=OUT --upper=UPPER.npy --lower=LOWER.npy --picture=PNG
@@ -43,10 +43,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def build() -> keras.Model:
-    """A VQ-VAE of images [B, 32, 32, 1] in [0, 1], with the layers that codes_of and images_of take.
+    """A VQ-VAE of images [B, 32, 32, 1] in [0, 1].
 
-    The lower encoder sees what the upper codes say, and the decoder gets both codes. So the lower codes need only say
-    what the upper ones leave open.
+    Its layers are `encoder`, `upper_encoder`, `upper_codebook`, `upper_decoder`, `lower_encoder`, `lower_codebook` and
+    `decoder`. The lower encoder also gets the decoded upper codes, and the decoder gets both codes. So the lower codes
+    need not repeat information that the upper codes have.
     """
     layers = keras.layers
     images = keras.Input([32, 32, 1])
@@ -58,8 +59,8 @@ def build() -> keras.Model:
     upper_encoder = keras.Model(features, vectors, name="upper_encoder")
 
     vectors = keras.Input([4, 4, DIMENSIONS])
-    said = doubled(residual(layers.Conv2D(FILTERS, 3, padding="same")(vectors)), FILTERS)
-    upper_decoder = keras.Model(vectors, said, name="upper_decoder")
+    decoded_upper = doubled(residual(layers.Conv2D(FILTERS, 3, padding="same")(vectors)), FILTERS)
+    upper_decoder = keras.Model(vectors, decoded_upper, name="upper_decoder")
 
     both = [features, keras.Input([8, 8, FILTERS])]
     merged = layers.Conv2D(FILTERS, 3, padding="same")(layers.Concatenate()(both))
@@ -71,9 +72,9 @@ def build() -> keras.Model:
     decoder = keras.Model(both, reconstructed, name="decoder")
 
     features = encoder(images)
-    said = upper_decoder(VectorQuantizer(NR_CODES, name="upper_codebook")(upper_encoder(features)))
-    vectors = VectorQuantizer(NR_CODES, name="lower_codebook")(lower_encoder([features, said]))
-    return keras.Model(images, decoder([said, vectors]))
+    decoded_upper = upper_decoder(VectorQuantizer(NR_CODES, name="upper_codebook")(upper_encoder(features)))
+    vectors = VectorQuantizer(NR_CODES, name="lower_codebook")(lower_encoder([features, decoded_upper]))
+    return keras.Model(images, decoder([decoded_upper, vectors]))
 
 
 def codes_of(vq_vae: keras.Model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,8 +85,8 @@ def codes_of(vq_vae: keras.Model, images: np.ndarray) -> tuple[np.ndarray, np.nd
         return layer("upper_codebook").codes(layer("upper_encoder")(layer("encoder")(images)))
 
     def lower(images, upper):
-        said = layer("upper_decoder")(layer("upper_codebook").vectors(upper))
-        return layer("lower_codebook").codes(layer("lower_encoder")([layer("encoder")(images), said]))
+        decoded_upper = layer("upper_decoder")(layer("upper_codebook").vectors(upper))
+        return layer("lower_codebook").codes(layer("lower_encoder")([layer("encoder")(images), decoded_upper]))
 
     upper_codes = in_batches(upper, images, desc="upper codes").astype(np.uint8)
     return upper_codes, in_batches(lower, images, upper_codes, desc="lower codes").astype(np.uint8)
@@ -96,8 +97,8 @@ def images_of(vq_vae: keras.Model, upper: np.ndarray, lower: np.ndarray) -> np.n
     layer = vq_vae.get_layer
 
     def decode(upper, lower):
-        said = layer("upper_decoder")(layer("upper_codebook").vectors(upper))
-        return layer("decoder")([said, layer("lower_codebook").vectors(lower)])
+        decoded_upper = layer("upper_decoder")(layer("upper_codebook").vectors(upper))
+        return layer("decoder")([decoded_upper, layer("lower_codebook").vectors(lower)])
 
     return in_batches(decode, upper, lower, desc="decoding")
 
@@ -112,7 +113,7 @@ def encode(flags: argparse.Namespace) -> None:
     mixed = {level: np.roll(of_level["test"], 1, axis=0) for level, of_level in (("upper", upper), ("lower", lower))}
     own = {"upper": upper["test"], "lower": lower["test"]}
     print_error(images["test"], images_of(vq_vae, **own))
-    for level, of_others in mixed.items():  # how much each level says
+    for level, of_others in mixed.items():  # the error without the right codes of a level shows how much they carry
         reconstructions = images_of(vq_vae, **own | {level: of_others})
         print_error(images["test"], reconstructions, f"test images, each with the {level} codes of another image")
     print_use_of_codes(upper["test"], "upper codes")

@@ -1,7 +1,8 @@
 """The parts that the VQ-VAEs of the examples share: the codebook, the convolutions, training and figures.
 
-A VQ-VAE (van den Oord et al. 2017) has an encoder, which turns an image into a map of vectors, a codebook, which puts
-in place of each vector its nearest code, and a decoder, which turns the codes into an image.
+A VQ-VAE (van den Oord et al. 2017) has an encoder, which turns an image into a map of vectors; a codebook, which
+replaces each of them by the nearest of its own vectors, whose number is the code; and a decoder, which turns these
+vectors into an image.
 """
 
 import math
@@ -15,22 +16,23 @@ from pixel_snail.commands import progress
 NR_CODES = 128
 """The size of a codebook, L."""
 DIMENSIONS = 16
-"""The length of a code's vector, D. With few dimensions, more of the codes are used (Yu et al. 2022)."""
+"""D, how many numbers a vector has. With few, more of the codes are used (Yu et al. 2022)."""
 BATCH_SIZE = 64
 
 
 @keras.saving.register_keras_serializable("examples")
 class VectorQuantizer(keras.layers.Layer):
-    """A codebook of L vectors: in place of each vector [B, H, W, D], it puts the nearest one of the codebook.
+    """A codebook: replaces each vector [B, H, W, D] by the nearest of its L vectors.
 
-    All vectors are scaled to length 1 first. The codebook is not learned by gradients: each code is a running mean of
-    the vectors that it stands for. A code that stands for hardly any vectors begins anew, at a vector of the batch
-    that its code fits badly; so the codebook also gets its first values. The gradient passes through unchanged.
+    The gradient is passed straight through.
+    All vectors are scaled to length 1 first. The codebook is not learned by gradients: each of its vectors is an
+    exponential moving average of the vectors that are assigned to it. One to which hardly any are assigned is replaced
+    by a random vector of the batch; this also gives the codebook its first values.
 
     Args:
         nr_codes: L.
-        decay: of the running means.
-        commitment: the weight of the loss that draws the vectors to their codes.
+        decay: of the moving averages.
+        commitment: the weight of the commitment loss.
     """
 
     def __init__(self, nr_codes: int, decay: float = 0.99, commitment: float = 0.25, **settings):
@@ -67,14 +69,14 @@ class VectorQuantizer(keras.layers.Layer):
         return keras.ops.matmul(vectors, keras.ops.transpose(_unit(self.sums)))
 
     def _learn(self, vectors):
-        """Moves the codes to the means of vectors [N, D], and begins those anew that stand for hardly any."""
+        """Moves the codebook towards the means of vectors [N, D], and replaces its vectors that are hardly used."""
         ops = keras.ops
         similarities = self._similarities(vectors)
         is_of = ops.one_hot(ops.argmax(similarities, axis=-1), self.nr_codes)
         shares = self.decay * self.shares + (1 - self.decay) * ops.mean(is_of, axis=0)
         means = ops.matmul(ops.transpose(is_of), vectors) / ops.cast(ops.shape(vectors)[0], "float32")
         sums = self.decay * self.sums + (1 - self.decay) * means
-        # The worse its code fits a vector, the likelier it is drawn for a code that begins anew.
+        # Vectors far from the codebook are likelier to replace one of its vectors.
         distances = ops.maximum(1 - ops.max(similarities, axis=-1), 1e-6)
         drawn = keras.random.categorical(ops.log(distances)[None], self.nr_codes, seed=self._seed)[0]
         is_dead = shares < 0.1 / self.nr_codes

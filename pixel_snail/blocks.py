@@ -287,11 +287,15 @@ class ConditionFeatures(Layer):
         self.steps = [resnet(nn.conv2d) for _ in range(condition.resnet)]
 
     def call(self, condition, labels=None, image_size=None, seed=None):
-        """[B, D] for a vector, [B, H, W, D] for a map; the labels [B, classes] come first.
+        """The features, labels first: [B, classes + D] for vectors, [B, H, W, classes + G] for maps.
+
+        G is F with residual blocks; without them, it is D or, for codes, E.
 
         Args:
             condition: [B, D], [B, h, w, D] or, of codes, [B, h, w].
+            labels: one-hot, [B, classes], or None.
             image_size: (H, W).
+            seed: of dropout, or None.
         """
         if self.embedding is not None:
             condition = self.embedding(condition[..., None])

@@ -19,7 +19,7 @@ from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
-from pixel_snail.inputs.splits import Array, Images, Labels, checked_h, checked_split, checked_validation
+from pixel_snail.inputs.splits import Array, Images, Labels, checked_given, checked_split, checked_validation
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
 from pixel_snail.model import leak_warning
@@ -200,7 +200,7 @@ class Distribution:
         """The mean bits/dim of the images of a split, predicted with given parameters, as training tests them.
 
         Args:
-            split: images [N, H, W, C], and labels if the network is conditional.
+            split: images [N, H, W, C], with the labels and conditions that the network takes.
             parameters: in the order of network.weights.
             batch_size: images computed at once by a replica.
             before_each: called before each batch; it may raise.
@@ -329,7 +329,7 @@ class Distribution:
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
         noise = sampling.checked_noise(temperature, top_k, top_p, self.network)
         sampling.check_workers(workers)
-        labels, condition = checked_h(self.network.description, number, labels, condition)
+        labels, condition = checked_given(self.network.description, number, labels, condition)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
         draw = self.prepare_drawing(batch_on_gpu)

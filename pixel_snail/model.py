@@ -57,7 +57,7 @@ class PixelSNAIL(Network):
         att_downsample: the factor by which keys and values are max-pooled.
         up: whether there is a stream u.
         conv: the causal convolution of ul, a layer class.
-        output: the output layer, a layer class, called as output(resnet, conv, F, K, C).
+        output: the output layer, a layer class, called as output(resnet, conv, F, K, C), with codes=L for codes.
         channels: C.
         codes: L, if images are of codes, which are embedded and predicted by a softmax; None: values are numbers.
         condition: the kind of condition that the network takes, if any.

@@ -99,9 +99,9 @@ class Network(keras.Model):
     where outputs are channel-wise. If the values are codes, they are the logits of likelihoods/categorical.py,
     [B, H, W, L]. Each pixel's parameters are predicted from the pixels before it in raster order.
 
-    h are the one-hot labels [B, classes] of a network that is conditional on labels. Of a network with a condition, h
-    is {"condition": float32 [B, ...]}, codes being numbers in [-1, 1] as those of images are, with "labels" if it also
-    takes labels.
+    `h` depends on what the network takes. Labels only: the one-hot labels, float32 [B, classes]. A condition: a
+    dictionary with "condition", float32 [B, D], [B, h, w, D] or [B, h, w], and, if the network also takes labels,
+    "labels". Codes are scaled to [-1, 1], as the values of images are. Neither: None.
 
     Args:
         nr_resnet, nr_filters, nr_logistic_mix, resnet_nonlinearity, dropout_p: as the flags of these names.
@@ -111,7 +111,7 @@ class Network(keras.Model):
 
     Attributes:
         channels: C.
-        codes: as the argument.
+        codes, condition: as the arguments.
         description: set by `build_for`.
         size_multiple: the sides of images must be multiples of it.
         least_rows: the least number of rows of an image, which must also have more than one pixel. In a smaller image,
@@ -169,7 +169,8 @@ class Network(keras.Model):
             likelihood: as in Description.
 
         Raises:
-            UserError: the network does not take images of this size, or a layer of your own lacks what training needs.
+            UserError: the network does not take images of this size; a layer of your own lacks what training needs; or
+                a `call` of your own does not use `self.embed`, with codes, or `self.conditioned`, with a condition.
         """
         if image_shape[2] != self.channels:
             raise ValueError(f"the network is of {self.channels} channels, not of images {image_shape}")
@@ -210,7 +211,7 @@ class Network(keras.Model):
         return {"condition": tf.zeros([1, *self.condition.shape])} | ({} if labels is None else {"labels": labels})
 
     def embed(self, x: tf.Tensor | None) -> tf.Tensor | None:
-        """What the layers see of images [..., C]: the images themselves or, of codes, their vectors [..., E].
+        """The input of the layers: the images [..., C] themselves or, for codes, their learned vectors [..., E].
 
         None, as calls with a cache get it, stays None.
         """
@@ -219,7 +220,9 @@ class Network(keras.Model):
     def conditioned(
         self, h: object, seed: tf.Tensor | None, image_shape: Sequence[int]
     ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        """Labels and condition as residual blocks take them, [B, D] or [B, H, W, D], and the seed for the blocks.
+        """Labels and condition as residual blocks take them, and the seed for the blocks.
+
+        They are the result of ConditionFeatures; for a network without a condition, the one-hot labels.
 
         Args:
             h: as in a call of the network.
@@ -257,7 +260,7 @@ class Network(keras.Model):
         return dataclasses.asdict(self.description)
 
     def export(self, filepath: str, format: str = "tf_saved_model", **settings) -> None:
-        """keras.Model.export, quietly, for any batch size, and with the argument h of a conditional network."""
+        """keras.Model.export, quietly, for any batch size, and with the argument h if the network takes one."""
         inputs = [keras.InputSpec("float32", (None, *self.description.image_shape))]
         if (h := self._zeros_h(self.description.nr_labels)) is not None:
             inputs.append(tf.nest.map_structure(lambda of_h: keras.InputSpec("float32", (None, *of_h.shape[1:])), h))

@@ -65,14 +65,16 @@ def what_to_draw(
 
         return complete
 
-    classes, condition = classes_to_draw(chosen, flags.nr_samples, nr_labels), None
+    # With conditions, the labels are those of the same test images.
+    takes_own = test is not None and chosen is None
+    classes, condition = None if takes_own else classes_to_draw(chosen, flags.nr_samples, nr_labels), None
     number = flags.nr_samples if classes is None else len(classes)
     kinds = 0 if classes is None else len(set(classes.tolist()))
     which = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
     rows_of = classes
     if test is not None and number:
         of_images, condition = test.conditions(number)
-        classes, rows_of = of_images if chosen is None else classes, None
+        classes, rows_of = of_images if takes_own else classes, None
         which = f", with the conditions of the first {counted(min(number, len(test)), 'test image')}, in their order"
 
     def sample(model):

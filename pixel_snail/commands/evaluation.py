@@ -83,7 +83,7 @@ def _evaluate(flags, load_data, cluster):
     for note in data_set.notes if data_set and cluster.is_chief else ():
         print(note, flush=True)
     image_shape, levels, nr_labels, class_names = _images_and_classes(flags, opened, data_set)
-    data_set = _with_the_networks_condition(flags, opened, data_set)
+    data_set = _with_the_networks_condition(flags, cluster, opened, data_set)
     # Mistakes in the flags of drawing are reported before anything is computed.
     draw = None
     if cluster.is_chief:
@@ -145,7 +145,7 @@ def _images_and_classes(flags, opened, data_set):
     return data_set.image_shape, levels, data_set.nr_labels, names or data_set.class_names
 
 
-def _with_the_networks_condition(flags, opened, data_set):
+def _with_the_networks_condition(flags, cluster, opened, data_set):
     """The data set, with conditions only if the network takes any.
 
     Raises:
@@ -157,7 +157,8 @@ def _with_the_networks_condition(flags, opened, data_set):
     if kind is None:
         if given is None:
             return data_set
-        print("note: the network takes no condition, so that of the data set is not used", flush=True)
+        if cluster.is_chief:
+            print("note: the network takes no condition, so that of the data set is not used", flush=True)
         return data_set.without_conditions()
     takes = f"the network of {opened.prefix} is conditional on {kind}"
     if flags.complete:

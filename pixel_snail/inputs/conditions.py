@@ -22,7 +22,7 @@ class Condition:
     Attributes:
         shape: (D,), (h, w, D) or (h, w); None for a network that takes no condition.
         levels: the number of codes of a map of codes; None: the condition has numbers.
-        resnet: how many gated_resnets a map goes through.
+        resnet: how many gated_resnets a map goes through; 0 for vectors.
     """
 
     shape: tuple[int, ...] | None
@@ -39,7 +39,7 @@ class Condition:
 
 
 NO_CONDITION = Condition(None)
-"""The fields of a network that takes no condition."""
+"""What is recorded for a network that takes no condition."""
 
 
 def checked_kind(shape: object, levels: object, resnet: object, image_shape: tuple[int, int, int]) -> Condition | None:
@@ -50,7 +50,8 @@ def checked_kind(shape: object, levels: object, resnet: object, image_shape: tup
         image_shape: (H, W, C).
 
     Raises:
-        UserError: a value is not possible, or the sides of a map do not divide those of the image.
+        UserError: a value is not possible; `levels` is given without `shape`, or for a shape other than (h, w); or the
+            sides of a map do not divide those of the image.
     """
     check_option("condition_resnet", resnet, is_whole(resnet, least=0), "a whole number, 0 or more")
     if shape is None:
@@ -84,10 +85,11 @@ def checked_condition(condition: object, number: int, kind: Condition | None) ->
     Args:
         condition: one for each image, [N, ...]: floating-point numbers, or integers if they are codes.
         number: N.
-        kind: of the network's condition; None: it takes none.
+        kind: the kind of condition that the network takes, or None.
 
     Raises:
-        UserError: they have another form, are missing, or are given although the network takes none.
+        UserError: the array has another shape or type; a number is not finite; a code is not from 0 to levels - 1; the
+            condition is missing; or it is given although the network takes none.
     """
     if kind is None:
         if condition is not None:
@@ -106,12 +108,12 @@ def checked_condition(condition: object, number: int, kind: Condition | None) ->
 
 
 def kind_of(conditions: dict[str, np.ndarray]) -> tuple[tuple[int, ...], int | None]:
-    """The shape and the number of codes of a data set's conditions, as in Condition.
+    """(shape, levels) of a data set's conditions, as in Condition.
 
-    The number of codes is one more than the largest.
+    levels is one more than the largest code of all splits, at least 2; None for numbers.
 
     Args:
-        conditions: those of each split, by a name for messages.
+        conditions: the arrays [N, ...] of the splits; the keys name them in messages.
 
     Raises:
         UserError: they are of no form that networks take, of unequal forms, or have values that are not possible.

@@ -41,7 +41,7 @@ def checked_images(images: object, image_shape: tuple[int, int, int], levels: in
 
 
 def is_type_of(dtype: np.dtype, levels: int) -> bool:
-    """Whether arrays of this type can have values of so many levels."""
+    """Whether images of so many levels may have this type: uint8 for 256, else any integers; for 2, also booleans."""
     if levels == 256:
         return dtype == np.uint8
     return isinstance(dtype, np.dtype) and (dtype.kind in "iu" or (dtype.kind == "b" and levels == 2))
@@ -53,7 +53,7 @@ def type_in_words(levels: int) -> str:
 
 
 def wrong_value(images: np.ndarray, levels: int) -> str | None:
-    """The first value outside of the levels, where it is, and the advice for it; None if there is none."""
+    """The message if a value is not from 0 to levels - 1, or if the images' attribute `levels` differs; else None."""
     own = getattr(images, "levels", levels)
     if own not in (None, levels):
         return (

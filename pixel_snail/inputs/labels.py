@@ -7,15 +7,16 @@ from pixel_snail.inputs.images import as_array
 
 
 def checked_labels(labels: object, number: int, nr_labels: int | None) -> np.ndarray | None:
-    """Checks the labels of images for a network, and returns them, integers [N]; None if it is not conditional.
+    """Checks the labels of images for a network, and returns them, integers [N]; None if it takes none.
 
     Args:
         labels: an array, a tensor or a sequence.
         number: N.
-        nr_labels: the number of classes; None: the network is not conditional.
+        nr_labels: the number of classes; None: the network takes no labels.
 
     Raises:
-        UserError: the labels have another form, are missing, or are given although the network is not conditional.
+        UserError: the labels have another shape or type, are not from 0 to nr_labels - 1, are missing, or are given
+            although the network takes none.
     """
     if nr_labels is None:
         if labels is not None:

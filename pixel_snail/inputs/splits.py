@@ -26,10 +26,10 @@ Array = np.ndarray | tf.Tensor | None
 def checked_split(
     description: Description, images: object, labels: object = None, condition: object = None, least: int = 0
 ) -> Split:
-    """Checks images, labels and conditions for a network, as `checked_images` and its siblings do.
+    """Checks images [N, H, W, C], labels [N] and conditions [N, ...] for a network.
 
     Args:
-        description: of the network.
+        description: the network's description.
         least: the least number of images.
 
     Raises:
@@ -38,11 +38,11 @@ def checked_split(
     images = checked_images(images, description.image_shape, description.levels)
     if len(images) < least:
         raise UserError("there are no images: give at least one")
-    labels, condition = checked_h(description, len(images), labels, condition)
+    labels, condition = checked_given(description, len(images), labels, condition)
     return Split(images, labels, condition=condition)
 
 
-def checked_h(
+def checked_given(
     description: Description, number: int, labels: object, condition: object
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Labels and conditions for `number` images of a network, checked.
