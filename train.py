@@ -110,6 +110,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=CONDITION_RESNET,
         help="residual blocks that the map of a condition goes through; 0: none",
     )
+    add(
+        "--condition_levels",
+        type=command_line.levels,
+        help="how many codes a condition of codes can have; without it, one more than the largest in the data set",
+    )
     add("-x", "--max_epochs", type=command_line.positive_int, default=5000, help="epochs of the whole run")
     add(
         "--max_minutes",

@@ -83,6 +83,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
     images = {split: _chosen(data_dir, arrays, names) for split, names in IMAGES.items()}
     labels = {split: _chosen(data_dir, arrays, names) for split, names in LABELS.items()}
     conditions = {split: _chosen(data_dir, arrays, names) for split, names in CONDITIONS.items()}
+    _check_names(data_dir, arrays)
     if not any(images.values()):
         has = f" (it has {', '.join(sorted(arrays)[:9])})" if arrays else ""
         if not arrays and (files := [path for path in listing.inside(data_dir) if path.suffix == ".npz"]):
@@ -112,6 +113,9 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
             condition=None if condition is None else _Rows(condition, condition.dtype, rows),
         )
     notes += [f"{array.name}: each image has a condition" for array in conditions.values() if array is not None]
+    known = {name for names in (IMAGES, LABELS, CONDITIONS) for of_split in names.values() for name in of_split}
+    if unused := sorted(arrays.keys() - known):
+        notes.append(f"not used: {', '.join(unused[:9])} in {data_dir}")
     return DataSet(splits.get("train"), splits["test"], source=str(data_dir), notes=tuple(notes), levels=levels)
 
 
@@ -152,6 +156,16 @@ def _of_folder(folder):
             f"there is no file or folder {folder}: --data_dir names the .npz file, or the folder of .npy files"
         )
     return {path.stem: functools.partial(array, path) for path in listing.inside(folder) if path.suffix == ".npy"}
+
+
+def _check_names(data_dir, arrays):
+    """Raises UserError if an array seems to have conditions, but has another name than they need."""
+    known = [name for names in CONDITIONS.values() for name in names]
+    for name in sorted(arrays):
+        if "cond" in name.lower() and name not in known:
+            raise UserError(
+                f"{data_dir} has an array {name}: conditions are called {' and '.join(known)}; rename it, or remove it"
+            )
 
 
 def _chosen(data_dir, arrays, names):
@@ -203,7 +217,8 @@ def _opened_condition(array, number):
             f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'condition')}, floating-point "
             "numbers [N, D] or [N, h, w, D], or integers [N, h, w]"
         )
-    return array.open(array.shape)
+    one_channel = array.dtype.kind in "iu" and len(array.shape) == 4 and array.shape[-1] == 1  # as codes are drawn
+    return array.open(array.shape[:-1] if one_channel else array.shape)
 
 
 def _check_both(names, images, labels, conditions):

@@ -199,7 +199,7 @@ def test_conditions_may_be_tensors_lists_or_data_sets_of_h5py(of_maps, tmp_path)
         ({"condition_shape": (3, 4, 1)}, "a condition of 3 x 4 can't be laid over images of 8 x 8: its sides must"),
         ({"condition_shape": (4, 4)}, r"condition_shape=\(4, 4\) is a map of codes: give condition_levels"),
         ({"condition_shape": (3,), "condition_levels": 4}, r"condition_levels is for a map of codes, \(h, w\), not"),
-        ({"condition_shape": (4, 4), "condition_levels": 1}, "levels=1 is not a whole number from 2"),
+        ({"condition_shape": (4, 4), "condition_levels": 1}, "^condition_levels=1 is not a whole number from 2"),
         ({"condition_shape": 3}, r"condition_shape must be \(D,\), \(h, w, D\) or, for codes, \(h, w\), not 3"),
         ({"condition_shape": (0,)}, "condition_shape must be"),
         ({"condition_levels": 4}, "condition_levels=4 is for a network with a condition"),
@@ -220,7 +220,7 @@ def test_a_condition_that_can_not_be_is_one_line(settings, message):
         (lambda c: c.astype(int), r"not int64 \[4, 2, 4, 3\]; use condition.astype\(np.float32\)"),
         (
             lambda c: np.where(c == c[2, 1, 3, 0], np.nan, c),
-            "that of image 2 has the value nan: give finite",
+            "condition: that of image 2 has the value nan, which is not finite in float32",
         ),
         (lambda c: "maps.npy", "condition must be"),
     ],
@@ -279,6 +279,10 @@ def test_arrays_have_conditions_also_if_they_are_divided_or_larger_than_memory(t
     loaded = data.load("arrays", tmp_path / "a.npz")
     assert (loaded.condition_shape, loaded.condition_levels) == ((2, 2), 3)
     np.testing.assert_array_equal(loaded.test.condition[:], arrays["test_condition"])
+    save_arrays(tmp_path / "c.npz", train_condition=arrays["train_condition"][..., None], other=np.zeros(3))
+    of_one_channel = data.load("arrays", tmp_path / "c.npz")
+    np.testing.assert_array_equal(of_one_channel.train.condition[:], arrays["train_condition"])
+    assert of_one_channel.notes[-1].startswith("not used: other in ")
     maps = np.random.default_rng(0).normal(size=[24, 2, 2, 5])
     save_arrays(tmp_path / "b.npz", test=None, test_condition=None, test_labels=None, train_condition=maps)
     divided = data.load("arrays", tmp_path / "b.npz")
@@ -295,10 +299,17 @@ def test_arrays_have_conditions_also_if_they_are_divided_or_larger_than_memory(t
     [
         ({"test_condition": None}, r"test in .* has no conditions, the other images have: add test_condition"),
         ({"test_condition": np.zeros([5, 2, 2], int)}, r"test_condition in .* is int64 \[5, 2, 2\]: give 6 conditions"),
-        ({"test_condition": np.zeros([6, 2, 2, 1], int)}, "integers are codes, .* give numbers as float32"),
+        ({"test_condition": np.zeros([6, 2, 2, 3], int)}, "integers are codes, .* give numbers as float32"),
         ({"test_condition": np.zeros([6, 2, 1], int)}, "both need the same form"),
         ({"train_condition": np.zeros([24, 2, 2]) > 0}, "train_condition in .* is bool"),
-        ({"train_condition": np.full([24, 3], np.inf)}, "that of image 0 has the value inf: give finite ones"),
+        (
+            {"train_condition": np.full([24, 3], 1e300)},
+            "image 0 has the value 1e.300, which is not finite in float",
+        ),
+        (
+            {"train_conditions": np.zeros([24, 3])},
+            "has an array train_conditions: conditions are called train_",
+        ),
         ({"train_condition": np.full([24, 2, 2], -1)}, "has the value -1 .*, but its codes must be from 0 to"),
     ],
 )
@@ -334,21 +345,25 @@ def test_the_commands_train_evaluate_compress_and_draw_with_the_conditions_of_th
     code, out, _ = train("--max_epochs=2", "-b", 6)
     assert code == 0 and "going on in epoch 1" in out
     assert "conditional on maps of 2 x 2 codes from 0 to 2, through 1 residual block" in out
+    save_arrays(tmp_path / "without.npz", train_condition=None, test_condition=None)
+    code, _, err = train("--max_epochs=2", "-b", 6, f"--data_dir={tmp_path / 'without.npz'}")
+    assert code == 2 and "but the data set is now without conditions: give the data set of that run" in err
+    code, _, err = train("--new_run", "--condition_levels=2")
+    assert code == 2 and "--condition_levels=2, but the conditions have the code 2: raise it" in err
 
     evaluate = functools.partial(run, eval_command.main, capfd, f"--load_params={saved}")
     files = (f"--json={tmp_path / 'a.json'}", f"--compress={tmp_path / 'a.snail'}", f"--save_dir={tmp_path / 'drawn'}")
     code, out, err = evaluate(*files, "--nr_samples=8")
     assert code == 0, err
-    assert "8 images, with the conditions of the first 6 test images" in out
+    assert "8 images, with the conditions of the first 6 test images, in their order, repeated" in out
     figures, model = json.loads((tmp_path / "a.json").read_text()), pixel_snail.load(saved, averaged=True)
     of_test = arrays["test"].astype(np.uint8), arrays["test_labels"], arrays["test_condition"]
-    assert figures["read_back"]
+    assert figures["read_back"] and figures["condition"] == str(model.condition)
     assert figures["bits_per_dim"] == pytest.approx(model.bits_per_dim(*of_test, verbose=0).mean(), rel=1e-6)
     chosen = np.arange(8) % 6
     expected = model.sample(8, of_test[1][chosen], of_test[2][chosen], verbose=0)
     np.testing.assert_array_equal(np.load(tmp_path / "drawn" / "arrays_samples.npy"), expected)
 
-    save_arrays(tmp_path / "without.npz", train_condition=None, test_condition=None)
     save_arrays(tmp_path / "others.npz", test_condition=np.full([6, 2, 2], 3))
     for arguments, message in (
         ((f"--data_dir={tmp_path / 'without.npz'}",), "but the data set arrays has none: add the array test_condition"),

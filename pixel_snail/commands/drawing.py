@@ -76,6 +76,7 @@ def what_to_draw(
         of_images, condition = test.conditions(number)
         classes, rows_of = of_images if takes_own else classes, None
         which = f", with the conditions of the first {counted(min(number, len(test)), 'test image')}, in their order"
+        which += ", repeated" if number > len(test) else ""
 
     def sample(model):
         images = model.draw(number, classes, condition, **settings)

@@ -227,6 +227,7 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         unverified=data_set.unverified,
         names=test.names,
         accuracy=accuracy,
+        condition=None if model.condition is None else str(model.condition),
     )
     print(table.summary(figures), flush=True)
     if flags.compress:

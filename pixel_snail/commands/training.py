@@ -12,6 +12,7 @@ from pixel_snail.backend import keras
 from pixel_snail.commands import command_line, progress, signals
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError
+from pixel_snail.inputs.conditions import Condition
 from pixel_snail.model import build_network, check_size, leak_warning
 from pixel_snail.parallel import devices, memory, replicas
 from pixel_snail.parallel.batches import check_batch_size
@@ -65,6 +66,8 @@ def _train(flags, load_data, cluster):
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
     check_batch_size(data_set.train, flags.batch_size, "batch_size", strategy.num_replicas_in_sync)
     check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
+    condition = _condition_of(flags, data_set)
+    begins.check_condition(condition)
     so_far = begins.history
     so_far.end_tested_epoch(len(data_set.train), global_batch)
     cluster.check_agreement(
@@ -84,9 +87,7 @@ def _train(flags, load_data, cluster):
             class_names=data_set.class_names,
             levels=data_set.levels,
             dropout_p=flags.dropout_p,
-            condition_shape=data_set.condition_shape,
-            condition_levels=data_set.condition_levels,
-            condition_resnet=flags.condition_resnet,
+            **{f"condition_{name}": value for name, value in vars(condition).items()},
         )
     trainer = Trainer(network, settings, strategy, cluster)
     trainer.check_memory()
@@ -108,6 +109,22 @@ def _train(flags, load_data, cluster):
         Run(flags, data_set, trainer, folder, checkpoints, asked).go()
         if folder.failure:
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
+
+
+def _condition_of(flags: argparse.Namespace, data_set: DataSet) -> Condition:
+    """The condition of the network for a data set; its shape is None if the data set has no conditions.
+
+    Raises:
+        UserError: --condition_levels is not for this data set, or too small for its codes.
+    """
+    levels, given = data_set.condition_levels, flags.condition_levels
+    if given is not None:
+        if levels is None:
+            raise UserError(f"--condition_levels={given} is for maps of codes, which {flags.data_set} has no arrays of")
+        if given < levels:
+            raise UserError(f"--condition_levels={given}, but the conditions have the code {levels - 1}: raise it")
+        levels = given
+    return Condition(data_set.condition_shape, levels, flags.condition_resnet)
 
 
 def _notes(flags, cluster, network, data_set):

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixel_snail.errors import UserError, check_option, counted, is_whole
 from pixel_snail.inputs.images import as_array
-from pixel_snail.likelihoods.levels import MOST_LEVELS, check_levels
+from pixel_snail.likelihoods.levels import MOST_LEVELS, NUMBERS_OF_LEVELS, is_number_of_levels
 from pixel_snail.storage import values
 
 
@@ -70,7 +70,7 @@ def checked_kind(shape: object, levels: object, resnet: object, image_shape: tup
     if levels is not None:
         if len(shape) != 2:
             raise UserError(f"condition_levels is for a map of codes, (h, w), not for condition_shape={shape}")
-        check_levels(levels)
+        check_option("condition_levels", levels, is_number_of_levels(levels), NUMBERS_OF_LEVELS)
     if len(shape) > 1 and (image_shape[0] % shape[0] or image_shape[1] % shape[1]):
         raise UserError(
             f"a condition of {shape[0]} x {shape[1]} can't be laid over images of {image_shape[0]} x {image_shape[1]}: "
@@ -85,7 +85,7 @@ def checked_condition(condition: object, number: int, kind: Condition | None) ->
     Args:
         condition: one for each image, [N, ...]: floating-point numbers, or integers if they are codes.
         number: N.
-        kind: the kind of condition that the network takes, or None.
+        kind: the kind of condition that the network takes, or None. Maps of codes may be [N, h, w, 1].
 
     Raises:
         UserError: the array has another shape or type; a number is not finite; a code is not from 0 to levels - 1; the
@@ -98,6 +98,8 @@ def checked_condition(condition: object, number: int, kind: Condition | None) ->
     if condition is None:
         raise UserError(f"the network is conditional on {kind}: give condition, {_expected(kind, number)}")
     condition = as_array(condition, f"condition must be {_expected(kind, number)}")
+    if kind.levels is not None and isinstance(condition, np.ndarray) and condition.shape[1:] == (*kind.shape, 1):
+        condition = condition[..., 0]  # as codes are drawn
     shape = tuple(condition.shape)
     is_of_kind = condition.dtype.kind in ("f" if kind.levels is None else "iu")
     if shape != (number, *kind.shape) or not is_of_kind:
@@ -152,10 +154,13 @@ def _check_values(condition, levels, name):
             raise UserError(f"{name}: {outside[1]}, but its codes must be from 0 to {levels - 1}")
         return
     for start, chunk in values.chunks(condition):
-        is_bad = ~np.isfinite(chunk)
+        with np.errstate(over="ignore"):
+            is_bad = ~np.isfinite(chunk.astype(np.float32))
         if is_bad.any():
             place = tuple(np.argwhere(is_bad)[0])
-            raise UserError(f"{name}: that of image {start + place[0]} has the value {chunk[place]}: give finite ones")
+            raise UserError(
+                f"{name}: that of image {start + place[0]} has the value {chunk[place]}, which is not finite in float32"
+            )
 
 
 def _expected(kind, number):

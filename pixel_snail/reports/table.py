@@ -33,6 +33,7 @@ def result(
     unverified: str | None,
     names: Sequence[str] | None = None,
     accuracy: np.ndarray | None = None,
+    condition: str | None = None,
 ) -> dict[str, object]:
     """The content of eval.py's JSON, without `files_bits_per_dim` and the entries of --compress.
 
@@ -55,6 +56,7 @@ def result(
         class_conditional: whether the network was given the labels.
         names: the names of the images, if they have any.
         accuracy: of codes, the result of Distribution.accuracy.
+        condition: the kind of the network's condition, in words; None: it takes none.
     """
     bits = logistic_mixture.bits_per_dim(nats.sum(1), image_shape)
     worst_first = np.argsort(-bits, kind="stable").tolist()
@@ -75,6 +77,7 @@ def result(
         "levels": levels,
         "likelihood": likelihood,
         "reduction": reduction,
+        "condition": condition,
         "images": len(bits),
         "test_set_images": published.images if published else len(bits),
         "bits_per_dim": float(bits.mean()),

@@ -8,6 +8,7 @@ from pixel_snail import checkpoint
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
+from pixel_snail.inputs.conditions import NO_CONDITION, Condition
 from pixel_snail.runs import earlier_runs, history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.history import History
@@ -54,6 +55,20 @@ class Beginning:
         if not self.folder:
             raise UserError(f"{over}: raise it")
         return f"{over}: nothing is left to do"
+
+    def check_condition(self, condition: Condition) -> None:
+        """Raises UserError if the run to go on with has another condition than the data set."""
+        recorded = self.opened and self.opened.description()
+        if recorded is None:
+            return
+        before, now = recorded.condition or NO_CONDITION, condition
+        if (before.shape, before.levels) == (now.shape, now.levels):
+            return
+        theirs, ours = ("without conditions" if of.shape is None else f"with {of}" for of in (before, now))
+        raise UserError(
+            f"the network of {self.prefix} was trained {theirs}, but the data set is now {ours}: give the data set of "
+            "that run, or begin a new run in another --save_dir"
+        )
 
     def start(self, trainer: Trainer, images: Split, flags: argparse.Namespace) -> None:
         """Gives the network its parameters and the optimizer its state, and completes the notes.
