@@ -30,6 +30,8 @@ tf.config.set_logical_device_configuration(
 tf.config.list_logical_devices()  # starts TensorFlow, so that no test can change its devices
 # Rewriting graphs changes no result, but would take longer than all steps of the tests' small networks.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+# Tracing keeps most of the objects that it makes: Python would look through all of them again and again for garbage.
+gc.set_threshold(5_000, 10, 10)
 
 
 @pytest.fixture(autouse=True, scope="module")
