@@ -40,29 +40,35 @@ def test_three_steps_and_two_from_the_checkpoint_are_the_originals(name):
     assert max(errors.values()) < 1e-5, errors
 
 
+def build_small(patch, name, spec):
+    """Builds a network of a specification with dropout and fixed parameters."""
+    add_spec(patch, name, spec)
+    keras.utils.set_random_seed(0)
+    model = build_network(name, (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=0.5)
+    steps.initialise(model, as_batch(golden_numbers.load("h8_noup_smallkey")["x"][0]), seed=0)
+    return model
+
+
+@pytest.fixture
+def one_step(monkeypatch):
+    """A function that builds the smallest network, for tests that any network with dropout serves."""
+    return lambda: build_small(monkeypatch, "h0", OneStep)
+
+
 @pytest.fixture
 def one_block(monkeypatch):
-    """A function that builds a network of one block with fixed parameters, for tests that any network serves."""
-    add_spec(monkeypatch, "h1", ONE_BLOCK)
-
-    def build(dropout_p=0.0):
-        keras.utils.set_random_seed(0)
-        model = build_network("h1", (8, 8, 3), nr_resnet=1, nr_filters=4, nr_logistic_mix=2, dropout_p=dropout_p)
-        x = golden_numbers.load("h8_noup_smallkey")["x"][0]
-        steps.initialise(model, as_batch(x), seed=0)
-        return model
-
-    return build
+    """A function that builds a network of one block, whose steps have seeds of their own."""
+    return lambda: build_small(monkeypatch, "h1", ONE_BLOCK)
 
 
-def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included(one_block, mirrored, rng):
+def test_four_replicas_take_the_steps_of_one_on_the_joint_batch_dropout_included(one_step, mirrored, rng):
     x = golden_numbers.load("h8_noup_smallkey")["x"]
     batches = [as_batch(np.concatenate([x[i], x[i - 1]])) for i in range(len(x))]
     results = []
     split = Split(rng.integers(0, 256, [3, 8, 8, 3], np.uint8))
     for strategy in (tf.distribute.get_strategy(), mirrored(4)):
         with strategy.scope():
-            model = one_block(dropout_p=0.5)
+            model = one_step()
             optimizer = PolyakAdam(polyak_decay=0.9)
             optimizer.build(model.trainable_variables)
         step = steps.train_step(strategy, model, optimizer, seed=0)
@@ -125,7 +131,7 @@ def test_parts_of_a_batch_sum_up_to_its_step_dropout_included(one_block):
     batch = as_batch(np.concatenate([golden["x"][0], golden["x"][1]]))
     results = []
     for parts in (1, 2, 4):
-        model = one_block(dropout_p=0.5)
+        model = one_block()
         optimizer = PolyakAdam()
         optimizer.build(model.trainable_variables)
         step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, seed=0, grad_accum=parts)
@@ -136,11 +142,11 @@ def test_parts_of_a_batch_sum_up_to_its_step_dropout_included(one_block):
         np.testing.assert_allclose(parameters, results[0][1], rtol=0, atol=1e-5)  # 1% of the change in one step
 
 
-def test_dropout_differs_between_steps_and_is_repeated_by_the_seed(one_block):
+def test_dropout_differs_between_steps_and_is_repeated_by_the_seed(one_step):
     golden = golden_numbers.load("h8_noup_smallkey")
     losses = []
     for seed in (1, 1, 2):
-        model = one_block(dropout_p=0.5)
+        model = one_step()
         optimizer = PolyakAdam(learning_rate=1e-30)  # every step starts from the same parameters
         optimizer.build(model.trainable_variables)
         step = steps.train_step(tf.distribute.get_strategy(), model, optimizer, seed=seed)
