@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,15 +86,17 @@ def test_any_name_in_an_error_message_stays_in_its_line(name):
 @pytest.mark.parametrize(
     "command",
     [
-        ["eval.py", "--model=h6_shift", "--nr_filters=4", "--nr_resnet=1", "--nr_logistic_mix=2", "--skip_test"],
+        ["eval.py", "--model=h6_shift", "--nr_filters=4", "--nr_resnet=1", "--nr_logistic_mix=2", "--data_set=arrays"],
         ["-m", "pixel_snail.commands.inspection"],
     ],
     ids=["eval.py", "inspection"],
 )
 def test_a_command_does_its_work_although_its_reader_leaves_at_the_first_line(command, tmp_path):
     checkpoint = golden_numbers.checkpoint("h6_shift")
-    drawing = [f"--load_params={checkpoint}", "--image_size=4", "--nr_samples=2", f"--save_dir={tmp_path}"]
-    arguments = [*command, *(drawing if "eval.py" in command else [checkpoint])]
+    images, result = tmp_path / "images.npz", tmp_path / "result.json"
+    np.savez(images, train=np.zeros([1, 4, 4, 3], np.uint8), test=np.zeros([1, 4, 4, 3], np.uint8))
+    evaluating = [f"--load_params={checkpoint}", f"--data_dir={images}", "--levels=256", f"--json={result}"]
+    arguments = [*command, *(evaluating if "eval.py" in command else [checkpoint])]
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -102,4 +105,4 @@ def test_a_command_does_its_work_although_its_reader_leaves_at_the_first_line(co
     errors = process.stderr.read()
     assert process.wait(200) == 0
     assert "Traceback" not in errors
-    assert (tmp_path / "cifar_samples.png").exists() == ("eval.py" in command)
+    assert result.exists() == ("eval.py" in command)
