@@ -90,10 +90,10 @@ def test_a_pixel_sees_the_condition_at_its_place_and_around_it_as_far_as_the_res
 @pytest.mark.parametrize(
     "name, settings",
     [
-        ("h8_noup_smallkey", KINDS["codes"] | OF_CODES | {"nr_labels": 2}),
-        ("h6_noup_124mix_halfattn", KINDS["maps"] | {"nr_logistic_mix": 2}),
-        ("h8_noup_smallkey_ar_chs", KINDS["vectors"] | {"shape": (4, 4, 3), "nr_logistic_mix": 2}),
-        ("pxpp", KINDS["maps"] | OF_CODES),
+        ("h8_noup_smallkey", KINDS["codes"] | OF_CODES | {"shape": (4, 6), "nr_labels": 2}),
+        ("h6_noup_124mix_halfattn", KINDS["maps"] | {"shape": (4, 8), "nr_logistic_mix": 2}),
+        ("h8_noup_smallkey_ar_chs", KINDS["vectors"] | {"shape": (2, 4, 3), "nr_logistic_mix": 2}),
+        ("pxpp", KINDS["maps"] | OF_CODES | {"shape": (4, 8)}),
     ],
 )
 def test_drawing_with_a_cache_gives_what_the_naive_loop_draws_under_the_same_conditions(name, settings):
