@@ -77,7 +77,7 @@ def place(tmp_path_factory):
         patch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
         pictures = [codec.Picture("a.png", 8, 8)]
         for name, origin in (("run", None), ("named", (str(place / "gone"), True))):
-            file = model.archiver.compress(images[:1], None, pictures, origin, verify=False, verbose=0)
+            file = model.archiver.compress(images[:1], pictures=pictures, checkpoint=origin, verify=False, verbose=0)
             (place / f"{name}.snail").write_bytes(file)
         (place / "cut.snail").write_bytes(file[:30])
         PIL.Image.fromarray(images[0]).save(place / "a.png")
