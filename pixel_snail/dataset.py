@@ -35,7 +35,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def conditions(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def labels_and_conditions(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The labels and conditions of the first images, `number` of them; if there are fewer, they are repeated."""
         chosen = np.arange(number) % len(self)
         labels = None if self.labels is None else self.labels[chosen]

@@ -165,17 +165,15 @@ class Distribution:
     def accuracy(
         self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
     ) -> np.ndarray:
-        """The share of each map's codes that are the likeliest by the network's prediction, float64 [N].
-
-        Arguments as in log_prob.
+        """The share of each map's codes that the network finds likeliest, float64 [N]. Arguments as in log_prob.
 
         Raises:
             UserError: as in log_prob; or the network's values are numbers.
         """
         if self.network.codes is None:
             raise UserError("accuracy is for codes, but the network's values are numbers: use bits_per_dim")
-        batches = self._in_batches("is_right", images, labels, condition, batch_size, verbose)
-        return self._summed(batches)[:, 0] / math.prod(self.image_shape)
+        batches = self._in_batches("nats_and_right", images, labels, condition, batch_size, verbose)
+        return self._summed(figures[..., 1:] for figures in batches)[:, 0] / math.prod(self.image_shape)
 
     def nats_in_batches(
         self, images: Images, labels: Labels = None, condition: Array = None, *, batch_size: int = 8, verbose: int = 1
@@ -210,7 +208,7 @@ class Distribution:
             UserError: as in log_prob.
         """
         settings = {"leave": False, "before_each": before_each, "verbose": verbose}
-        batches = self._of_split("nats", split, parameters, batch_size, **settings)
+        batches = self.figures_of("nats", split, batch_size, parameters, **settings)
         nats = steps.summed_over_pixels(batches).sum(1)
         return float(logistic_mixture.bits_per_dim(nats, self.image_shape).mean())
 
@@ -218,10 +216,12 @@ class Distribution:
         split = checked_split(self.network.description, images, labels, condition)
         check_option("batch_size", batch_size, is_whole(batch_size, least=1), "a whole number above 0")
         if len(split):
-            yield from self._of_split(figure, split, self._parameters(), batch_size, verbose=verbose)
+            yield from self.figures_of(figure, split, batch_size, verbose=verbose)
 
-    def _of_split(self, figure, split, parameters, batch_size, **settings):
+    def figures_of(self, figure, split, batch_size, parameters=None, **settings) -> Iterator[np.ndarray]:
+        """The figures of a split, batch by batch: as steps.Evaluator.in_batches, by default with own parameters."""
         self._check_scope()
+        parameters = self._parameters() if parameters is None else parameters
         return self._evaluator.in_batches(figure, parameters, split, batch_size, cluster=self._cluster, **settings)
 
     def sample(

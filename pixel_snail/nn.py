@@ -484,7 +484,7 @@ def repeat_pixels(x: tf.Tensor, rows: int, columns: int | None = None) -> tf.Ten
 
 def first_pixels(h: tf.Tensor | None, size: int) -> tf.Tensor | None:
     """The first pixel of each cell of size x size, of a map [B, H, W, D]; vectors [B, D] and None stay as they are."""
-    return h if h is None or h.shape.rank == 2 else h[:, ::size, ::size]
+    return h if h is None or h.shape.rank == 2 or size == 1 else h[:, ::size, ::size]
 
 
 # Helpers

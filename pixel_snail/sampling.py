@@ -20,6 +20,7 @@ from pixel_snail.likelihoods import categorical, logistic_mixture
 from pixel_snail.network import Network, argument_h
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.side_by_side import results_in_order
+from pixel_snail.storage import values
 from pixel_snail.weights import Weights, for_pixels, layers_in, using
 
 BATCH_ON_CPU = 8
@@ -443,12 +444,9 @@ def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given
     return unless_given(pixel, slice(None)), outputs
 
 
-def _chosen(values, indices):
-    """The values of some images, as an array; None, if there are none."""
-    if values is None:
-        return None
-    different, places = np.unique(indices, return_inverse=True)  # h5py takes increasing numbers only
-    return np.asarray(values[different])[places]
+def _chosen(array, indices):
+    """The rows of an array; None, if there is none."""
+    return None if array is None else values.rows(array, indices)
 
 
 def _is_map(h):

@@ -202,7 +202,7 @@ class Evaluator:
         nats: nats(batch, weights) -> minus the log-likelihood in nats of each value of each image, [B, H, W, C], in
             order. `batch` is that of `network_inputs`, distributed over the replicas; `weights` are those of
             `prepared`.
-        is_right: of a network of codes, the same with likelihoods.categorical.is_right.
+        nats_and_right: of a network of codes, the same with likelihoods.categorical.nats_and_right, [B, H, W, 2].
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, network: Network):
@@ -213,7 +213,7 @@ class Evaluator:
         self._prepare = tf.function(self._normalised, autograph=False)
         likelihood, function = likelihoods[network.description.likelihood], partial(tf.function, autograph=False)
         self.nats = function(partial(self._of_replicas, likelihood.nats_per_value))
-        self.is_right = function(partial(self._of_replicas, categorical.is_right))
+        self.nats_and_right = function(partial(self._of_replicas, categorical.nats_and_right))
 
     def prepared(self, parameters: Sequence[tf.Tensor | tf.Variable]) -> object:
         """The weights for the evaluation of any number of batches, normalised once on each replica.
@@ -264,7 +264,7 @@ class Evaluator:
         """A figure of every value of every image, each image once and in order, batch by batch.
 
         Args:
-            figure: "nats" or "is_right".
+            figure: "nats" or "nats_and_right".
             parameters: as in `prepared`.
             batch_size: images of each replica in each batch.
             leave: whether the progress bar stays on the screen.
@@ -273,7 +273,7 @@ class Evaluator:
             verbose: 0: no progress bar.
 
         Yields:
-            [b, H, W, C]: that of each channel, predicted from the channels before it and all pixels before.
+            [b, H, W, C], or [b, H, W, 2]: predicted from the channels before and all pixels before.
 
         Raises:
             UserError: a likelihood is not finite, or memory does not suffice.

@@ -73,7 +73,7 @@ def what_to_draw(
     which = f", {number // kinds} of each of {kinds} classes" if kinds > 1 else ", of one class" if kinds else ""
     rows_of = classes
     if test is not None and number:
-        of_images, condition = test.conditions(number)
+        of_images, condition = test.labels_and_conditions(number)
         classes, rows_of = of_images if takes_own else classes, None
         which = f", with the conditions of the first {counted(min(number, len(test)), 'test image')}, in their order"
         which += ", repeated" if number > len(test) else ""

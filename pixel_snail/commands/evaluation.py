@@ -19,6 +19,7 @@ from pixel_snail.dataset import DataSet
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
 from pixel_snail.inputs.conditions import checked_condition
+from pixel_snail.inputs.splits import checked_split
 from pixel_snail.model import check_size, leak_warning, leaks
 from pixel_snail.parallel import memory, replicas
 from pixel_snail.parallel.cluster import cluster_from_environment
@@ -205,9 +206,12 @@ def _images_of(channels):
 def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
     """Evaluates the whole test set; the chief prints and returns the figures, and writes --json and the picture."""
     test = data_set.test
-    given, settings = (test.images, test.labels, test.condition), {"batch_size": flags.batch_size}
-    nats, extremes = _nats_and_extremes(model.nats_in_batches(*given, **settings))
-    accuracy = None if model.network.codes is None else model.accuracy(*given, **settings)
+    checked = checked_split(model.network.description, test.images, test.labels, test.condition)
+    figure = "nats" if model.network.codes is None else "nats_and_right"
+    channels = data_set.image_shape[2]
+    sums, extremes = _sums_and_extremes(model.figures_of(figure, checked, flags.batch_size), channels)
+    nats, right = sums[:, :channels], sums[:, channels:]
+    accuracy = right[:, 0] / math.prod(data_set.image_shape) if right.size else None
     if not cluster.is_chief:
         return {}
     figures = table.result(
@@ -268,14 +272,14 @@ def _compress(path, model, test, origin):
     }
 
 
-def _nats_and_extremes(batches):
-    """The nats of each channel of each image, [N, C]; and, for the images with the fewest and the most nats, in that
-    order, their numbers and the nats of their values."""
+def _sums_and_extremes(batches, channels):
+    """The figures [b, H, W, ...] of batches, summed over the pixels of each image; and, for the images with the fewest
+    and the most nats, in that order, their numbers and the nats of their values, [H, W, C]."""
     sums, extremes = [], []
-    for nats in batches:
-        sums.append(nats.sum((1, 2), dtype=np.float64))
-        first = sum(map(len, sums)) - len(nats)
-        extremes += zip(range(first, first + len(nats)), nats, strict=True)
+    for figures in batches:
+        sums.append(figures.sum((1, 2), dtype=np.float64))
+        first = sum(map(len, sums)) - len(figures)
+        extremes += zip(range(first, first + len(figures)), figures[..., :channels], strict=True)
         extremes.sort(key=lambda image: image[1].sum())
         if len(extremes) > 2 * _SHOWN:
             extremes = [*extremes[:_SHOWN], *extremes[-_SHOWN:]]

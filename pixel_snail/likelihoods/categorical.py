@@ -16,9 +16,10 @@ def nats_per_value(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(values.nearest(x[..., 0], levels), l)[..., None]
 
 
-def is_right(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
-    """Whether each code is the likeliest by its prediction, 1 or 0, [B, H, W, 1]."""
-    return tf.cast(tf.argmax(l, -1, tf.int32) == values.nearest(x[..., 0], levels), tf.float32)[..., None]
+def nats_and_right(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:
+    """The nats of each code, and whether it is the likeliest by its prediction, 1 or 0: [B, H, W, 2]."""
+    is_right = tf.argmax(l, -1, tf.int32) == values.nearest(x[..., 0], levels)
+    return tf.concat([nats_per_value(x, l, levels), tf.cast(is_right, tf.float32)[..., None]], -1)
 
 
 def loss_per_image(x: tf.Tensor, l: tf.Tensor, levels: int) -> tf.Tensor:

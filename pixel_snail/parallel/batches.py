@@ -12,6 +12,7 @@ import numpy as np
 from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted, option
+from pixel_snail.storage.values import rows
 
 
 def training_batches(
@@ -104,8 +105,6 @@ def _chosen(values, indices, kind, size):
     """The values of `size` images, [size, ...], read when the batch is needed."""
 
     def read(indices):
-        # Images in an HDF5 file can only be chosen in increasing order, each of them once.
-        different, places = np.unique(indices, return_inverse=True)
-        return np.ascontiguousarray(values[different], kind)[places]
+        return np.ascontiguousarray(rows(values, indices), kind)
 
     return tf.ensure_shape(tf.numpy_function(read, [indices], kind, stateful=False), [size, *values.shape[1:]])

@@ -157,7 +157,7 @@ class Run(Watcher):
         number, nr_labels = self.trainer.global_batch, self.data_set.nr_labels
         classes, condition = np.arange(number) % nr_labels if nr_labels else None, None
         if self.data_set.condition_shape:
-            classes, condition = self.data_set.test.conditions(number)
+            classes, condition = self.data_set.test.labels_and_conditions(number)
         with memory.advised(self._to_draw_in_less()):
             settings = {"seed": self.flags.seed, "batch_on_gpu": self.flags.sample_batch}
             images = self.model.draw(number, classes, condition, **settings)

@@ -21,6 +21,15 @@ def chunks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.asarray(images[start : start + rows])
 
 
+def rows(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The rows of an array, or of an object that is indexed like one, in any order and as often as asked.
+
+    Data sets of HDF5 files return rows in increasing order only, each of them once.
+    """
+    different, places = np.unique(indices, return_inverse=True)
+    return np.asarray(array[different])[places]
+
+
 def first_outside(images: np.ndarray, levels: int) -> tuple[int, str] | None:
     """The first value that is not an integer from 0 to levels - 1, and where it is; None if there is none.
 
