@@ -2,8 +2,8 @@
 
 Prints JSON lines:
 
-- each row of a map is a Markov chain of 8 states. The nats a map of a small network after three epochs, beside the
-  exact ones; and the largest difference of a transition's frequency in drawn maps from its probability;
+- a network trained for three epochs on maps whose rows are Markov chains of 8 states: its nats a map, beside the exact
+  ones; and the largest difference of a transition's frequency in drawn maps from its probability;
 - for each number of codes, without a condition and with one: the bytes of 1,000 maps of random codes, compressed by an
   untrained network, and how many percent they are above the nats. The maps are read back.
 

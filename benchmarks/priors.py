@@ -12,8 +12,8 @@ Prints JSON lines:
     python -m benchmarks.priors --codes=codes.npz --levels=128 --minutes=0 # without training
 
 The file has the arrays `train` and `test`, integers [N, H, W] from 0 to levels - 1; train.py reads the same file. The
-PixelCNN has the settings of the example. It is trained a second time with a learning rate that was chosen as the
-PixelSNAIL's was, and falls to 0 as that does.
+PixelCNN has the settings of the example. It is trained a second time with a learning rate that falls from
+0.003 to 0.
 """
 
 import functools

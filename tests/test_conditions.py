@@ -220,7 +220,7 @@ def test_a_condition_that_can_not_be_is_one_line(settings, message):
         (lambda c: c.astype(int), r"not int64 \[4, 2, 4, 3\]; use condition.astype\(np.float32\)"),
         (
             lambda c: np.where(c == c[2, 1, 3, 0], np.nan, c),
-            "condition: that of image 2 has the value nan, which is not finite in float32",
+            "condition: the one of image 2 has the value nan: give finite float32 numbers",
         ),
         (lambda c: "maps.npy", "condition must be"),
     ],
@@ -236,7 +236,7 @@ def test_conditions_where_none_are_taken_and_codes_out_of_range_are_one_line():
     with pytest.raises(UserError, match="the network takes no condition: leave condition out"):
         model.log_prob(values, condition=np.zeros([4, 3], np.float32))
     model, values, _, condition = build(**KINDS["codes"])
-    with pytest.raises(UserError, match=r"condition: image 0 has the value .*, but its codes must be from 0 to 4"):
+    with pytest.raises(UserError, match=r"condition: the one of image 0 has the value .*: give codes from 0 to 4"):
         model.sample(4, condition=condition + 5)
     with pytest.raises(UserError, match="accuracy is for codes"):
         model.accuracy(values, condition=condition)
@@ -304,13 +304,13 @@ def test_arrays_have_conditions_also_if_they_are_divided_or_larger_than_memory(t
         ({"train_condition": np.zeros([24, 2, 2]) > 0}, "train_condition in .* is bool"),
         (
             {"train_condition": np.full([24, 3], 1e300)},
-            "image 0 has the value 1e.300, which is not finite in float",
+            "image 0 has the value 1e.300: give finite float32 numbers",
         ),
         (
             {"train_conditions": np.zeros([24, 3])},
             "has an array train_conditions: conditions are called train_",
         ),
-        ({"train_condition": np.full([24, 2, 2], -1)}, "has the value -1 .*, but its codes must be from 0 to"),
+        ({"train_condition": np.full([24, 2, 2], -1)}, "has the value -1 .*: give codes from 0 to"),
     ],
 )
 def test_conditions_in_arrays_that_can_not_be_are_one_line(changes, message, tmp_path):
@@ -347,9 +347,9 @@ def test_the_commands_train_evaluate_compress_and_draw_with_the_conditions_of_th
     assert "conditional on maps of 2 x 2 codes from 0 to 2, through 1 residual block" in out
     save_arrays(tmp_path / "without.npz", train_condition=None, test_condition=None)
     code, _, err = train("--max_epochs=2", "-b", 6, f"--data_dir={tmp_path / 'without.npz'}")
-    assert code == 2 and "but the data set is now without conditions: give the data set of that run" in err
+    assert code == 2 and "but that of the data set is none: give the data set of that run" in err
     code, _, err = train("--new_run", "--condition_levels=2")
-    assert code == 2 and "--condition_levels=2, but the conditions have the code 2: raise it" in err
+    assert code == 2 and "--condition_levels=2, but the conditions have the code 2: give 3 or more" in err
 
     evaluate = functools.partial(run, eval_command.main, capfd, f"--load_params={saved}")
     files = (f"--json={tmp_path / 'a.json'}", f"--compress={tmp_path / 'a.snail'}", f"--save_dir={tmp_path / 'drawn'}")
@@ -366,8 +366,11 @@ def test_the_commands_train_evaluate_compress_and_draw_with_the_conditions_of_th
 
     save_arrays(tmp_path / "others.npz", test_condition=np.full([6, 2, 2], 3))
     for arguments, message in (
-        ((f"--data_dir={tmp_path / 'without.npz'}",), "but the data set arrays has none: add the array test_condition"),
-        ((f"--data_dir={tmp_path / 'others.npz'}",), "and the data set arrays has others: condition: image 0"),
+        ((f"--data_dir={tmp_path / 'without.npz'}",), "but the data set arrays has none: give --data_set=arrays"),
+        (
+            (f"--data_dir={tmp_path / 'others.npz'}",),
+            "and the data set arrays has others: condition: the one of image 0",
+        ),
         (("--skip_test", "--nr_samples=2", f"--save_dir={tmp_path}"), "leave --skip_test out"),
         (
             (f"--complete={tmp_path / 'a.npz'}", f"--save_dir={tmp_path}"),
@@ -390,4 +393,4 @@ def test_an_evaluation_of_a_network_without_a_condition_says_that_it_leaves_that
     assert code == 0 and "--condition_resnet changes nothing" in out
     load = (f"--load_params={tmp_path / 'save'}", f"--data_dir={tmp_path / 'with.npz'}")
     code, out, _ = run(eval_command.main, capfd, *load)
-    assert code == 0 and "note: the network takes no condition, so that of the data set is not used" in out
+    assert code == 0 and "note: the network takes no condition: the conditions of the data set are not used" in out

@@ -120,9 +120,14 @@ def _condition_of(flags: argparse.Namespace, data_set: DataSet) -> Condition:
     levels, given = data_set.condition_levels, flags.condition_levels
     if given is not None:
         if levels is None:
-            raise UserError(f"--condition_levels={given} is for maps of codes, which {flags.data_set} has no arrays of")
+            raise UserError(
+                f"--condition_levels={given} is for conditions that are maps of codes, and the data set "
+                f"{flags.data_set} has none: leave it out"
+            )
         if given < levels:
-            raise UserError(f"--condition_levels={given}, but the conditions have the code {levels - 1}: raise it")
+            raise UserError(
+                f"--condition_levels={given}, but the conditions have the code {levels - 1}: give {levels} or more"
+            )
         levels = given
     return Condition(data_set.condition_shape, levels, flags.condition_resnet)
 

@@ -151,7 +151,7 @@ def _check_values(condition, levels, name):
     """Raises UserError if a number is not finite or, with `levels`, if an integer is not from 0 to levels - 1."""
     if levels is not None:
         if outside := values.first_outside(condition, levels):
-            raise UserError(f"{name}: {outside[1]}, but its codes must be from 0 to {levels - 1}")
+            raise UserError(f"{name}: the one of {outside[1]}: give codes from 0 to {levels - 1}")
         return
     for start, chunk in values.chunks(condition):
         with np.errstate(over="ignore"):
@@ -159,7 +159,7 @@ def _check_values(condition, levels, name):
         if is_bad.any():
             place = tuple(np.argwhere(is_bad)[0])
             raise UserError(
-                f"{name}: that of image {start + place[0]} has the value {chunk[place]}, which is not finite in float32"
+                f"{name}: the one of image {start + place[0]} has the value {chunk[place]}: give finite float32 numbers"
             )
 
 

@@ -64,10 +64,16 @@ class Beginning:
         before, now = recorded.condition or NO_CONDITION, condition
         if (before.shape, before.levels) == (now.shape, now.levels):
             return
-        theirs, ours = ("without conditions" if of.shape is None else f"with {of}" for of in (before, now))
+        has_fewer_codes = before.shape == now.shape and before.levels is not None and (now.levels or 0) < before.levels
+        if has_fewer_codes and not self.folder:  # --resume finds runs of the same flags only
+            raise UserError(
+                f"the network of {self.prefix} takes conditions of {before.levels} codes, but those of the data set "
+                f"have {now.levels}: give --condition_levels={before.levels}"
+            )
+        theirs, ours = ("none" if of.shape is None else str(of) for of in (before, now))
         raise UserError(
-            f"the network of {self.prefix} was trained {theirs}, but the data set is now {ours}: give the data set of "
-            "that run, or begin a new run in another --save_dir"
+            f"the condition of {self.prefix} is {theirs}, but that of the data set is {ours}: give the data set of "
+            "that run, or begin a new run, without --load_params and in another --save_dir"
         )
 
     def start(self, trainer: Trainer, images: Split, flags: argparse.Namespace) -> None:
