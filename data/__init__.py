@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def loader(name: str) -> Callable[..., DataSet]:
 
 def load(
     name: str,
-    data_dir: Path,
+    data_dir: str | os.PathLike,
     classes: bool = False,
     only_test: bool = False,
     levels: int | None = None,
@@ -83,7 +84,7 @@ def load(
     if name == "arrays":
         given |= {"levels": levels}
     with _errors(data_dir):
-        data_set = load_set(data_dir, **given)
+        data_set = load_set(Path(data_dir), **given)
     if not isinstance(data_set, DataSet):
         raise UserError(
             f"the loader of the data set {name} returns a {type(data_set).__name__}: let it return a "

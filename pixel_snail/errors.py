@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import numbers
 import re
+import textwrap
 from collections.abc import Iterator
 
 _named_as_flags = contextvars.ContextVar("named_as_flags", default=False)
@@ -54,12 +55,13 @@ def check_option(name: str, value: object, is_possible: bool, must_be: str) -> N
 
     Args:
         name: the option's.
-        value: the given value.
+        value: the given value. The message has at most the first 80 characters of it.
         is_possible: whether the value is allowed.
         must_be: the allowed values, in words: "a number above 0".
     """
     if not is_possible:
-        raise UserError(f"{option(name)}={value!r} is not {must_be}")
+        shown = textwrap.shorten(repr(value), 80, placeholder=" ...")  # an array's would fill the screen
+        raise UserError(f"{option(name)}={shown} is not {must_be}")
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -177,6 +177,11 @@ def build(
             condition_resnet=condition_resnet,
             **settings,
         )
+    condition = network.description.condition
+    if condition_resnet not in (CONDITION_RESNET, condition and condition.resnet):
+        raise UserError(
+            f"condition_resnet={condition_resnet} is for a condition that is a map, (h, w, D) or (h, w): leave it out"
+        )
     return Distribution(network, is_new=True)
 
 

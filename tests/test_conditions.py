@@ -204,6 +204,8 @@ def test_conditions_may_be_tensors_lists_or_data_sets_of_h5py(of_maps, tmp_path)
         ({"condition_shape": (0,)}, "condition_shape must be"),
         ({"condition_levels": 4}, "condition_levels=4 is for a network with a condition"),
         ({"condition_shape": (3,), "condition_resnet": -1}, "condition_resnet=-1 is not a whole number, 0 or more"),
+        ({"condition_shape": (3,), "condition_resnet": 3}, "condition_resnet=3 is for a condition that is a map"),
+        ({"condition_resnet": 3}, "condition_resnet=3 is for a condition that is a map"),
     ],
 )
 def test_a_condition_that_can_not_be_is_one_line(settings, message):

@@ -1,9 +1,10 @@
-"""Messages of other libraries, as they are told in one line."""
+"""Messages in one line: of other libraries, and of long values."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail.errors import first_line
+from pixel_snail.errors import UserError, check_option, first_line
 
 NODE = "{{function_node __wrapped__%s_device_/job:localhost/replica:0/task:0/device:CPU:0}} "
 TRACE = """Graph execution error:
@@ -70,3 +71,9 @@ def test_tensorflow_decorates_messages_as_this_test_says(tmp_path):
         tf.function(lambda: tf.io.read_file(str(tmp_path / "none")))()
     assert "{{node ReadFile}}" in error.value.message
     assert first_line(error.value) == f"{tmp_path}/none; No such file or directory"
+
+
+def test_a_message_has_only_the_beginning_of_a_long_value():
+    with pytest.raises(UserError, match=r"^number=array\(\[\[0., 0.*\.\.\. is not a whole number$") as caught:
+        check_option("number", np.zeros([28, 28]), False, "a whole number")
+    assert len(str(caught.value)) < 120

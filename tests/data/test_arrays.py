@@ -52,7 +52,7 @@ def test_arrays_are_the_same_in_every_form_type_and_under_every_name(form, kind,
 
 @FORMS
 def test_images_without_channels_have_one(form, tmp_path):
-    data_set = data.load("arrays", write(tmp_path, form, train=TRAIN[..., 0], test=TEST[..., 0]))
+    data_set = data.load("arrays", str(write(tmp_path, form, train=TRAIN[..., 0], test=TEST[..., 0])))
     np.testing.assert_array_equal(data_set.test.images[:], TEST[..., :1])
     np.testing.assert_array_equal(data_set.train.images[4], TRAIN[4, ..., :1])
 
