@@ -3,7 +3,6 @@
 import argparse
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -110,7 +109,7 @@ def images_to_complete(
             ambiguous, or a picture can't have such images.
     """
     source = paths.readable_again(path)
-    if not _is_array(source):
+    if not pictures.is_npy(source):
         return _picture_to_complete(source, path, image_shape, resize, max_pixels, levels)
     images = pictures.read_npy(source, path)
     shape = images.shape
@@ -154,12 +153,6 @@ def _from_floats(images, path, levels):
     return rounded
 
 
-def _is_array(source):
-    if isinstance(source, Path):
-        return source.suffix == ".npy"
-    return source.getvalue().startswith(b"\x93NUMPY")  # a pipe has no suffix
-
-
 def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
     height, width, channels = image_shape
     if reason := pictures.why_no_picture(channels, levels):
@@ -186,8 +179,7 @@ def _picture_to_complete(source, path, image_shape, resize, max_pixels, levels):
         if (rows, columns) != (height, width):
             grid = f"{columns // width} x {rows // height} images of {width} x {height} pixels"
             done.append(f"cut into a grid of {grid}; --resize takes the picture as one image")
-        tiles = picture.reshape(-1, height, columns // width, width, channels).swapaxes(1, 2)
-        return from_values(tiles.reshape(-1, *image_shape), levels), ", then ".join(done)
+        return from_values(pictures.tiles(picture, height, width), levels), ", then ".join(done)
     if rows < height or columns < width:
         raise UserError(
             f"{path} has {columns} x {rows} pixels, but the network's images have {width} x {height}: --resize "

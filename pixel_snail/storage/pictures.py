@@ -167,6 +167,13 @@ def middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return picture[top : top + height, left : left + width]
 
 
+def tiles(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The tiles of a grid, row by row: [rows * H, columns * W, ...] -> [rows * columns, H, W, ...]."""
+    rows, columns, channels = picture.shape[0] // height, picture.shape[1] // width, picture.shape[2:]
+    grid = picture.reshape(rows, height, columns, width, *channels)
+    return grid.swapaxes(1, 2).reshape(-1, height, width, *channels)
+
+
 def why_no_picture(channels: int, levels: int) -> str | None:
     """Why a picture can't show images of so many channels and levels, as a clause; None if it can."""
     if channels in (1, 3) and levels <= 256:
@@ -265,6 +272,13 @@ def png(samples: np.ndarray, bits: int = 8) -> bytes:
 def as_picture(samples: np.ndarray) -> PIL.Image.Image:
     """Samples [H, W, C] as a picture of Pillow, with the C of `png`: uint8, or uint16 if C is 1."""
     return PIL.Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+
+
+def is_npy(source: Path | BinaryIO) -> bool:
+    """Whether a file is to be read as an .npy file, by its suffix, or a pipe's content by its first bytes."""
+    if isinstance(source, Path):
+        return source.suffix == ".npy"
+    return source.getvalue().startswith(b"\x93NUMPY")
 
 
 def read_npy(source: Path | BinaryIO, name: str) -> np.ndarray:
