@@ -19,6 +19,7 @@ from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
+from pixel_snail.inputs.masks import given_pixels
 from pixel_snail.inputs.splits import Array, Images, Labels, checked_given, checked_split, checked_validation
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
@@ -264,6 +265,7 @@ class Distribution:
         labels: Labels = None,
         condition: Array = None,
         *,
+        mask: Array = None,
         seed: int = 42,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -271,28 +273,30 @@ class Distribution:
         workers: int | None = None,
         verbose: int = 1,
     ) -> np.ndarray:
-        """Keeps the upper rows of images and draws the rest, [N, H, W, C].
+        """Keeps the upper rows of images, or the pixels of a mask, and draws the rest, [N, H, W, C].
 
+        Pixels are drawn in raster order: those above a given pixel, or on its left in its row, do not know it.
         For several completions of each image, repeat the images: `complete(np.repeat(images, 4, axis=0))`.
 
         Args:
             images: values [N, H, W, C].
-            keep_rows: how many rows stay; by default half of them.
+            keep_rows: how many upper rows stay; by default half of them, unless there is a mask.
+            mask: booleans [N, H, W], or [H, W] for all images, True where a pixel stays.
             labels, condition, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
         Raises:
-            UserError: as in sample; or the images do not have that form, or no row is left to draw.
+            UserError: as in sample; or the images, keep_rows or mask do not have that form, or leave nothing to draw.
         """
         images = checked_split(self.network.description, images, labels, condition).images
-        keep_rows = sampling.rows_to_keep(keep_rows, self.image_shape)
+        mask = given_pixels(len(images), self.image_shape, keep_rows, mask)
         given = from_values(np.asarray(images[:]), self.levels)
         noise = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        settings = {"given": given, "keep_rows": keep_rows, "workers": workers, "verbose": verbose}
+        settings = {"given": given, "mask": mask, "workers": workers, "verbose": verbose}
         drawn = self.draw(len(images), labels, condition, seed=seed, **noise, **settings)
         return to_values(drawn, self.levels)
 
     @devices.without_tf32()
-    @memory.shortage_reported(lambda: _to_draw_in_less())
+    @memory.shortage_reported(sampling.in_less_memory)
     def draw(
         self,
         number: int,
@@ -304,7 +308,7 @@ class Distribution:
         top_k: int | None = None,
         top_p: float | None = None,
         given: np.ndarray | None = None,
-        keep_rows: int = 0,
+        mask: np.ndarray | None = None,
         batch_on_gpu: int = 32,
         workers: int | None = None,
         verbose: int = 1,
@@ -315,7 +319,7 @@ class Distribution:
         are predicted from them.
 
         Args:
-            given: images [number, H, W, C] in [-1, 1]; the upper `keep_rows` rows of each are kept.
+            given: images [number, H, W, C] in [-1, 1]; `mask`, booleans [number, H, W], is True where a pixel stays.
             batch_on_gpu: images drawn at a time on a GPU; on a CPU, always 8.
             number, labels, condition, seed, temperature, top_k, top_p, workers, verbose: as in sample.
 
@@ -334,9 +338,9 @@ class Distribution:
             return np.zeros([0, *self.image_shape], np.float32)
         draw = self.prepare_drawing(batch_on_gpu)
         weights = normalised_weights(self.network, self._parameters())
-        return draw(weights, number, seed, labels, condition, given, keep_rows, noise, workers, verbose)
+        return draw(weights, number, seed, labels, condition, given, mask, noise, workers, verbose)
 
-    @memory.shortage_reported(lambda: _to_draw_in_less())
+    @memory.shortage_reported(sampling.in_less_memory)
     def prepare_drawing(self, batch_on_gpu: int = 32) -> Callable[..., np.ndarray]:
         """Takes the memory that drawing needs; returns sampling.drawer's function, which `draw` calls with these sizes.
 
@@ -593,8 +597,3 @@ def _unpickled(network, is_new):
 
 def _fewer_at_once():
     return f"lower {option('batch_size')}"
-
-
-def _to_draw_in_less():
-    fewer = f"lower {option('sample_batch', in_python='batch_on_gpu')}"
-    return fewer if devices.number_of_gpus() else memory.MORE_MEMORY

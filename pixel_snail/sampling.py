@@ -81,11 +81,12 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
             batches of its own.
 
     Returns:
-        draw(weights, number, seed, classes=None, condition=None, given=None, keep_rows=0, noise=NOISE, workers=None,
+        draw(weights, number, seed, classes=None, condition=None, given=None, is_given=None, noise=NOISE, workers=None,
         verbose=1) -> images, float32 in [-1, 1], [number, H, W, C]; 8-bit RGB is not rounded. `weights` are those of
         `normalised_weights`; a conditional network needs `classes` [number] or `condition` [number, ...]; of images
-        `given` [number, H, W, C], the upper `keep_rows` rows are kept; `workers` is the most batches that are drawn at
-        once, by default as many as there are cores. It raises UserError if the parameters are not finite.
+        `given` [number, H, W, C], the pixels `is_given`, booleans [number, H, W], are kept, or none; `workers` is the
+        most batches that are drawn at once, by default as many as there are cores. It raises UserError if the
+        parameters are not finite.
 
     Raises:
         Shortage: a batch needs more memory than the machine has.
@@ -103,7 +104,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
         classes=None,
         condition=None,
         given=None,
-        keep_rows=0,
+        is_given=None,
         noise=NOISE,
         workers=None,
         verbose=1,
@@ -118,7 +119,7 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
                 *uniforms(seed, first, batch, description.image_shape, description.drawn_components),
                 h=argument_h(_chosen(classes, chosen), _chosen(condition, chosen), description),
                 given=_chosen(given, chosen),
-                keep_rows=keep_rows,
+                is_given=_chosen(is_given, chosen),
                 noise=noise,
                 each_row=lambda: progress.step_of(bar, go_on),
             )
@@ -134,22 +135,6 @@ def drawer(network: Network, batch_on_gpu: int = 32) -> Callable[..., np.ndarray
         return images
 
     return draw
-
-
-def rows_to_keep(keep_rows: int | None, image_shape: tuple[int, int, int]) -> int:
-    """How many upper rows of an image a completion keeps: by default half of them.
-
-    Raises:
-        UserError: keep_rows is not a whole number, or the images have no more rows than that.
-    """
-    height = image_shape[0]
-    keep_rows = height // 2 if keep_rows is None else keep_rows
-    check_option("keep_rows", keep_rows, is_whole(keep_rows, least=0), "a whole number, 0 or more")
-    if keep_rows >= height:
-        raise UserError(
-            f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"
-        )
-    return keep_rows
 
 
 def check_workers(workers: int | None) -> None:
@@ -314,11 +299,11 @@ def batch_drawer(
         is_limited: whether it draws with noise that is limited.
 
     Returns:
-        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, keep_rows=0, noise=NOISE,
+        draw(weights, u_mix [B, H, W, K], u_logistic [B, H, W, C], h=None, given=None, is_given=None, noise=NOISE,
         each_row=...) -> (images [B, H, W, C] in [-1, 1], the network's outputs for each of their pixels [B, H, W, 10 K]
         for C = 3, or 9 K if they are channel-wise). `weights` are those of `normalised_weights`, h is the network's
-        argument; of images `given` [B, H, W, C], the upper `keep_rows` rows are kept. Of codes, K is 0, and
-        u_logistic chooses them. Each row is computed in a context that each_row() makes.
+        argument; of images `given` [B, H, W, C], the pixels `is_given`, booleans [B, H, W], are kept, or none. Of
+        codes, K is 0, and u_logistic chooses them. Each row is computed in a context that each_row() makes.
     """
     image_shape, levels = network.description.image_shape, network.description.drawn_levels
     height, width, channels = image_shape
@@ -340,11 +325,13 @@ def batch_drawer(
         u_logistic,
         h=None,
         given=None,
-        keep_rows=0,
+        is_given=None,
         noise=NOISE,
         each_row=contextlib.nullcontext,
     ):
         given = np.zeros([batch, *image_shape], np.float32) if given is None else given
+        is_given = np.zeros([batch, height, width], bool) if is_given is None else is_given
+        is_given = np.repeat(is_given[..., None], channels, axis=-1)
         # Tensors: Python numbers would be compiled in, anew for each temperature.
         tensors = [tf.constant(noise.temperature, tf.float32)]
         if is_limited:
@@ -354,10 +341,9 @@ def batch_drawer(
         rows = []
         with by_rows.images(weights, h) as row:
             for y in range(height):
-                inputs = (tf.constant(values[:, y]) for values in (u_mix, u_logistic, given))
-                inputs = _Row(*inputs, is_given=tf.fill([batch, width, channels], y < keep_rows))
+                inputs = (tf.constant(of_images[:, y]) for of_images in (u_mix, u_logistic, given, is_given))
                 with each_row():
-                    pixels, (outputs,), _ = row(y, inputs, tensors)
+                    pixels, (outputs,), _ = row(y, _Row(*inputs), tensors)
                 rows.append((pixels.numpy(), outputs.numpy()))
         drawn, outputs = (np.stack(values, 1) for values in zip(*rows, strict=True))
         return drawn, outputs
@@ -410,6 +396,12 @@ def check_memory(network: Network, batch: int) -> None:
             f"computing {counted(batch, 'image')} at a time, pixel by pixel, needs about {memory.in_words(needed)}, "
             f"and {memory.in_words(available)} are free"
         )
+
+
+def in_less_memory() -> str:
+    """What to do, in words, where memory does not suffice for drawing."""
+    fewer = f"lower {option('sample_batch', in_python='batch_on_gpu')}"
+    return fewer if devices.number_of_gpus() else memory.MORE_MEMORY
 
 
 def _needed(network, batch):

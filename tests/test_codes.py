@@ -93,6 +93,10 @@ def test_a_completion_keeps_the_given_codes(model, codes, uncompiled_drawing):
     completed = model.complete(codes, keep_rows=2, verbose=0)
     np.testing.assert_array_equal(completed[:, :2], codes[:, :2])
     assert (completed[:, 2] != codes[:, 2]).any()
+    mask = np.random.default_rng(4).random([9, 3, 5]) < 0.5
+    completed = model.complete(codes, mask=mask, verbose=0)
+    np.testing.assert_array_equal(completed[mask], codes[mask])
+    assert (completed[~mask] != codes[~mask]).mean() > 0.9
 
 
 def test_files_checkpoints_and_keras_files_give_the_same_codes_and_figures(

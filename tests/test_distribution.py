@@ -147,6 +147,44 @@ def test_completions_keep_the_upper_rows_and_differ_below(one_block):
     np.testing.assert_array_equal(by_default[:, :4], images[:1, :4])
 
 
+def test_a_mask_of_upper_rows_draws_what_keep_rows_draws(one_block):
+    images, labels = images_of(3), np.arange(3)
+    expected = one_block.complete(images, keep_rows=3, labels=labels, verbose=0)
+    upper = np.repeat(np.arange(8)[:, None] < 3, 8, axis=1)
+    for mask in (upper, [upper] * 3, tf.constant(upper)):
+        np.testing.assert_array_equal(one_block.complete(images, labels=labels, mask=mask, verbose=0), expected)
+
+
+def test_a_mask_that_gives_nothing_draws_samples(one_block):
+    images, labels, nothing = images_of(3), np.arange(3), np.zeros([3, 8, 8], bool)
+    completed = one_block.complete(images, labels=labels, mask=nothing, seed=7, verbose=0)
+    np.testing.assert_array_equal(completed, one_block.sample(3, labels, seed=7, verbose=0))
+    unrounded = one_block.draw(3, labels, seed=7, given=from_values(images, 256), mask=nothing, verbose=0)
+    np.testing.assert_array_equal(unrounded, one_block.draw(3, labels, seed=7, verbose=0))
+    none = one_block.complete(images[:0], labels=labels[:0], mask=nothing[:0], verbose=0)
+    assert none.shape == (0, *SHAPE)
+
+
+def test_each_image_keeps_the_pixels_of_its_own_mask_also_in_the_next_batch(one_block, rng):
+    images, labels, masks = images_of(9), np.arange(9) % 3, rng.random([9, 8, 8]) < 0.5
+    completed = one_block.complete(images, labels=labels, mask=masks, verbose=0)
+    np.testing.assert_array_equal(completed[masks], images[masks])
+    assert (completed[~masks] != images[~masks]).mean() > 0.9
+    for i in (7, 8):  # the last image of the first batch, and the only one of the second
+        of_all = one_block.complete(images, labels=labels, mask=masks[i], verbose=0)
+        np.testing.assert_array_equal(of_all[i], completed[i])
+
+
+def test_pixels_above_a_given_one_or_on_its_left_are_those_of_a_sample(one_block):
+    mask = np.zeros([8, 8], bool)
+    mask[4, 5] = mask[5:] = True
+    completed = one_block.complete(images_of(2), labels=[0, 1], mask=mask, seed=7, verbose=0)
+    sample = one_block.sample(2, [0, 1], seed=7, verbose=0)
+    np.testing.assert_array_equal(completed[:, :4], sample[:, :4])
+    np.testing.assert_array_equal(completed[:, 4, :5], sample[:, 4, :5])
+    assert (completed[:, 4, 6:] != sample[:, 4, 6:]).any()
+
+
 def test_any_number_of_images_goes_in_and_an_images_figure_does_not_depend_on_the_others(one_block):
     images, labels = images_of(11), np.arange(11) % 3
     bits = one_block.bits_per_dim(images, labels, verbose=0)
@@ -193,6 +231,27 @@ def test_progress_is_shown_unless_it_is_silenced(one_block, capfd):
         (lambda model: model.sample(1, [0], temperature=-1), "temperature=-1 is not a number, 0 or more"),
         (lambda model: model.sample(1, [0], temperature=float("nan")), "temperature=nan is not a number"),
         (lambda model: model.complete(images_of(1), -1, [0]), "keep_rows=-1 is not a whole number"),
+        *(
+            (lambda model, mask=mask: model.complete(images_of(2), labels=[0, 1], mask=mask), message)
+            for mask, message in (
+                (
+                    np.ones([2, 8, 8]),
+                    r"mask must be booleans \[2, 8, 8\] or \[8, 8\], True where a pixel stays, not float64",
+                ),
+                (np.full([8, 8], 255, np.uint8), r"not uint8 \[8, 8\]; compare its numbers, as in mask > 127"),
+                (np.zeros([8, 9], bool), r"not bool \[8, 9\]$"),
+                (np.zeros([3, 8, 8], bool), r"not bool \[3, 8, 8\]$"),
+                (np.zeros([1, 8, 8], bool), r"not bool \[1, 8, 8\]; use mask\[0\]"),
+                (np.zeros([2, 8, 8, 1], bool), r"not bool \[2, 8, 8, 1\]; use mask\[..., 0\]"),
+                ("mask.png", r"not <U8 \[\]$"),
+                (np.ones([8, 8], bool), "mask leaves nothing to draw: every pixel is given"),
+                (np.ones([2, 8, 8], bool), "mask leaves nothing to draw: every pixel is given"),
+            )
+        ),
+        (
+            lambda model: model.complete(images_of(1), 2, [0], mask=np.zeros([8, 8], bool)),
+            "mask and keep_rows both say which pixels stay: give one of them",
+        ),
         (lambda model: pixel_snail.build(resnet_nonlinearity="gelu", image_shape=SHAPE), "unknown .* 'gelu'; known: c"),
         (
             lambda model: pixel_snail.build(nr_filters=0, image_shape=SHAPE),
@@ -252,6 +311,8 @@ def test_images_of_any_channels_and_levels_are_measured_drawn_and_completed(shap
     assert completed.dtype == samples.dtype
     np.testing.assert_array_equal(completed[:, :2], images[:, :2])
     assert (completed[:, 2:] != images[:, 2:]).any()
+    drawn_anew = model.complete(images, mask=np.zeros(shape[:2], bool), seed=3, verbose=0)
+    np.testing.assert_array_equal(drawn_anew, samples[:5])
 
 
 def test_parameters_that_are_not_finite_are_told(one_block):

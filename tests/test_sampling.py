@@ -36,7 +36,8 @@ def step_by_step_error(model, shape, rng, h=None):
     nr_mix = expected.shape[-1] // (9 if expected.shape[-1] % 10 else 10)
     uniforms = sampling.uniforms(0, 0, 2, shape, nr_mix)
     draw = sampling.batch_drawer(model, 2, jit=False)
-    kept, outputs = draw(weights(model), *uniforms, h=h, given=images, keep_rows=shape[0])
+    is_given = np.ones([2, *shape[:2]], bool)
+    kept, outputs = draw(weights(model), *uniforms, h=h, given=images, is_given=is_given)
     np.testing.assert_array_equal(kept, images)
     return golden_numbers.error(outputs, expected)
 
@@ -76,6 +77,17 @@ def test_they_are_for_a_pixel_cnn_pp_of_two_sizes(rng, monkeypatch):
 def test_they_are_for_images_whose_sides_are_odd(name, size, rng):
     shape = (*size, 3)
     assert step_by_step_error(build_shallow(name, shape, rng), shape, rng) < 3e-5
+
+
+def test_pixels_are_predicted_from_given_and_drawn_ones_alike(rng):
+    shape = (4, 5, 3)
+    model = build_shallow("h8_noup_smallkey_ar_chs", shape, rng)  # which draws R, G and B one after another
+    given, is_given = rng.uniform(-1, 1, [2, *shape]).astype(np.float32), rng.random([2, 4, 5]) < 0.5
+    draw = sampling.batch_drawer(model, 2, jit=False)
+    images, outputs = draw(weights(model), *sampling.uniforms(0, 0, 2, shape, 2), given=given, is_given=is_given)
+    np.testing.assert_array_equal(images[is_given], given[is_given])
+    assert (images[~is_given] != given[~is_given]).all()
+    assert golden_numbers.error(outputs, tf.concat(model(tf.constant(images)), -1)) < 3e-5
 
 
 @pytest.mark.parametrize("name", ["h8_noup_smallkey_ar_chs", "model"])

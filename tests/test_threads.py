@@ -101,13 +101,14 @@ def on_cores(monkeypatch):
 def results_of_all_kinds(model, workers):
     """Draws, completions, a file and its images: more images than a batch, a number that fills no batch, and one."""
     rng = np.random.default_rng(2)
-    images = rng.integers(0, 256, [11, *SHAPE], np.uint8)
+    images, masks = rng.integers(0, 256, [11, *SHAPE], np.uint8), rng.random([11, *SHAPE[:2]]) < 0.5
     labels = {n: None if model.nr_labels is None else np.arange(n) % model.nr_labels for n in (1, 11, 17)}
     file = model.compress(images, labels[11], batch_size=2, workers=workers, verbose=0)
     return [
         model.draw(17, labels[17], seed=3, workers=workers, verbose=0).tobytes(),
         model.sample(1, labels[1], seed=4, workers=workers, verbose=0).tobytes(),
         model.complete(images, 2, labels[11], seed=5, workers=workers, verbose=0).tobytes(),
+        model.complete(images, labels=labels[11], mask=masks, seed=5, workers=workers, verbose=0).tobytes(),
         container.read(file)[1],  # without the header, which records the number of cores
         model.decompress(file, workers=workers, verbose=0).tobytes(),
     ]

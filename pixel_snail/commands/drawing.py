@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import PIL.Image
 
-from pixel_snail import sampling
 from pixel_snail.dataset import Split
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, counted
+from pixel_snail.inputs import masks
 from pixel_snail.likelihoods.levels import from_values, is_8_bit_rgb, reduced, to_values
 from pixel_snail.reports import plotting
 from pixel_snail.storage import paths, pictures, values
@@ -50,16 +50,16 @@ def what_to_draw(
         truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels, levels)
         if what_was_done:
             print(f"{flags.complete}: {what_was_done}", flush=True)
-        keep_rows = sampling.rows_to_keep(flags.keep_rows, image_shape)
+        is_given = masks.given_pixels(len(truth), image_shape, flags.keep_rows)
         classes = classes_of_images(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
         of_images = f"each of {len(truth):,} images" if len(truth) > 1 else "1 image"
 
         def complete(model):
             labels = None if classes is None else np.repeat(classes, each)
-            given = np.repeat(truth, each, 0)
-            images = model.draw(len(given), labels, given=given, keep_rows=keep_rows, **settings)
-            path = plotting.save_completions(truth, images, keep_rows, flags.save_dir, flags.data_set, levels)
+            given, mask = np.repeat(truth, each, 0), np.repeat(is_given, each, 0)
+            images = model.draw(len(given), labels, given=given, mask=mask, **settings)
+            path = plotting.save_completions(truth, images, is_given, flags.save_dir, flags.data_set, levels)
             return f"completions: {each} of {of_images}: {path}"
 
         return complete

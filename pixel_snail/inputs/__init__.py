@@ -1,1 +1,1 @@
-"""What users give to a network: images, labels and conditions."""
+"""What users give to a network: images, masks, labels and conditions."""

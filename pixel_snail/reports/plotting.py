@@ -54,26 +54,25 @@ def save_samples(
 
 
 def save_completions(
-    truth: np.ndarray, completions: np.ndarray, keep_rows: int, folder: str, data_set: str, levels: int = 256
+    truth: np.ndarray, completions: np.ndarray, is_given: np.ndarray, folder: str, data_set: str, levels: int = 256
 ) -> str:
     """Writes completions as a picture and an array; returns the path of the picture.
 
-    `<data_set>_completions.png` has a row for each image: the image, its kept rows, its completions. The `.npy` has the
-    completions [N, n, H, W, C], as save_samples writes images.
+    `<data_set>_completions.png` has a row for each image: the image, its given pixels, its completions. The `.npy` has
+    the completions [N, n, H, W, C], as save_samples writes images.
 
     Args:
         truth: the images, [N, H, W, C] in [-1, 1].
         completions: [N * n, H, W, C]: the n completions of the first image, then those of the second, and so on.
-        keep_rows: how many upper rows of each image were kept.
+        is_given: which pixels of each image were given, booleans [N, H, W]; the others are shown grey.
         levels: L.
 
     Raises:
         UserError: they can't be written.
     """
     completions = completions.reshape(len(truth), -1, *truth.shape[1:])
-    kept = truth.copy()
-    kept[:, keep_rows:] = 0
-    rows = np.concatenate([truth[:, None], kept[:, None], completions], 1)
+    given = np.where(is_given[..., None], truth, np.float32(0))
+    rows = np.concatenate([truth[:, None], given[:, None], completions], 1)
     stem = os.path.join(folder, f"{data_set}_completions")
     _save_array(completions, levels, f"{stem}.npy")
     grid = rows.reshape(-1, *truth.shape[1:])

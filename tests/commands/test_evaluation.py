@@ -1,4 +1,4 @@
-"""Images to complete, rows to keep and classes, as eval.py reads them, and errors for wrong ones."""
+"""Images to complete, their given pixels, and classes, as eval.py reads them, and errors for wrong ones."""
 
 import io
 import json
@@ -18,10 +18,11 @@ import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
-from pixel_snail import checkpoint, sampling
+from pixel_snail import checkpoint
 from pixel_snail.commands import drawing, evaluation
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.inputs import masks
 from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.reports import table
@@ -158,9 +159,12 @@ def test_pictures_become_grey_and_get_the_networks_levels_and_that_is_said(tmp_p
 
 
 def test_some_rows_must_be_left_to_draw():
-    assert sampling.rows_to_keep(None, SHAPE) == 3
+    for keep_rows, expected in ((None, 3), (0, 0), (5, 5)):
+        is_given = masks.given_pixels(2, SHAPE, keep_rows)
+        assert is_given[:, :expected].all() and not is_given[:, expected:].any()
+        assert is_given.shape == (2, 6, 4)
     with pytest.raises(UserError, match="keep_rows=6 leaves nothing to draw: images have 6 rows"):
-        sampling.rows_to_keep(6, SHAPE)
+        masks.given_pixels(2, SHAPE, 6)
 
 
 def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(tmp_path, rng):

@@ -49,13 +49,15 @@ def test_bit_maps_are_a_picture_of_any_number_of_images(tmp_path, rng):
 def test_completions_are_a_row_for_each_image_and_an_array(tmp_path, rng):
     truth = rng.uniform(-1, 1, [2, 6, 4, 3]).astype(np.float32)
     completions = rng.uniform(-1, 1, [6, 6, 4, 3]).astype(np.float32)
-    path = plotting.save_completions(truth, completions, 2, str(tmp_path), "tiny")
+    is_given = rng.random([2, 6, 4]) < 0.5
+    path = plotting.save_completions(truth, completions, is_given, str(tmp_path), "tiny")
     picture = np.asarray(PIL.Image.open(path))
-    assert picture.shape == (2 * 6, 5 * 4, 3)  # the image, its kept rows, three completions
+    assert picture.shape == (2 * 6, 5 * 4, 3)  # the image, its given pixels, three completions
     pixels = np.round(truth * 127.5 + 127.5)
     np.testing.assert_array_equal(picture[:6, :4], pixels[0])
-    np.testing.assert_array_equal(picture[6:8, 4:8], pixels[1, :2])
-    assert len(np.unique(picture[8:, 4:8])) == 1
+    given = picture[:, 4:8].reshape(pixels.shape)
+    np.testing.assert_array_equal(given[is_given], pixels[is_given])
+    assert len(np.unique(given[~is_given])) == 1
     np.testing.assert_array_equal(picture[6:, 16:], np.round(completions[5] * 127.5 + 127.5))
     np.testing.assert_array_equal(np.load(tmp_path / "tiny_completions.npy"), completions.reshape(2, 3, 6, 4, 3))
 
@@ -78,7 +80,8 @@ def test_images_of_any_kind_are_shown_from_black_to_white_and_saved_as_values(ch
     saved = np.load(tmp_path / "tiny_samples.npy")
     assert saved.dtype == (np.uint8 if levels <= 256 else np.uint16)
     np.testing.assert_array_equal(saved, values)
-    plotting.save_completions(from_values(values[:2], levels), from_values(values, levels), 2, tmp_path, "a", levels)
+    truth, completions = (from_values(of, levels) for of in (values[:2], values))
+    plotting.save_completions(truth, completions, np.ones([2, 5, 6], bool), tmp_path, "a", levels)
     np.testing.assert_array_equal(np.load(tmp_path / "a_completions.npy"), values.reshape(2, 2, 5, 6, channels))
 
 
