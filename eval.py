@@ -54,9 +54,15 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--complete",
         metavar="IMAGES",
         type=command_line.path,
-        help="a picture or .npy file of images whose lower rows are drawn again",
+        help="a picture or .npy file of images whose lower rows, or pixels outside of --mask, are drawn again",
     )
     add("--keep_rows", type=command_line.positive_int, help="with --complete: how many rows stay; without it half")
+    add(
+        "--mask",
+        metavar="FILE",
+        type=command_line.path,
+        help="with --complete: a picture or .npy file, white or True where a pixel stays, instead of --keep_rows",
+    )
     add(
         "--resize",
         action="store_true",
@@ -80,9 +86,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--json is the result of the test, which --skip_test leaves out")
     if flags.skip_test and flags.compress:
         parser.error("--compress writes the test images, which --skip_test leaves out")
-    for name in ("keep_rows", "resize"):
+    for name in ("keep_rows", "mask", "resize"):
         if getattr(flags, name) and not flags.complete:
             parser.error(f"--{name} is for --complete")
+    if flags.mask and flags.keep_rows:
+        parser.error("--mask and --keep_rows both say which pixels stay: give one of them")
     return flags
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from networks import OneStep, add_spec, distinct, shallow
@@ -18,7 +19,7 @@ import train as train_command
 from pixel_snail import checkpoint, distribution, sampling
 from pixel_snail.codec.coder import ImageCoder
 from pixel_snail.dataset import DataSet, Split
-from pixel_snail.likelihoods.levels import from_values
+from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.model import build_network, specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices
@@ -183,6 +184,24 @@ def test_pixels_above_a_given_one_or_on_its_left_are_those_of_a_sample(one_block
     np.testing.assert_array_equal(completed[:, :4], sample[:, :4])
     np.testing.assert_array_equal(completed[:, 4, :5], sample[:, 4, :5])
     assert (completed[:, 4, 6:] != sample[:, 4, 6:]).any()
+
+
+def test_eval_completes_with_masks_what_a_notebook_completes(run, tmp_path, rng):
+    folder, images = run
+    masks = rng.random([5, 8, 8]) < 0.5
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "mask.npy", masks[0])
+    PIL.Image.fromarray(np.concatenate(masks, axis=1)).save(tmp_path / "masks.png")
+    model = pixel_snail.load(folder)
+    for name, used in (("mask.npy", np.repeat(masks[:1], 5, axis=0)), ("masks.png", masks)):
+        argv = [f"-r{folder}", "--skip_test", f"--complete={tmp_path}/images.npy", f"--mask={tmp_path}/{name}"]
+        assert exit_code(eval_command, [*argv, "--nr_samples=2", "--seed=7", f"-o{tmp_path}"]) == 0
+        twice = {"images": np.repeat(images, 2, axis=0), "mask": np.repeat(used, 2, axis=0)}
+        expected = model.complete(**twice, seed=7, verbose=0).reshape(5, 2, *SHAPE)
+        np.testing.assert_array_equal(to_values(np.load(tmp_path / "tiny_completions.npy")), expected)
+    second_column = np.asarray(PIL.Image.open(tmp_path / "tiny_completions.png"))[:, 8:16].reshape(images.shape)
+    np.testing.assert_array_equal(second_column[masks], images[masks])
+    assert len(np.unique(second_column[~masks])) == 1
 
 
 def test_any_number_of_images_goes_in_and_an_images_figure_does_not_depend_on_the_others(one_block):

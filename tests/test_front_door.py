@@ -51,7 +51,7 @@ def test_missing_packages_are_told_in_one_line():
     "parse, names",
     [
         (train.parse_flags, ["data_dir", "cache_dir", "save_dir", "load_params"]),
-        (eval_command.parse_flags, ["data_dir", "cache_dir", "save_dir", "load_params", "json", "complete"]),
+        (eval_command.parse_flags, ["data_dir", "cache_dir", "save_dir", "load_params", "json", "complete", "mask"]),
         (cifar10_plotdata.parse_flags, ["data_dir", "cache_dir", "save_dir"]),
     ],
     ids=["train.py", "eval.py", "cifar10_plotdata"],

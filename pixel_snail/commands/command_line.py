@@ -332,9 +332,10 @@ def check_paths(flags: argparse.Namespace) -> None:
     for given in (flags.load_params, getattr(flags, "init_from", None)):
         if given and not getattr(flags, "resume", False):
             prefixes.prefix_at(given)
-    complete = getattr(flags, "complete", None)
-    if complete and paths.status(complete) is None:
-        raise UserError(f"there is no file --complete={complete}: give a picture or an .npy file of images")
+    for name, content in (("complete", "images"), ("mask", "masks")):
+        given = getattr(flags, name, None)
+        if given and paths.status(given) is None:
+            raise UserError(f"there is no file --{name}={given}: give a picture or an .npy file of {content}")
 
 
 def run(

@@ -40,7 +40,7 @@ def what_to_draw(
         None if the flags ask for no images.
 
     Raises:
-        UserError: the flags contradict each other or the network, or the images to complete can't be read.
+        UserError: the flags contradict each other or the network, or the images to complete, or masks, can't be read.
     """
     settings = {name: getattr(flags, name) for name in ("seed", "temperature", "top_k", "top_p")}
     settings |= {"batch_on_gpu": flags.sample_batch}
@@ -50,7 +50,8 @@ def what_to_draw(
         truth, what_was_done = images_to_complete(flags.complete, image_shape, flags.resize, max_pixels, levels)
         if what_was_done:
             print(f"{flags.complete}: {what_was_done}", flush=True)
-        is_given = masks.given_pixels(len(truth), image_shape, flags.keep_rows)
+        mask = masks.read(flags.mask, len(truth), image_shape, max_pixels) if flags.mask else None
+        is_given = masks.given_pixels(len(truth), image_shape, flags.keep_rows, mask)
         classes = classes_of_images(chosen, len(truth), nr_labels)
         each = flags.nr_samples or COMPLETIONS
         of_images = f"each of {len(truth):,} images" if len(truth) > 1 else "1 image"

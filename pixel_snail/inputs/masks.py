@@ -1,9 +1,10 @@
-"""Which pixels of images a completion keeps: upper rows or a mask, as users give them."""
+"""Which pixels of images a completion keeps: upper rows or a mask, as users give them, and masks in files."""
 
 import numpy as np
 
 from pixel_snail.errors import UserError, check_option, counted, is_whole, option
 from pixel_snail.inputs.images import as_array
+from pixel_snail.storage import paths, pictures
 
 
 def given_pixels(
@@ -46,3 +47,60 @@ def _rows_to_keep(keep_rows, height):
             f"{option('keep_rows')}={keep_rows} leaves nothing to draw: images have {counted(height, 'row')}"
         )
     return keep_rows
+
+
+def read(
+    path: str, number: int, image_shape: tuple[int, int, int], max_pixels: int = pictures.MAX_PIXELS
+) -> np.ndarray:
+    """The mask of each of some images, read from a file: booleans [number, H, W], True where a pixel stays.
+
+    Args:
+        path: a picture of a mask, or of a grid of masks, white where a pixel stays and black where it is drawn; or an
+            .npy file of booleans [H, W] or [n, H, W]. A single mask is for all images.
+        number: the number of images.
+        image_shape: (H, W, C).
+        max_pixels: see pictures.read_picture.
+
+    Raises:
+        UserError: it can't be read, its masks are of another size or number, or it has other colours or values.
+    """
+    source = paths.readable_again(path)
+    if pictures.is_npy(source):
+        found = _of_array(pictures.read_npy(source, path), path, image_shape)
+    else:
+        found = _of_picture(pictures.read_picture(source, path, max_pixels), path, image_shape)
+    if len(found) not in (1, number):
+        masks, images = counted(len(found), "mask"), counted(number, "image")
+        raise UserError(f"{path} has {masks} for {images}: give one mask for all images, or one for each")
+    return np.broadcast_to(found, (number, *found.shape[1:]))
+
+
+def _of_array(array, path, image_shape):
+    """The masks in an array, booleans [n, H, W]."""
+    height, width, _ = image_shape
+    if array.dtype != bool or array.ndim not in (2, 3) or array.shape[-2:] != (height, width):
+        raise UserError(
+            f"{path} is an array {array.shape} of {array.dtype}, not of booleans ({height}, {width}) or (N, {height}, "
+            f"{width}): save one that is True where a pixel stays"
+        )
+    return array.reshape(-1, height, width)
+
+
+def _of_picture(picture, path, image_shape):
+    """The masks in a picture, RGB, uint8 [rows, columns, 3]: booleans [n, H, W]."""
+    (height, width, _), (rows, columns, _) = image_shape, picture.shape
+    if rows % height or columns % width:
+        raise UserError(
+            f"{path} has {columns} x {rows} pixels, but a mask has {width} x {height}, as the network's images: give "
+            "one of this size, or a grid of such masks"
+        )
+    is_white = (picture == 255).all(-1)
+    is_other = ~is_white & picture.any(-1)
+    if is_other.any():
+        row, column = np.unravel_index(np.argmax(is_other), is_other.shape)
+        value = ", ".join(map(str, picture[row, column]))
+        raise UserError(
+            f"{path} has the RGB value ({value}) at row {row}, column {column}, but a mask is white where a pixel "
+            "stays and black where it is drawn: save a PNG of these two colours only, because JPEG changes colours"
+        )
+    return pictures.tiles(is_white, height, width)

@@ -139,6 +139,21 @@ def test_eval_needs_a_checkpoint_and_a_place_for_samples(capsys):
         assert exit_.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--nr_samples=4"], "--mask is for --complete"),
+        (["--complete=a.png", "--keep_rows=3"], "--mask and --keep_rows both say which pixels stay: give one of them"),
+    ],
+)
+def test_a_mask_is_for_completions_and_instead_of_rows(argv, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.parse_flags(["-rx", "-oy", "--mask=b.png", *argv])
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(message)
+
+
 def test_a_path_that_is_not_there_is_told_before_tensorflow_is_imported(tmp_path):
     (tmp_path / "params.ckpt.index").touch()
     argv = {
@@ -147,6 +162,7 @@ def test_a_path_that_is_not_there_is_told_before_tensorflow_is_imported(tmp_path
         "eval -r gone": "no such folder or checkpoint: gone; give",
         "eval -r params.ckpt -d folder -i gone": "there is no folder gone: --data_dir names the folder of the pictures",
         "eval -r params.ckpt --complete=gone.png -o out": "there is no file --complete=gone.png: give a picture or an",
+        "eval -r params.ckpt --complete=. --mask=gone.png -o out": "there is no file --mask=gone.png: give a picture",
     }
     program = (
         "import sys, eval, train\n"

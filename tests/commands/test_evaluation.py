@@ -167,6 +167,69 @@ def test_some_rows_must_be_left_to_draw():
         masks.given_pixels(2, SHAPE, 6)
 
 
+def test_masks_are_read_from_pictures_grids_and_arrays(tmp_path, rng):
+    expected = rng.random([6, 6, 4]) < 0.5
+    grid = np.uint8(255) * expected.reshape(2, 3, 6, 4).swapaxes(1, 2).reshape(2 * 6, 3 * 4)
+    PIL.Image.fromarray(grid).save(tmp_path / "grid.png")
+    PIL.Image.fromarray(grid).convert("1").save(tmp_path / "1_bit.png")
+    PIL.Image.fromarray(grid).convert("RGB").save(tmp_path / "grid.webp", lossless=True)
+    PIL.Image.fromarray(expected[0]).save(tmp_path / "one.png")
+    np.save(tmp_path / "each.npy", expected)
+    np.save(tmp_path / "one.npy", expected[0])
+    np.save(tmp_path / "one_of_one.npy", expected[:1])
+    for name in ("grid.png", "1_bit.png", "grid.webp", "each.npy"):
+        np.testing.assert_array_equal(masks.read(str(tmp_path / name), 6, SHAPE), expected, err_msg=name)
+    for name in ("one.png", "one.npy", "one_of_one.npy"):
+        for_all = np.repeat(expected[:1], 5, axis=0)
+        np.testing.assert_array_equal(masks.read(str(tmp_path / name), 5, SHAPE), for_all, err_msg=name)
+
+
+def picture_with(value):
+    picture = np.zeros(SHAPE, np.uint8)
+    picture[2:] = 255
+    picture[4, 3] = value
+    return picture
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        (
+            "a.png",
+            np.zeros([5, 4, 3], np.uint8),
+            "a.png has 4 x 5 pixels, but a mask has 4 x 6, as the network's images: ",
+        ),
+        ("a.png", np.zeros([9, 6, 3], np.uint8), "has 6 x 9 pixels, but a mask has 4 x 6, .* or a grid of such masks$"),
+        (
+            "a.png",
+            np.zeros([12, 4, 3], np.uint8),
+            "a.png has 2 masks for 3 images: give one mask for all images, or one",
+        ),
+        (
+            "a.png",
+            picture_with(254),
+            r"the RGB value \(254, 254, 254\) at row 4, column 3, but .*: save a PNG of",
+        ),
+        ("a.png", picture_with([255, 0, 0]), r"the RGB value \(255, 0, 0\) at row 4, column 3, but a mask is white "),
+        ("a.jpg", picture_with(0), r"the RGB value \(\d+, \d+, \d+\) at row \d, .* because JPEG changes colours$"),
+        ("a.npy", np.zeros([6, 4], np.uint8), r"an array \(6, 4\) of uint8, not of booleans \(6, 4\) or \(N, 6, 4\): "),
+        (
+            "a.npy",
+            np.zeros([3, 6, 5], bool),
+            r"an array \(3, 6, 5\) of bool, not of booleans \(6, 4\) or \(N, 6, 4\): ",
+        ),
+        ("a.npy", np.zeros([3, 6, 4, 1], bool), r"an array \(3, 6, 4, 1\) of bool, not of booleans"),
+        ("a.npy", np.zeros([0, 6, 4], bool), "a.npy has 0 masks for 3 images"),
+    ],
+)
+def test_other_masks_are_refused_in_one_line(name, content, message, tmp_path):
+    path = tmp_path / name
+    np.save(path, content) if name.endswith("npy") else PIL.Image.fromarray(content).save(path)
+    with pytest.raises(UserError, match=message) as error:
+        masks.read(str(path), 3, SHAPE)
+    assert "\n" not in str(error.value)
+
+
 def test_a_larger_picture_is_cropped_in_the_middle_or_resized_and_that_is_said(tmp_path, rng):
     picture = rng.integers(0, 256, [13, 8, 3], np.uint8)
     PIL.Image.fromarray(picture).save(tmp_path / "a.png")

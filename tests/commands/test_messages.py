@@ -81,6 +81,7 @@ def place(tmp_path_factory):
             (place / f"{name}.snail").write_bytes(file)
         (place / "cut.snail").write_bytes(file[:30])
         PIL.Image.fromarray(images[0]).save(place / "a.png")
+        PIL.Image.new("1", (8, 8), "white").save(place / "white.png")
         (place / "pictures").mkdir()
         for name in "abcdefghijkl":
             PIL.Image.fromarray(images[0]).save(place / "pictures" / f"{name}.png")
@@ -143,6 +144,8 @@ MISTAKES = [
         "--classes names 2 classes for 1 image: name the image's class",
     ),
     (EVAL, "-rrun --complete=a.png --keep_rows=8 -onew", "--keep_rows=8 leaves nothing to draw: images have 8 rows"),
+    (EVAL, "-rrun --complete=a.png --mask=a.png -onew", "a.png has the RGB value .* at row 0, column 0, but a mask is"),
+    (EVAL, "-rrun --complete=a.png --mask=white.png -onew", "--mask leaves nothing to draw: every pixel is given"),
     (EVAL, "-rleaking --nr_samples=1 -onew", "it can't sample: drop --nr_samples$"),
     (EVAL, "-rleaking --complete=a.png -onew", "it can't sample: drop --complete$"),
     (EVAL, "-rleaking --compress=new.snail", "it can't compress: drop --compress$"),

@@ -48,6 +48,7 @@ from data import cifar, converted, imagenet_resized, tfds_sets, untrusted
 from pixel_snail import checkpoint
 from pixel_snail.commands import command_line, drawing, evaluation
 from pixel_snail.errors import UserError
+from pixel_snail.inputs import masks
 from pixel_snail.runs import earlier_runs
 from pixel_snail.storage import pictures
 
@@ -278,6 +279,7 @@ BAD_ARRAYS = {
 def test_arrays_that_claim_too_much_or_are_none_are_refused(name, tmp_path):
     (tmp_path / "a.npy").write_bytes(BAD_ARRAYS[name])
     assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.npy"), (4, 4, 3), False)
+    assert refused(tmp_path, masks.read, str(tmp_path / "a.npy"), 1, (4, 4, 3))
     write_resized(tmp_path, "npz")
     batch = tmp_path / "Imagenet32_train_npz" / "train_data_batch_1.npz"
     batch.write_bytes(npz_file(data=BAD_ARRAYS[name], labels=npy_file(header((10**12,)))))
@@ -401,6 +403,7 @@ def png_of_size(width, height):
 def test_a_picture_that_unpacks_to_far_more_than_it_is_is_refused(width, height, tmp_path, recwarn):
     (tmp_path / "a.png").write_bytes(png_of_size(width, height))
     assert refused(tmp_path, drawing.images_to_complete, str(tmp_path / "a.png"), (8, 8, 3), False)
+    assert refused(tmp_path, masks.read, str(tmp_path / "a.png"), 1, (8, 8, 3))
     assert not recwarn.list
 
 
