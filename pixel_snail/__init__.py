@@ -9,7 +9,8 @@
     model.network                                 # the keras.Model
 
 `specs` has the specifications of the 17 networks by name; `build` makes an untrained network. `Binarized` and `Reduced`
-show images with two, or with fewer levels. Mistakes raise UserError, a ValueError whose message says what to do.
+show images with two, or with fewer levels, `Mutated` with some values replaced. Mistakes raise UserError, a ValueError
+whose message says what to do.
 
 TensorFlow is imported only when one of these names is first used, which takes seconds: commands report wrong flags
 before. The classes of the networks are registered with Keras, for its .keras files, as soon as both packages are
@@ -25,6 +26,7 @@ __version__ = "2.3"
 _MODULES = {
     "Binarized": "pixel_snail.storage.reductions",
     "Distribution": "pixel_snail.distribution",
+    "Mutated": "pixel_snail.storage.reductions",
     "Reduced": "pixel_snail.storage.reductions",
     "UserError": "pixel_snail.errors",
     "build": "pixel_snail.loading",
@@ -32,7 +34,7 @@ _MODULES = {
     "specs": "pixel_snail.model",
 }
 
-__all__ = ["Binarized", "Distribution", "Reduced", "UserError", "build", "load", "specs"]
+__all__ = ["Binarized", "Distribution", "Mutated", "Reduced", "UserError", "build", "load", "specs"]
 
 
 def __getattr__(name: str) -> object:

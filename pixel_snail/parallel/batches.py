@@ -12,6 +12,7 @@ import numpy as np
 from pixel_snail.backend import tf
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted, option
+from pixel_snail.storage.reductions import in_epoch
 from pixel_snail.storage.values import rows
 
 
@@ -42,8 +43,7 @@ def training_batches(
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
-    if in_epoch := getattr(split.images, "in_epoch", None):
-        split = dataclasses.replace(split, images=in_epoch(seed, epoch))
+    split = dataclasses.replace(split, images=in_epoch(split.images, seed, epoch))
     return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
 
 

@@ -1,4 +1,4 @@
-"""Views of images with fewer levels, and with values drawn anew in each epoch, which do not depend on the batch."""
+"""Views of images: with fewer levels, or with values drawn anew in each epoch, which do not depend on the batch."""
 
 import pickle
 
@@ -10,7 +10,7 @@ from data.converted import MappedImages
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.parallel.batches import epoch_order, training_batches
-from pixel_snail.storage.reductions import FIXED_SEED, Binarized, Reduced
+from pixel_snail.storage.reductions import FIXED_SEED, Binarized, Mutated, Reduced
 
 GREY = np.random.default_rng(0).integers(0, 256, [20, 4, 5, 1], np.uint8)
 INDICES = [3, -1, slice(None), slice(2, 9, 3), slice(7, 2), [0, 4, 5], np.arange(20) % 3 == 0, np.array([], int)]
@@ -30,7 +30,16 @@ def images(request, tmp_path):
 
 
 @pytest.mark.parametrize("index", INDICES, ids=repr)
-@pytest.mark.parametrize("view", [Binarized, lambda images: Reduced(images, 32)], ids=["binarized", "reduced"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        Binarized,
+        lambda images: Reduced(images, 32),
+        lambda images: Mutated(images, 0.3),
+        lambda images: Mutated(Binarized(images), 0.3, 2),
+    ],
+    ids=["binarized", "reduced", "mutated", "binarized, then mutated"],
+)
 def test_a_part_of_a_view_is_that_part_of_the_whole(view, index, images):
     seen = view(images)
     part, whole = seen[index], seen[:]
@@ -83,21 +92,88 @@ def test_the_fixed_values_stay_those_of_earlier_versions():
 
 
 def test_a_pickled_view_gives_the_same_values():
-    for view in (Binarized(GREY), Binarized(GREY).in_epoch(3, 4), Reduced(GREY, 7)):
+    for view in (Binarized(GREY), Binarized(GREY).in_epoch(3, 4), Reduced(GREY, 7), Mutated(GREY, 0.5).in_epoch(3, 4)):
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(view))[:], view[:])
+
+
+@pytest.mark.parametrize("rate", [0, 0.1, 1])
+@pytest.mark.parametrize(
+    "dtype, levels, channels",
+    [
+        (np.uint8, 256, 3),
+        (bool, 2, 1),
+        (np.uint8, 6, 2),
+        (np.int8, 200, 1),
+        (np.uint16, 1 << 16, 4),
+        (np.int64, 512, 1),
+    ],
+)
+def test_values_are_replaced_at_the_rate_by_any_level_with_the_same_probability(dtype, levels, channels, rate):
+    """Within 5 standard errors: the share of changed values, (1 - 1 / L) rate, and at rate 1 that of each sixth."""
+    images = np.ones([4, 60, 50, channels], dtype)
+    parts = min(levels, 6)
+    law = np.bincount(np.arange(levels) * parts // levels) / levels
+    for drawn in (Mutated(images, rate, levels)[:], Mutated(images, rate, levels).in_epoch(1, 2)[:]):
+        assert drawn.shape == images.shape and 0 <= drawn.min() <= drawn.max() < levels
+        p = rate * (1 - 1 / levels)
+        assert abs((drawn != 1).mean() - p) <= 5 * np.sqrt(p * (1 - p) / images.size)
+        if rate == 1:
+            found = np.bincount(np.int64(drawn).ravel() * parts // levels) / drawn.size
+            assert (np.abs(found - law) <= 5 * np.sqrt(law * (1 - law) / drawn.size)).all()
+
+
+def test_every_value_of_an_image_is_replaced_independently_of_the_others():
+    """Channels, neighbours and images: the shares of pairs that are both changed are the products of the shares."""
+    changed = Mutated(np.full([200, 10, 10, 2], 300, np.uint16), 0.3, 1 << 16).in_epoch(0, 0)[:] != 300
+    for one, other in (
+        (changed[..., 0], changed[..., 1]),
+        (changed[:, :, 1:], changed[:, :, :-1]),
+        (changed[1:], changed[:-1]),
+    ):
+        assert abs((one & other).mean() - 0.09) <= 5 * np.sqrt(0.09 * 0.91 / one.size)
+
+
+def test_mutations_differ_between_seeds_epochs_and_images_and_are_repeated_for_the_same_ones():
+    images = np.full([3, 8, 8, 1], 128, np.uint8)
+    seen = Mutated(images, 0.5)
+    draws = [seen[:], *(seen.in_epoch(seed, epoch)[:] for seed in (0, 1) for epoch in (0, 1))]
+    assert len({image.tobytes() for draw in draws for image in draw}) == 3 * len(draws)
+    np.testing.assert_array_equal(Mutated(images.copy(), 0.5).in_epoch(1, 0)[:], draws[3])
+    np.testing.assert_array_equal(Mutated(images.copy(), 0.5)[:], draws[0])
+
+
+def test_values_drawn_anew_are_drawn_first_and_then_mutated_with_random_numbers_of_their_own():
+    """Both laws draw 0 or 1 with equal probability: of the same random numbers, the values would agree too often."""
+    grey = np.full([50, 20, 20, 1], 128, np.uint8)
+    binary = Binarized(grey)
+    for rate in (0, 0.25, 1):
+        mutated = Mutated(binary, rate, 2)
+        for found, inner in ((mutated[:], binary[:]), (mutated.in_epoch(3, 4)[:], binary.in_epoch(3, 4)[:])):
+            p = rate / 2
+            assert abs((found != inner).mean() - p) <= 5 * np.sqrt(p * (1 - p) / grey.size)
+
+
+def test_the_mutated_values_of_a_seed_an_epoch_and_an_image_stay_those_of_earlier_versions():
+    """A resumed run would see others."""
+    images = np.zeros([2, 3, 4, 1], np.uint8)
+    golden = [[0, 0, 183, 0], [0, 0, 31, 0], [0, 234, 0, 0]]
+    assert Mutated(images, 0.3, 256).in_epoch(42, 1)[1][..., 0].tolist() == golden
 
 
 def numbered(batches):
     return np.concatenate([batch["images"] for batch in batches])
 
 
-def test_training_sees_new_values_in_each_epoch_whatever_the_batch_and_wherever_it_was_interrupted():
-    split = Split(Binarized(GREY))
+@pytest.mark.parametrize(
+    "view", [Binarized, lambda images: Mutated(Binarized(images), 0.3, 2)], ids=["binarized", "mutated"]
+)
+def test_training_sees_new_values_in_each_epoch_whatever_the_batch_and_wherever_it_was_interrupted(view):
+    split = Split(view(GREY))
     by_epoch = []
     for epoch in (0, 1):
         order = epoch_order(split, 5, epoch)
         whole = numbered(training_batches(split, 4, 5, epoch))
-        expected = Binarized(GREY).in_epoch(5, epoch)[:]
+        expected = view(GREY).in_epoch(5, epoch)[:]
         np.testing.assert_array_equal(whole, expected[order])
         np.testing.assert_array_equal(numbered(training_batches(split, 10, 5, epoch)), whole)
         np.testing.assert_array_equal(numbered(training_batches(split, 4, 5, epoch, seen=8)), whole[8:])
@@ -118,7 +194,7 @@ def test_views_are_images_of_a_data_set_and_are_not_read_to_check_their_values()
             assert len(index) == 2
             return np.zeros([2, 4, 5, 1], np.uint8)
 
-    for view in (Binarized(Unread()), Reduced(Unread(), 32)):
+    for view in (Binarized(Unread()), Reduced(Unread(), 32), Mutated(Unread(), 0.1)):
         assert DataSet(None, Split(view), levels=view.levels).image_shape == (4, 5, 1)
 
 
@@ -131,6 +207,17 @@ def test_views_are_images_of_a_data_set_and_are_not_read_to_check_their_values()
         (lambda: Binarized(list(GREY)), "not a list$"),
         (lambda: Binarized(GREY, 100), r"^image 0 has the value \d+ at row .*from 0 to 99, with 100 levels$"),
         (lambda: Binarized(GREY, 1), "levels=1 is not a whole number from 2 to 65,536"),
+        (lambda: Binarized(Reduced(GREY, 32)), "^images, a Reduced, have 32 levels, not 256: give levels=32$"),
+        (lambda: Mutated(GREY[..., 0], 0.1), r"mutated from integers \[N, H, W, C\], not .*; use images\[..., None\]$"),
+        (lambda: Mutated(GREY / 255, 0.1), r"not float64 \[20, 4, 5, 1\]; scale them to 0 to 255"),
+        (
+            lambda: Mutated(GREY, 0.1, 100),
+            r"^image 0 has the value \d+ at row .*: to be mutated, values must be from 0",
+        ),
+        (lambda: Mutated(Binarized(GREY), 0.1), "^images, a Binarized, have 2 levels, not 256: give levels=2$"),
+        (lambda: Mutated(GREY, 1.1), "rate=1.1 is not a number from 0 to 1"),
+        (lambda: Mutated(GREY, float("nan")), "rate=nan is not a number from 0 to 1"),
+        (lambda: Mutated(GREY > 9, 0.1), r"mutated from integers \[N, H, W, C\], not bool"),
         (lambda: Binarized(GREY)[0, 0, 0], "are indexed by a number, a slice, or an array of numbers"),
         (lambda: Reduced(GREY.astype(int), 8), r"made from images uint8 \[N, H, W, C\], not int64"),
         (lambda: Reduced(GREY, 257), "levels=257 is not a whole number from 2 to 256"),
