@@ -103,6 +103,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=TrainingSettings.init_batch_size,
         help="images of the data-dependent initialisation",
     )
+    add(
+        "--mutation_rate",
+        type=command_line.closed_probability,
+        default=0.0,
+        help="the probability of replacing a value of the training images by a random one, for a background model",
+    )
     add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
     add(
         "--condition_resnet",

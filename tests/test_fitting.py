@@ -113,6 +113,14 @@ def test_the_flags_of_a_step_and_labels_are_those_of_train_py(tmp_path):
     assert_equal(saved(model, tmp_path / "mine"), expected)
 
 
+def test_a_mutation_rate_is_that_of_a_view_of_the_training_images_and_not_of_the_tests(tmp_path):
+    expected = train(tmp_path / "runs", "-x2", "--mutation_rate=0.3")
+    model = build()
+    model.fit(pixel_snail.Mutated(IMAGES, 0.3), validation=HELD_OUT, epochs=2, **SETTINGS)
+    assert_equal(saved(model, tmp_path / "mine"), expected)
+    assert model.history.test == expected["pixel_snail/test_bpd"].tolist()
+
+
 def test_several_replicas_train_as_train_py_does(tmp_path, mirrored):
     expected = train(tmp_path / "runs", "-x1", "-g2", "-b1")
     model = build()

@@ -310,6 +310,7 @@ non_negative_float = _number(float, lambda x: 0 <= x < math.inf, "a number, 0 or
 levels = _number(int, is_number_of_levels, NUMBERS_OF_LEVELS)
 share = _number(float, lambda x: 0 < x <= 1, "a number above 0, at most 1")
 probability = _number(float, lambda x: 0 <= x < 1, "in [0, 1)")
+closed_probability = _number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 
 
 _PARSED = {"image_size": image_size, "levels": levels}

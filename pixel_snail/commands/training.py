@@ -24,6 +24,7 @@ from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.runs.run import Run
 from pixel_snail.settings import CONDITION_RESNET, NETWORK_DEFAULTS, TrainingSettings
 from pixel_snail.storage import files
+from pixel_snail.storage.reductions import Mutated
 from pixel_snail.trainer import Trainer
 
 
@@ -60,7 +61,7 @@ def _train(flags, load_data, cluster):
     keras.utils.set_random_seed(flags.seed)
     strategy = replicas.strategy(flags.nr_gpu, cluster)
     cluster.check_flags(flags)
-    data_set = cluster.chief_first(load_data, flags)
+    data_set = _with_mutations(cluster.chief_first(load_data, flags), flags.mutation_rate)
     if flags.class_conditional and data_set.nr_labels is None:
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
@@ -109,6 +110,18 @@ def _train(flags, load_data, cluster):
         Run(flags, data_set, trainer, folder, checkpoints, asked).go()
         if folder.failure:
             raise UserError(f"not all of {folder.path} could be written; the last failure: {folder.failure}")
+
+
+def _with_mutations(data_set, rate):
+    """The data set, but training sees other values in the training images, with the probability `rate`; see Mutated."""
+    if not rate:
+        return data_set
+    train = dataclasses.replace(data_set.train, images=Mutated(data_set.train.images, rate, data_set.levels))
+    note = (
+        f"each value of the training images is replaced, with the probability {rate}, by one drawn uniformly from 0 to "
+        f"{data_set.levels - 1}, anew in each epoch; the test images stay as they are"
+    )
+    return dataclasses.replace(data_set, train=train, notes=(*data_set.notes, note))
 
 
 def _condition_of(flags: argparse.Namespace, data_set: DataSet) -> Condition:

@@ -115,6 +115,20 @@ def test_rates_and_times_are_positive_numbers(flag, value, capsys):
     assert f"{flag}: '{value}' is not a number above 0\n" in capsys.readouterr().err
 
 
+def test_a_mutation_rate_is_from_0_to_1_and_only_training_takes_one(capsys):
+    assert train_command.parse_flags([]).mutation_rate == 0
+    for value in (0, 0.1, 1):
+        assert train_command.parse_flags([f"--mutation_rate={value}"]).mutation_rate == value
+    for parse, argv, message in (
+        *((train_command.parse_flags, value, "is not a number from 0 to 1") for value in ("-0.1", "1.1", "nan", "x")),
+        (eval_command.parse_flags, "0.1", "unrecognized arguments: --mutation_rate=0.1"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            parse(["--load_params=x", f"--mutation_rate={argv}"])
+        stderr = capsys.readouterr().err
+        assert exit_.value.code == 2 and message in stderr and stderr.count("\n") == 1
+
+
 def test_help_tells_the_default_of_each_flag_that_has_one(capsys):
     with pytest.raises(SystemExit):
         train_command.parse_flags(["--help"])

@@ -33,9 +33,11 @@ from pixel_snail.runs import clock as clocks
 from pixel_snail.runs import history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
+from pixel_snail.storage.reductions import Binarized
 
 FLAGS = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
 STEPS_AN_EPOCH = 5
+GREY = np.random.default_rng(0).integers(0, 256, [14, 8, 8, 1], np.uint8)
 ASKING = signals.ASKING + signals.WARNING
 
 
@@ -164,6 +166,39 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     code, out, _ = train(*argv)
     assert code == 0
     assert "nothing is left to do" in out
+
+
+def test_a_run_with_mutations_that_is_stopped_within_an_epoch_and_resumed_sees_the_values_of_one_that_was_not(
+    train, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(data.data_sets, "grey", lambda _: DataSet(Split(GREY[:10]), Split(GREY[10:])))
+    make, seen = steps.train_step, []
+
+    def recording(*arguments, **keywords):
+        step = make(*arguments, **keywords)
+        return lambda batch: (seen.append(np.asarray(batch["images"])), step(batch))[1]
+
+    monkeypatch.setattr(steps, "train_step", recording)
+    argv = ["-x2", "--data_set=grey", "--binarize", "--mutation_rate=0.3", "--sample_interval=0", "--resume"]
+    code, out, _ = train(*argv, f"-o{tmp_path}/whole")
+    assert code == 0
+    note = "each value of the training images is replaced, with the probability 0.3, by one drawn uniformly from 0 to 1"
+    assert f"\n{note}, anew in each epoch; the test images stay as they are\n" in out
+    expected = np.concatenate(seen)
+    unmutated = Binarized(GREY[:10]).in_epoch(42, 0)[:][batches.epoch_order(range(10), 42, 0)]
+    assert 0.05 < (expected[:10] != unmutated).mean() < 0.25  # 0.15 is expected
+    seen.clear()
+    with monkeypatch.context() as patched:
+        before_call(patched, steps, "train_step", 3, ask_to_stop)
+        assert train(*argv)[0] == 0
+    assert len(seen) == 3
+    code, _, err = train(*argv[:3], "--mutation_rate=0.2", *argv[4:])
+    assert code == 2 and "which had --mutation_rate=0.3 (here --mutation_rate=0.2): repeat its flags" in err
+    assert train(*argv)[0] == 0
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
+    whole, found = tensors(tmp_path / "whole"), tensors(tmp_path / "runs")
+    for name in whole:
+        np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
 
 
 def test_what_a_checkpoint_tells_is_in_tensorboard_when_it_is_written(train, monkeypatch, tmp_path):
