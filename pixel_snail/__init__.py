@@ -9,8 +9,8 @@
     model.network                                 # the keras.Model
 
 `specs` has the specifications of the 17 networks by name; `build` makes an untrained network. `Binarized` and `Reduced`
-show images with two, or with fewer levels, `Mutated` with some values replaced. Mistakes raise UserError, a ValueError
-whose message says what to do.
+show images with two, or with fewer levels, `Mutated` with some values replaced. `likelihood_ratio` scores images by two
+networks. Mistakes raise UserError, a ValueError whose message says what to do.
 
 TensorFlow is imported only when one of these names is first used, which takes seconds: commands report wrong flags
 before. The classes of the networks are registered with Keras, for its .keras files, as soon as both packages are
@@ -30,11 +30,12 @@ _MODULES = {
     "Reduced": "pixel_snail.storage.reductions",
     "UserError": "pixel_snail.errors",
     "build": "pixel_snail.loading",
+    "likelihood_ratio": "pixel_snail.out_of_distribution",
     "load": "pixel_snail.loading",
     "specs": "pixel_snail.model",
 }
 
-__all__ = ["Binarized", "Distribution", "Mutated", "Reduced", "UserError", "build", "load", "specs"]
+__all__ = ["Binarized", "Distribution", "Mutated", "Reduced", "UserError", "build", "likelihood_ratio", "load", "specs"]
 
 
 def __getattr__(name: str) -> object:

@@ -233,8 +233,8 @@ def test_the_library_works_in_another_folder_beside_another_package_named_data(t
         assert dict(os.environ) == environment
         import numpy as np
         import pixel_snail
-        names = ["Binarized", "Distribution", "Mutated", "Reduced", "UserError", "build", "load", "specs"]
-        assert pixel_snail.__all__ == names
+        names = ["Binarized", "Distribution", "Mutated", "Reduced", "UserError", "build", "likelihood_ratio"]
+        assert pixel_snail.__all__ == [*names, "load", "specs"]
         settings = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2, "image_shape": (8, 8, 3)}
         checkpoint = f"{GOLDEN}/h6_shift/params_cifar.ckpt"
         model = load(checkpoint, model="h6_shift", **settings)
