@@ -1,13 +1,17 @@
-"""The VQ-VAEs of the examples, on a few random images: codes, pictures, gradients, mistakes."""
+"""The examples on a few random images: codes, pictures, gradients, scores, mistakes."""
 
+import io
+import json
 import struct
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from networks import OneStep, add_spec
 
-from examples import codes, command, two_levels, vq_vae
+import pixel_snail
+from examples import codes, command, out_of_distribution, two_levels, vq_vae
 from pixel_snail.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -19,15 +23,19 @@ def idx_file(array):
     return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
+def write_idx_files(folder, train, test):
+    """Writes images [N, 28, 28] in the form of MNIST and Fashion-MNIST; returns the folder."""
+    for split, images in (("train", train), ("t10k", test)):
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_file(images))
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_file(np.arange(len(images), dtype=np.uint8) % 10))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """A folder with random images of 28x28 in the form of Fashion-MNIST."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, number in (("train", TRAIN), ("t10k", TEST)):
-        images = rng.integers(0, 256, [number, 28, 28], np.uint8)
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(idx_file(images))
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_file(np.arange(number, dtype=np.uint8) % 10))
-    return folder
+    images = rng.integers(0, 256, [TRAIN + TEST, 28, 28], np.uint8)
+    return write_idx_files(tmp_path_factory.mktemp("data"), images[:TRAIN], images[TRAIN:])
 
 
 def run(module, *arguments):
@@ -211,3 +219,111 @@ def test_codes_of_two_levels_are_decoded_together_as_many_of_both(encoded_in_two
         decode("upper", "upper")
     decode("upper", "lower")
     assert PIL.Image.open(tmp_path / "grid.png").size == (3 * 96, 96)  # columns without images are left out
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with checkpoints of networks for 28x28 images: model, background, and a conditional one."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        add_spec(patch, "h0", OneStep)
+        for seed, name in enumerate(("model", "background", "conditional")):
+            given = (np.arange(8) % 2,) if name == "conditional" else ()
+            nr_labels = 2 if given else None
+            small = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2, "nr_labels": nr_labels}
+            network = pixel_snail.build("h0", image_shape=(28, 28, 1), seed=seed, **small)
+            network.initialise(rng.integers(0, 256, [8, 28, 28, 1], np.uint8), *given)
+            network.save(folder / name / "params.ckpt")
+        yield folder
+
+
+def test_the_scores_of_two_data_sets_are_those_of_python_and_tell_the_sets_apart(
+    checkpoints, data_dir, tmp_path, capsys
+):
+    flat = np.full([TEST, 28, 28], np.arange(TEST, dtype=np.uint8)[:, None, None])
+    other_dir = write_idx_files(tmp_path, flat, flat)
+    arguments = [f"--{name}={checkpoints / name}" for name in ("model", "background")]
+    arguments += [f"--data_dir={data_dir}", f"--other_dir={other_dir}", "--number=5"]
+    run(out_of_distribution, *arguments, f"--picture={tmp_path}/scores.png", f"--json={tmp_path}/scores.json")
+    result = json.loads((tmp_path / "scores.json").read_text())
+    assert (result["data_set"], result["other_data_set"]) == ("fashion_mnist", "mnist")
+    assert (result["images"], result["other_images"]) == (5, 5)
+    model, background = (pixel_snail.load(checkpoints / name) for name in ("model", "background"))
+    of_set = np.uint8(np.round(command.fashion_mnist(data_dir)[0]["test"] * 255))
+    for key, images in (("scores", of_set), ("other_scores", flat[..., None])):
+        images = images[[0, 3, 6, 8, 11]]  # evenly spaced
+        log_prob = model.log_prob(images, verbose=0)
+        ratio = pixel_snail.likelihood_ratio(model, background).score(images, verbose=0)
+        files = [io.BytesIO() for _ in images]
+        for image, file in zip(images, files, strict=True):
+            PIL.Image.fromarray(image[..., 0]).save(file, "PNG", optimize=True)
+        bits = np.array([8 * len(file.getvalue()) for file in files])
+        expected = {"log_likelihood": log_prob, "likelihood_ratio": ratio, "complexity": bits + log_prob / np.log(2)}
+        assert result[key].keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(result[key][name], values, rtol=1e-6)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-6] == "inside the distribution: 5 test images of fashion_mnist"
+    assert lines[-5] == "outside the distribution: 5 test images of mnist"
+    assert lines[-4].split() == ["AUROC", "std.", "error", "mean", "inside", "mean", "outside"]
+    for line, name in zip(lines[-3:], result["auroc"], strict=True):
+        area, stderr = out_of_distribution.auroc(*(np.array(result[key][name]) for key in ("scores", "other_scores")))
+        assert (result["auroc"][name], result["auroc_stderr"][name]) == (area, stderr)
+        mean, other = (f"{np.mean(result[key][name]):,.2f}" for key in ("scores", "other_scores"))
+        assert line.split()[-4:] == [f"{area:.4f}", f"{stderr:.4f}", mean, other]
+    assert result["auroc"]["complexity"] == 1  # noise takes more bits as a PNG file than flat colours
+    assert np.asarray(PIL.Image.open(tmp_path / "scores.png")).std() > 0
+
+
+def test_an_auroc_is_the_share_of_pairs_that_are_ranked_rightly_and_its_error_is_that_of_repetitions():
+    """The slow version compares all pairs; the error is compared with the spread over 2,000 repetitions."""
+    for inside, outside in (
+        (rng.normal(1, 2, 7), rng.normal(0, 1, 11)),
+        (rng.integers(0, 4, 30), rng.integers(1, 5, 20)),  # with many ties
+        (np.ones(3), np.ones(2)),
+        (np.arange(3.0), -np.ones(4)),
+    ):
+        pairs = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
+        area, stderr = out_of_distribution.auroc(inside, outside)
+        assert area == pytest.approx(pairs.mean())
+        variances = pairs.mean(1).var(ddof=1) / len(inside) + pairs.mean(0).var(ddof=1) / len(outside)
+        assert stderr == pytest.approx(np.sqrt(variances))
+    found = np.array([out_of_distribution.auroc(rng.normal(1, 1, 40), rng.normal(0, 2, 60)) for _ in range(2000)])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.1)
+    # Of two normal distributions, Phi(1 / sqrt(1 + 4)).
+    assert found[:, 0].mean() == pytest.approx(0.672640, abs=5 * found[:, 0].std() / np.sqrt(2000))
+
+
+def test_test_images_take_the_size_the_colour_and_the_levels_of_the_model(data_dir, tmp_path):
+    (tmp_path / "test").mkdir()
+    pictures = rng.integers(0, 256, [3, 40, 36, 3], np.uint8)
+    for i, picture in enumerate(pictures):
+        PIL.Image.fromarray(picture).save(tmp_path / "test" / f"{i}.png")
+    found = out_of_distribution.test_images("folder", str(tmp_path), (28, 20, 1), 256)
+    expected = [np.asarray(PIL.Image.fromarray(picture).convert("L"))[6:34, 8:28, None] for picture in pictures]
+    np.testing.assert_array_equal(found, expected)
+    whole = out_of_distribution.test_images("mnist", str(data_dir), (28, 28, 1), 256)
+    reduced = out_of_distribution.test_images("mnist", str(data_dir), (28, 28, 1), 32, number=100)
+    np.testing.assert_array_equal(reduced, whole // 8)
+    assert len(whole) == TEST
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"background": "conditional"}, "--background is conditional, but images out of the distribution have no labe"),
+        (
+            {"other_data_set": "photos"},
+            r"the images of photos are \(32, 32, 3\), but those of model \(28, 28, 1\): give",
+        ),
+        ({"other_data_set": "mnits"}, "unknown data set 'mnits'; known: arrays, cifar, "),
+        ({"number": 1}, "1 test image of fashion_mnist is too few: a standard error needs two"),
+        ({"json": "model"}, "can't write --json=.*: it is a folder"),
+    ],
+)
+def test_sets_and_networks_that_give_no_scores_are_refused_in_a_line(arguments, message, checkpoints, data_dir):
+    given = {"model": "model", "background": "background"} | arguments
+    paths = {name: checkpoints / given[name] for name in ("model", "background", "json") if name in given}
+    flags = {"data_dir": data_dir, "other_dir": data_dir} | given | paths
+    with pytest.raises(UserError, match=message):
+        run(out_of_distribution, *(f"--{name}={value}" for name, value in flags.items()))

@@ -211,25 +211,36 @@ def lossless_files(image: np.ndarray, levels: int = 256) -> dict[str, bytes]:
     """An image as a lossless file of each format, by the format's name, at the strongest compression.
 
     The samples in the files are the values themselves: photographs of few levels were larger with values scaled to 255.
-    A PNG has a grey image in as few bits as its levels need, 1, 2, 4, 8 or 16, or in 8 if that file is smaller. Other
-    images have 8 bits and at most 256 levels: two channels are grey and alpha, three RGB, four RGB and alpha. WebP
-    takes at most 256 levels and 16,383 pixels a side; it has grey images as RGB. Formats that can't hold the image are
-    left out.
+    WebP takes at most 256 levels and 16,383 pixels a side; it has grey images as RGB. Formats that can't hold the image
+    are left out.
 
     Args:
         image: values [H, W, C].
         levels: L.
     """
-    height, width, channels = image.shape
-    if channels > 4 or (channels > 1 and levels > 256):
+    png = png_file(image, levels)
+    if png is None:
         return {}
+    found = {"PNG": png}
+    if levels <= 256 and max(image.shape[:2]) <= _WEBP_SIDE:
+        stream = io.BytesIO()
+        # exact: colours stay as they are where alpha is 0.
+        picture = pictures.as_picture(image.astype(dtype_of(levels)))
+        picture.save(stream, format="WebP", lossless=True, quality=100, method=6, exact=True)
+        found["WebP"] = stream.getvalue()
+    return found
+
+
+def png_file(image: np.ndarray, levels: int = 256) -> bytes | None:
+    """An image as a PNG file, as in lossless_files; None if PNG can't hold it. Arguments as for lossless_files.
+
+    It has a grey image in as few bits as its levels need, 1, 2, 4, 8 or 16, or in 8 if that file is smaller. Other
+    images have 8 bits and at most 256 levels: two channels are grey and alpha, three RGB, four RGB and alpha.
+    """
+    channels = image.shape[2]
+    if channels > 4 or (channels > 1 and levels > 256):
+        return None
     possible = (1, 2, 4, 8) if channels == 1 else (8,)
     bits = [bits for bits in possible if levels <= 2**bits] or [16]
     samples = image.astype(dtype_of(levels))
-    found = {"PNG": min((pictures.png(samples, each) for each in {bits[0], bits[-1]}), key=len)}
-    if levels <= 256 and max(height, width) <= _WEBP_SIDE:
-        stream = io.BytesIO()
-        # exact: colours stay as they are where alpha is 0.
-        pictures.as_picture(samples).save(stream, format="WebP", lossless=True, quality=100, method=6, exact=True)
-        found["WebP"] = stream.getvalue()
-    return found
+    return min((pictures.png(samples, each) for each in {bits[0], bits[-1]}), key=len)

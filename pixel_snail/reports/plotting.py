@@ -138,7 +138,7 @@ def _with_names(picture, names, height):
     return wider
 
 
-def _in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
+def in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
     """Draws in Matplotlib's default style: a matplotlibrc may ask for fonts or programs that are not there."""
 
     @functools.wraps(draw)
@@ -151,7 +151,7 @@ def _in_matplotlibs_own_style(draw: Callable[..., None]) -> Callable[..., None]:
     return drawn
 
 
-@_in_matplotlibs_own_style
+@in_matplotlibs_own_style
 def save_learning_curve(
     steps: list[list[float]],
     test: list[float],
@@ -194,7 +194,7 @@ def save_learning_curve(
     figure.savefig(path, dpi=100)
 
 
-@_in_matplotlibs_own_style
+@in_matplotlibs_own_style
 def save_bit_maps(
     images: np.ndarray, maps: np.ndarray, bits_per_dim: Sequence[float], path: str, levels: int = 256
 ) -> None:
