@@ -142,8 +142,8 @@ def test_mutations_differ_between_seeds_epochs_and_images_and_are_repeated_for_t
     np.testing.assert_array_equal(Mutated(images.copy(), 0.5)[:], draws[0])
 
 
-def test_values_drawn_anew_are_drawn_first_and_then_mutated_with_random_numbers_of_their_own():
-    """Both laws draw 0 or 1 with equal probability: of the same random numbers, the values would agree too often."""
+def test_values_drawn_anew_are_drawn_first_and_then_mutated():
+    """A mutation changes half of the values that it draws: 0 and 1 have equal probabilities."""
     grey = np.full([50, 20, 20, 1], 128, np.uint8)
     binary = Binarized(grey)
     for rate in (0, 0.25, 1):
@@ -151,6 +151,13 @@ def test_values_drawn_anew_are_drawn_first_and_then_mutated_with_random_numbers_
         for found, inner in ((mutated[:], binary[:]), (mutated.in_epoch(3, 4)[:], binary.in_epoch(3, 4)[:])):
             p = rate / 2
             assert abs((found != inner).mean() - p) <= 5 * np.sqrt(p * (1 - p) / grey.size)
+
+
+def test_mutations_have_other_random_numbers_than_binarized_images_and_the_order_of_an_epoch():
+    changed = Mutated(np.zeros([1, 40, 40, 1], np.uint16), 0.5, 1 << 16).in_epoch(3, 4)[0] != 0
+    for of_others in ([3, 4], [3, 4, 1]):
+        would_change = np.random.default_rng(of_others).random(changed.shape) < 0.5
+        assert abs((changed == would_change).mean() - 0.5) <= 5 * np.sqrt(0.25 / changed.size)
 
 
 def test_the_mutated_values_of_a_seed_an_epoch_and_an_image_stay_those_of_earlier_versions():
