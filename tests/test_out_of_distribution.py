@@ -7,6 +7,7 @@ import pytest
 from networks import OneStep, add_spec
 
 import pixel_snail
+from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [5, 8, 8, 3], np.uint8)
@@ -15,17 +16,23 @@ VECTORS = np.random.default_rng(1).normal(size=[5, 4]).astype(np.float32)
 QUIETLY = {"batch_size": 2, "verbose": 0}
 
 
-def build(seed, labels=None, condition=None, **settings):
+@pytest.fixture(scope="module", autouse=True)
+def small_networks():
+    with pytest.MonkeyPatch.context() as patch:
+        add_spec(patch, "h0", OneStep)
+        add_spec(patch, "h1", ONE_BLOCK)
+        yield
+
+
+def build(seed, labels=None, condition=None, model="h0", **settings):
     """A small initialised model."""
     settings = {"image_shape": (8, 8, 3), "nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2} | settings
     nr_labels = None if labels is None else 3
     condition_shape = None if condition is None else (4,)
-    with pytest.MonkeyPatch.context() as patch:
-        add_spec(patch, "h0", OneStep)
-        model = pixel_snail.build("h0", seed=seed, nr_labels=nr_labels, condition_shape=condition_shape, **settings)
+    built = pixel_snail.build(model, seed=seed, nr_labels=nr_labels, condition_shape=condition_shape, **settings)
     if settings["image_shape"] == (8, 8, 3):
-        model.initialise(IMAGES // (256 // model.levels), labels, condition)
-    return model
+        built.initialise(IMAGES // (256 // built.levels), labels, condition)
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +111,15 @@ def test_networks_that_can_not_be_compared_are_refused_in_one_line(model, backgr
         pixel_snail.likelihood_ratio(model, "data/save/demo")
     with pytest.raises(UserError, match=r"^model and background are the same, so every score would be 0: give two"):
         pixel_snail.likelihood_ratio(model, model)
-    for settings, message in (
-        ({"image_shape": (8, 4, 3)}, r"the shape of model is \(8, 8, 3\), that of background \(8, 4, 3\): train both"),
-        ({"levels": 16}, "the number of levels of model is 256, that of background 16: train both on the same images"),
-        ({"likelihood": "categorical"}, "the likelihood of model is logistic_mixture, that of background categorical"),
+    grey = {"image_shape": (8, 8, 1)}
+    codes = grey | {"model": "h1", "likelihood": "categorical"}
+    for ours, theirs, message in (
+        ({}, grey, r"the shape of model is \(8, 8, 3\), that of background \(8, 8, 1\): train both on the same images"),
+        ({}, {"levels": 16}, "the number of levels of model is 256, that of background 16: train both"),
+        (grey, codes, "the likelihood of model is logistic_mixture, that of background categorical: train both"),
     ):
         with pytest.raises(UserError, match=message):
-            pixel_snail.likelihood_ratio(model, build(seed=0, **settings))
+            pixel_snail.likelihood_ratio(build(seed=0, **ours), build(seed=0, **theirs))
     monkeypatch.setattr(background, "is_causal", False)
     with pytest.raises(UserError, match=r"^background: h0 predicts pixels from themselves, .*; take another network$"):
         pixel_snail.likelihood_ratio(model, background)
