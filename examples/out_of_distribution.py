@@ -143,7 +143,7 @@ def save_histograms(
 
     Args:
         aurocs, scores: as for `table`.
-        names: those of the two data sets.
+        names: those of the two kinds of images.
     """
     from matplotlib.figure import Figure
 
@@ -170,20 +170,19 @@ def work(flags: argparse.Namespace) -> None:
                     f"--{name} is conditional, but images out of the distribution have no labels and conditions: give "
                     "a network without them"
                 )
-        names = flags.data_set, flags.other_data_set
-        sets = [
-            test_images(name, folder, ratio.model.image_shape, ratio.model.levels, flags.number)
-            for name, folder in zip(names, (flags.data_dir, flags.other_dir), strict=True)
-        ]
+        places = (flags.data_set, flags.data_dir), (flags.other_data_set, flags.other_dir)
+        sets = [test_images(*place, ratio.model.image_shape, ratio.model.levels, flags.number) for place in places]
         scores = [scores_of(ratio, images, flags.batch_size) for images in sets]
         aurocs = {name: auroc(*(of_set[name] for of_set in scores)) for name in scores[0]}
-        for kind, name, images in zip(("inside", "outside"), names, sets, strict=True):
-            print(f"{kind} the distribution: {counted(len(images), 'test image')} of {name}")
+        for kind, (name, folder), images in zip(("inside", "outside"), places, sets, strict=True):
+            print(f"{kind} the distribution: {counted(len(images), 'test image')} of {name} in {folder}")
         print(table(aurocs, scores), flush=True)
         if flags.picture:
+            names = [f"{kind}: {name}" for kind, (name, _) in zip(("inside", "outside"), places, strict=True)]
             files.write(flags.picture, lambda path: save_histograms(aurocs, scores, names, path))
         if flags.json:
-            result = {name: getattr(flags, name) for name in ("model", "background", "data_set", "other_data_set")}
+            given = ("model", "background", "data_set", "data_dir", "other_data_set", "other_dir")
+            result = {name: getattr(flags, name) for name in given}
             result |= {"images": len(sets[0]), "other_images": len(sets[1])}
             result["auroc"] = {name: area for name, (area, _) in aurocs.items()}
             result["auroc_stderr"] = {name: stderr for name, (_, stderr) in aurocs.items()}

@@ -261,8 +261,8 @@ def test_the_scores_of_two_data_sets_and_their_areas_are_those_of_python(checkpo
         for name, values in expected.items():
             np.testing.assert_allclose(result[key][name], values, rtol=1e-6)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-6] == "inside the distribution: 5 test images of fashion_mnist"
-    assert lines[-5] == "outside the distribution: 5 test images of mnist"
+    assert lines[-6] == f"inside the distribution: 5 test images of fashion_mnist in {data_dir}"
+    assert lines[-5] == f"outside the distribution: 5 test images of mnist in {other_dir}"
     assert lines[-4].split() == ["AUROC", "std.", "error", "mean", "inside", "mean", "outside"]
     for line, name in zip(lines[-3:], result["auroc"], strict=True):
         area, stderr = out_of_distribution.auroc(*(np.array(result[key][name]) for key in ("scores", "other_scores")))
