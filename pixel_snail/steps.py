@@ -297,9 +297,10 @@ class Evaluator:
                     of_all = np.concatenate(cluster.gather(function(batch, weights).numpy()))
                 figures = of_all[: len(split) - seen]
                 if not np.isfinite(figures).all():
+                    or_huge = "" if split.condition is None else "the condition has huge numbers, or "
                     raise UserError(
-                        "the likelihood of images is not finite: the parameters are damaged, untrained or have "
-                        "diverged; use another checkpoint"
+                        f"the likelihood of images is not finite: {or_huge}the parameters are damaged, untrained or "
+                        "have diverged; use another checkpoint"
                     )
                 seen += len(figures)
                 yield figures

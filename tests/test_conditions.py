@@ -233,6 +233,12 @@ def test_conditions_that_a_network_does_not_take_are_one_line(change, message, o
         model.log_prob(values, labels, change(condition))
 
 
+def test_a_likelihood_that_a_huge_condition_makes_infinite_is_not_blamed_on_the_checkpoint_alone(of_maps):
+    model, values, labels, condition = of_maps
+    with pytest.raises(UserError, match="not finite: the condition has huge numbers, or the parameters are damaged"):
+        model.log_prob(values, labels, np.full_like(condition, 3e38), verbose=0)
+
+
 def test_conditions_where_none_are_taken_and_codes_out_of_range_are_one_line():
     model, values, *_ = build(**OF_CODES)
     with pytest.raises(UserError, match="the network takes no condition: leave condition out"):
