@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pixel_snail.errors import UserError
+from pixel_snail.storage import compiled
 
 
 @contextlib.contextmanager
@@ -96,6 +97,16 @@ if keras.backend.backend() != "tensorflow":
         f"pixel_snail needs Keras on TensorFlow, but Keras already runs on {keras.backend.backend()}: set "
         "KERAS_BACKEND=tensorflow before Keras is imported"
     )
+
+
+def _use_compilation_cache() -> None:
+    """Uses the compilation cache, if the user asks for it."""
+    if (xla_flags := compiled.xla_flags()) is not None:
+        with _environment(TF_XLA_FLAGS=xla_flags):
+            tf.config.optimizer.get_jit()  # TensorFlow reads the variable once, here
+
+
+_use_compilation_cache()
 
 _PROCESS = os.getpid()
 
