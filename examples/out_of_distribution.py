@@ -1,4 +1,4 @@
-"""Measures how well three scores tell the images of one data set from those of another, which a model never saw.
+"""Measures how well three scores separate the images of two data sets, of which a model was trained on the first.
 
 python -m examples.out_of_distribution --model=CHECKPOINT --background=CHECKPOINT --data_dir=DIR --other_dir=DIR
 """
@@ -24,7 +24,7 @@ from pixel_snail.storage import files
 SCORES = {
     "log_likelihood": "log-likelihood, nats",
     "likelihood_ratio": "likelihood ratio, nats",
-    "complexity": "bits of the PNG file less the model's",
+    "complexity": "complexity: PNG bits minus model bits",
 }
 """The scores, each with its name in tables and pictures. A high score says that the image is in the distribution."""
 
@@ -34,7 +34,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.Parser(prog="python -m examples.out_of_distribution", description=__doc__.splitlines()[0])
     add, path = parser.add_argument, command_line.path
     add("--model", type=path, required=True, help="the checkpoint of the model, or a folder: its newest one")
-    add("--background", type=path, required=True, help="that of the background model: train.py --mutation_rate")
+    add("--background", type=path, required=True, help="that of the background model, trained with --mutation_rate")
     add("--data_set", default="fashion_mnist", help="the data set of the model's training, as train.py takes it")
     add("--data_dir", type=path, default="./data", help="where it lies")
     add("--other_data_set", default="mnist", help="the data set that counts as out of the distribution")
@@ -98,8 +98,9 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
     """The area under the receiver operating characteristic of a score, and its standard error.
 
     The area is the probability that an image in the distribution has a higher score than one out of it; equal scores
-    count half. Its standard error is that of DeLong, DeLong and Clarke-Pearson (1988): each image's share of images of
-    the other kind that it is ranked rightly against has a variance, and the two mean shares are independent.
+    count half. Its standard error is that of DeLong, DeLong and Clarke-Pearson (1988): for each image, take the share
+    of images of the other kind that the score orders rightly against it. The squared standard error is the variance of
+    these shares divided by the number of images, summed over the two kinds.
 
     Args:
         inside, outside: the scores of the images of each kind, [N] and [M], at least two of each.

@@ -1,7 +1,7 @@
-"""Likelihood ratios (Ren et al. 2019), which tell images that are unlike a network's training images.
+"""Likelihood ratios (Ren et al. 2019), which detect images out of the distribution of a network's training images.
 
-A likelihood alone does not: simple images, such as flat colours, may be likelier than the training images themselves. A
-background model, trained on mutated images (see storage/reductions.py), finds simple images likely, too.
+A network may give simple images, such as flat colours, a higher likelihood than its training images. A background
+model, trained on mutated images (see storage/reductions.py), does so too, so that this effect cancels in the ratio.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from pixel_snail.model import leak_warning
 
 
 class LikelihoodRatio:
-    """Scores of images by a model and a background model, as `likelihood_ratio` returns it.
+    """Scores images by a model and a background model; `likelihood_ratio` makes it.
 
     A score is the log-likelihood of the image by the model minus that by the background model. A high score says that
     the image is like the model's training images; a low one, that it is out of their distribution.
@@ -32,8 +32,8 @@ class LikelihoodRatio:
 
         Args:
             images: values [N, H, W, C].
-            labels: integers [N], if one of the networks is conditional on classes; the other one is not given them.
-            condition: [N, ...], if one of the networks takes a condition; the other one is not given it.
+            labels: integers [N], for each network that is conditional on classes; another gets none.
+            condition: one for each image, [N, ...], for each network that takes a condition; another gets none.
             batch_size: images computed at once by a replica.
             verbose: 0: no progress bars.
 
@@ -76,7 +76,7 @@ class LikelihoodRatio:
 
 
 def likelihood_ratio(model: Distribution, background: Distribution) -> LikelihoodRatio:
-    """The scores of images by two networks, which tell images unlike the training images of the first one.
+    """Scores by two networks, which detect images out of the distribution of the first one's training images.
 
     Args:
         model: a network that was trained on the images that count as in the distribution.

@@ -1,4 +1,4 @@
-"""Which pixels of images a completion keeps: upper rows or a mask, as users give them, and masks in files."""
+"""The pixels that a completion keeps: upper rows or a mask, checked; and masks read from files."""
 
 import numpy as np
 
@@ -52,11 +52,11 @@ def _rows_to_keep(keep_rows, height):
 def read(
     path: str, number: int, image_shape: tuple[int, int, int], max_pixels: int = pictures.MAX_PIXELS
 ) -> np.ndarray:
-    """The mask of each of some images, read from a file: booleans [number, H, W], True where a pixel stays.
+    """Masks read from a file, one for each image, booleans [number, H, W], True where a pixel stays.
 
     Args:
-        path: a picture of a mask, or of a grid of masks, white where a pixel stays and black where it is drawn; or an
-            .npy file of booleans [H, W] or [n, H, W]. A single mask is for all images.
+        path: a picture of a mask, or of a grid of masks, row by row, white where a pixel stays and black where it is
+            drawn; or an .npy file of booleans [H, W] or [n, H, W]. A single mask is for all images.
         number: the number of images.
         image_shape: (H, W, C).
         max_pixels: see pictures.read_picture.

@@ -3,7 +3,8 @@
 Drawing and compression compile for seconds to minutes, in each process anew. TensorFlow can write what XLA has compiled
 into a folder, and read it in a later process, which finds the same function there by its computation. It reads what it
 finds without a check. So each file gets a checksum beside it, and a file without one, or with another one, is removed
-before TensorFlow looks into the folder. The files are machine code: they are kept apart by processor and versions.
+before TensorFlow looks into the folder. The files are machine code, so each combination of processor, GPUs, version of
+TensorFlow and XLA_FLAGS has a folder of its own.
 """
 
 import atexit
@@ -45,7 +46,7 @@ def xla_flags() -> str | None:
 
 
 def _folder(value):
-    """The folder of this machine's processors, these versions and these settings of XLA."""
+    """The cache's folder for this machine's processor and GPUs, this version of TensorFlow and this XLA_FLAGS."""
     if value == "1":
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pixel_snail"
     else:
@@ -86,6 +87,7 @@ def _prepare(folder):
             recorded = path.with_name(path.name + _CHECKSUM)
             if not recorded.is_file() or recorded.read_text() != _checksum(path):
                 path.unlink(missing_ok=True)
+                recorded.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{VARIABLE}: can't use {folder}: {error.strerror or error}; give another folder") from error
 

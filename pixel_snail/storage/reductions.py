@@ -57,9 +57,9 @@ class _Drawn:
 
     Args:
         images: values [N, H, W, C].
-        law: draws the values of an image from its values and a generator of random numbers. It has the attributes
-            `stream`, `levels` and `dtype`: numbers that tell its random numbers from those of other laws, and the
-            levels and type of what it draws.
+        law: how values are drawn. `law.drawn(image, rng)` draws those of an image, whose levels and type are
+            `law.levels` and `law.dtype`; `law.stream` is appended to the seed, so that two laws use different random
+            numbers.
         seed, epoch: they and an image's number decide its random numbers.
     """
 
@@ -124,7 +124,7 @@ class _Mutation:
     rate: float
     levels: int
     dtype: np.dtype
-    stream = (1,)  # NumPy takes a missing number for 0: binarization has that stream
+    stream = (1,)  # not 0: NumPy takes the seed [a, b, 0] for [a, b], that of binarization
 
     def drawn(self, image, rng):
         is_replaced = rng.random(image.shape) < self.rate
@@ -157,12 +157,13 @@ class Binarized(_DrawnAnew):
 class Mutated(_DrawnAnew):
     """Images of which some values are replaced: each, with the probability `rate`, by one drawn uniformly.
 
-    The drawn value is from 0 to levels - 1, and may be the same again. A network that is trained on such images learns
-    what they have in common with noise of their kind: it is a background model (see docs/out_of_distribution.md).
+    The drawn value is from 0 to levels - 1, and may equal the old one. A network that is trained on such images is a
+    background model (see docs/out_of_distribution.md).
 
-    Training draws anew in each epoch (`in_epoch`), also what the given images draw, such as those of Binarized, whose
-    values are then replaced. Indexed, the object always has the same values, as a Binarized has. An image's values
-    depend only on the seed, the epoch and the image's number. The random numbers are others than those of Binarized.
+    Training replaces other values in each epoch (`in_epoch`). If `images` is a Binarized, training first binarizes
+    anew, then replaces values. Indexed, the object always has the same values, which are drawn from FIXED_SEED. An
+    image's values depend only on the seed, the epoch and the image's number. The random numbers are independent of
+    Binarized's.
 
     It is indexed by a number, a slice, or an array of numbers.
 
