@@ -20,7 +20,7 @@ from pixel_snail.errors import UserError
 from pixel_snail.storage.reductions import BINARIZED, FIXED_SEED, Binarized, Reduced
 
 
-def _photos(data_dir: Path) -> DataSet:
+def _photos(data_dir: Path | None) -> DataSet:
     train, test = photos.load()
     return DataSet(Split(train), Split(test), source="scikit-image's photographs")
 
@@ -51,7 +51,7 @@ def loader(name: str) -> Callable[..., DataSet]:
 
 def load(
     name: str,
-    data_dir: str | os.PathLike,
+    data_dir: str | os.PathLike | None,
     classes: bool = False,
     only_test: bool = False,
     levels: int | None = None,
@@ -62,7 +62,7 @@ def load(
 
     Args:
         name: as --data_set takes it.
-        data_dir: the folder of the data set's files.
+        data_dir: the folder of the data set's files; None for `photos`, which needs none.
         classes: whether the pictures of `folder` get labels, from their folders. Other loaders return the labels that
             the data set has.
         only_test: whether the test split is enough. Loaders other than that of `folder` load both splits anyway.
@@ -83,8 +83,10 @@ def load(
         given |= {"classes": classes, "only_test": only_test}
     if name == "arrays":
         given |= {"levels": levels}
+    if data_dir is None and name != "photos":
+        raise UserError(f"the data set {name} has files: give data_dir, their folder")
     with _errors(data_dir):
-        data_set = load_set(Path(data_dir), **given)
+        data_set = load_set(data_dir if data_dir is None else Path(data_dir), **given)
     if not isinstance(data_set, DataSet):
         raise UserError(
             f"the loader of the data set {name} returns a {type(data_set).__name__}: let it return a "

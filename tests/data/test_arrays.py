@@ -50,6 +50,11 @@ def test_arrays_are_the_same_in_every_form_type_and_under_every_name(form, kind,
     assert data_set.notes == ("values from 0 to 15: 16 levels",)
 
 
+def test_a_data_set_with_files_needs_their_folder():
+    with pytest.raises(UserError, match="the data set arrays has files: give data_dir, their folder"):
+        data.load("arrays", None)
+
+
 @FORMS
 def test_images_without_channels_have_one(form, tmp_path):
     data_set = data.load("arrays", str(write(tmp_path, form, train=TRAIN[..., 0], test=TEST[..., 0])))
