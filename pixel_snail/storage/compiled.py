@@ -20,9 +20,6 @@ from pixel_snail.errors import UserError
 VARIABLE = "PIXEL_SNAIL_COMPILATION_CACHE"
 """The environment variable that turns the cache on: the path of its folder, or 1 for a folder in the user's cache."""
 
-_CHECKSUM = ".checksum"
-"""The ending of a checksum's file, after the name of the file that it is of."""
-
 
 def xla_flags() -> str | None:
     """The value of TF_XLA_FLAGS with which TensorFlow uses the cache; None if VARIABLE does not turn it on.
@@ -84,10 +81,9 @@ def _prepare(folder):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{VARIABLE}: {folder} can't be written: give another folder")
         for path in folder.glob("*.pb"):
-            recorded = path.with_name(path.name + _CHECKSUM)
-            if not recorded.is_file() or recorded.read_text() != _checksum(path):
+            if not _is_intact(path):
                 path.unlink(missing_ok=True)
-                recorded.unlink(missing_ok=True)
+                _checksum_file(path).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{VARIABLE}: can't use {folder}: {error.strerror or error}; give another folder") from error
 
@@ -96,9 +92,18 @@ def _add_checksums(folder):
     """Writes the checksums of files that have none. A file that this fails for is compiled anew next time."""
     with contextlib.suppress(OSError):
         for path in folder.glob("*.pb"):
-            recorded = path.with_name(path.name + _CHECKSUM)
-            if not recorded.exists():
-                recorded.write_text(_checksum(path))
+            if not _checksum_file(path).exists():
+                _checksum_file(path).write_text(_checksum(path))
+
+
+def _is_intact(path):
+    with contextlib.suppress(FileNotFoundError):  # another process may remove it at the same time
+        return _checksum_file(path).read_text() == _checksum(path)
+    return False
+
+
+def _checksum_file(path):
+    return path.with_name(f"{path.name}.checksum")
 
 
 def _checksum(path):
