@@ -6,9 +6,7 @@
 compare their variables would take more than ten seconds for each number of residual steps.
 """
 
-from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import packages  # noqa: F401
-from pixel_snail.runs import search
 
 # isort: split
 import argparse
@@ -18,8 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixel_snail import blocks, nn
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import command_line
 from pixel_snail.model import bound_arguments, specs
+from pixel_snail.runs import search
 
 
 def describe(opened: Checkpoint) -> dict[str, object]:

@@ -1,4 +1,5 @@
-"""Imported first by a command: ends it with one line where the system or Python won't do, or packages are missing.
+"""Imported first by a command: ends it with one line where the system or Python won't do, packages are
+missing, or the compilation cache can't be used.
 
 Written so that older versions of Python can read it too.
 """
@@ -25,6 +26,18 @@ def _problem():
     return f"{sys.executable} lacks {', '.join(missing)}: run `make .venv/installed`, then use .venv/bin/python"
 
 
-if _problem():
-    sys.stderr.write(f"error: {_problem()}\n")
+def _problem_of_the_cache():
+    from pixel_snail.errors import UserError
+    from pixel_snail.storage import compiled
+
+    try:
+        compiled.prepared_folder()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+_found = _problem() or _problem_of_the_cache()
+if _found:
+    sys.stderr.write(f"error: {_found}\n")
     sys.exit(2)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -19,41 +20,59 @@ from pixel_snail.errors import UserError
 
 VARIABLE = "PIXEL_SNAIL_COMPILATION_CACHE"
 """The environment variable that turns the cache on: the path of its folder, or 1 for a folder in the user's cache."""
+_SETTINGS = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
+"""The environment variables that decide what is compiled."""
+_ROOM = 1 << 28
+"""The bytes that must be free on the disk: TensorFlow can't compile if what it has compiled can't be written."""
 
 
 def xla_flags() -> str | None:
     """The value of TF_XLA_FLAGS with which TensorFlow uses the cache; None if VARIABLE does not turn it on.
 
-    The folder is made and examined. When the process ends, the files that it has added get checksums.
+    The folder is made and examined. When the process ends, files without a checksum get one.
 
     Raises:
-        UserError: VARIABLE or TF_XLA_FLAGS has a value that is not possible, or the folder can't be made or written,
-            or others may write it.
+        UserError: as `prepared_folder`; or TF_XLA_FLAGS has a value that is not possible.
     """
-    value = os.environ.get(VARIABLE, "")
-    if not value:
+    folder = prepared_folder()
+    if folder is None:
         return None
     others = os.environ.get("TF_XLA_FLAGS", "").strip()
     if others and not others.startswith("--"):
         raise UserError(f"{VARIABLE} needs TF_XLA_FLAGS to have flags, not the name of a file of flags: unset one")
-    folder = _folder(value)
-    _prepare(folder)
     atexit.register(_add_checksums, folder)
     return f"{others} --tf_xla_persistent_cache_directory='{folder}'".strip()
 
 
+def prepared_folder() -> Path | None:
+    """The cache's folder for this machine and these settings, made and examined; None if VARIABLE does not ask for it.
+
+    Raises:
+        UserError: VARIABLE has a value that is not possible; the folder can't be made or written, or its disk is full;
+            or others may write it or replace it.
+    """
+    value = os.environ.get(VARIABLE, "")
+    if not value:
+        return None
+    folder = _folder(value)
+    _prepare(folder)
+    return folder
+
+
 def _folder(value):
-    """The cache's folder for this machine's processor and GPUs, this version of TensorFlow and this XLA_FLAGS."""
+    """The cache's folder for this machine's processor and GPUs, this version of TensorFlow and these settings."""
     if value == "1":
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pixel_snail"
+        base = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "pixel_snail")
     else:
-        base = Path(value).expanduser()
+        base = Path(os.path.expanduser(value))
     if not base.is_absolute() or "'" in str(base):
         raise UserError(
             f"{VARIABLE}={value}: give the absolute path of a folder, without quotes in it; or 1, for a folder in "
             "~/.cache"
         )
-    decides = [*_processors(), importlib.metadata.version("tensorflow"), os.environ.get("XLA_FLAGS", "")]
+    (package, *_) = importlib.metadata.packages_distributions()["tensorflow"]  # also called tensorflow-cpu
+    settings = [os.environ.get(name, "") for name in _SETTINGS]
+    decides = [*_processors(), importlib.metadata.version(package), *settings]
     return base / f"compiled_{hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()}"
 
 
@@ -72,11 +91,15 @@ def _prepare(folder):
     """Makes the folder, and removes files from it whose checksum is missing or wrong."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.stat()
-        if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if (open_to_others := _first_open_to_others(folder)) is not None:
             raise UserError(
-                f"{VARIABLE}: others may write {folder}, and this program would run what lies there: give a folder of "
-                "your own"
+                f"{VARIABLE}: others may write {open_to_others}, and this program would run what lies there: give a "
+                "folder of your own"
+            )
+        if shutil.disk_usage(folder).free < _ROOM:
+            raise UserError(
+                f"{VARIABLE}: the disk of {folder} has less than {_ROOM >> 20} MB free: free some, or unset the "
+                "variable"
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{VARIABLE}: {folder} can't be written: give another folder")
@@ -88,17 +111,32 @@ def _prepare(folder):
         raise UserError(f"{VARIABLE}: can't use {folder}: {error.strerror or error}; give another folder") from error
 
 
+def _first_open_to_others(folder):
+    """The folder, if another user may write it, or else the nearest folder above in which another may replace it.
+
+    Above, a folder that only a group may write is trusted: on many systems, each user is alone in a group.
+    """
+    about = folder.stat()
+    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return folder
+    for above in folder.resolve().parents:
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return above
+    return None
+
+
 def _add_checksums(folder):
     """Writes the checksums of files that have none. A file that this fails for is compiled anew next time."""
-    with contextlib.suppress(OSError):
-        for path in folder.glob("*.pb"):
+    for path in folder.glob("*.pb"):
+        with contextlib.suppress(OSError):
             if not _checksum_file(path).exists():
-                _checksum_file(path).write_text(_checksum(path))
+                _checksum_file(path).write_bytes(_checksum(path))
 
 
 def _is_intact(path):
     with contextlib.suppress(FileNotFoundError):  # another process may remove it at the same time
-        return _checksum_file(path).read_text() == _checksum(path)
+        return _checksum_file(path).read_bytes() == _checksum(path)
     return False
 
 
@@ -107,4 +145,4 @@ def _checksum_file(path):
 
 
 def _checksum(path):
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest().encode()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_other_settings_of_xla_have_a_folder_of_their_own(ask, tmp_path):
 
 
 def test_a_folder_or_a_setting_that_can_not_be_used_is_one_line(ask, tmp_path):
-    for value in ("cache", "on", tmp_path / "it's"):
+    for value in ("cache", "on", tmp_path / "it's", "~nobody_of_this_name/cache"):
         with pytest.raises(UserError, match="give the absolute path of a folder"):
             ask(value)
     file = tmp_path / "file"
@@ -86,5 +87,37 @@ def test_a_folder_or_a_setting_that_can_not_be_used_is_one_line(ask, tmp_path):
     folder.chmod(0o777)
     with pytest.raises(UserError, match=r"others may write .*compiled_.*: give a folder of your own"):
         ask(tmp_path / "open")
+    folder.chmod(0o700)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(UserError, match=r"others may write .*open, and"):
+        ask(tmp_path / "open")
+    (tmp_path / "open").chmod(0o1777)  # as that of /tmp: others can't replace what is not theirs
+    assert str(folder) in ask(tmp_path / "open")
     with pytest.raises(UserError, match="not the name of a file of flags"):
         ask(tmp_path, TF_XLA_FLAGS="flags.txt")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_compiled(ask, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(UserError, match=r"the disk of .* has less than 256 MB free: free some, or unset the variable"):
+        ask(tmp_path)
+
+
+def test_a_file_whose_checksum_is_no_text_is_removed(ask, tmp_path):
+    ask(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for name in ("function.pb", "function.pb.checksum"):
+        (folder / name).write_bytes(b"\xff")
+    ask(tmp_path)
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "module", ["pixel_snail.commands.inspection", "examples.codes", "examples.out_of_distribution"]
+)
+def test_commands_that_need_tensorflow_from_the_start_refuse_a_wrong_setting_in_a_line(module):
+    environment = os.environ | {compiled.VARIABLE: "on"}
+    ended = subprocess.run([sys.executable, "-m", module, "--help"], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2 and not ended.stdout
+    assert ended.stderr.startswith(f"error: {compiled.VARIABLE}=on: give the absolute path of a folder")
+    assert ended.stderr.count("\n") == 1
