@@ -29,6 +29,8 @@ from pixel_snail.commands import command_line
 from pixel_snail.storage import files
 
 FILTERS = 64
+MODEL = "vq_vae.keras"
+"""The file of --save_dir with the VQ-VAE."""
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,7 +67,7 @@ def images_of(vq_vae: keras.Model, codes: np.ndarray) -> np.ndarray:
 def encode(flags: argparse.Namespace) -> None:
     """Trains a VQ-VAE, and writes it and the codes of all images into --save_dir."""
     images, labels = command.fashion_mnist(flags.data_dir)
-    vq_vae = command.trained(build, images["train"], flags.epochs, flags.save_dir)
+    vq_vae = command.trained(build, images["train"], flags.epochs, flags.save_dir, MODEL)
     codes = {split: codes_of(vq_vae, of_split) for split, of_split in images.items()}
     print_error(images["test"], images_of(vq_vae, codes["test"]))
     print_use_of_codes(codes["test"])
@@ -76,7 +78,8 @@ def decode(flags: argparse.Namespace) -> None:
     """Writes a picture of the images of codes."""
     files.check_file_writable(flags.picture, "picture")
     codes = command.read_codes(flags.codes, 7, 7)
-    command.save_picture(images_of(command.load_model(flags.save_dir), codes), flags.picture, flags.columns)
+    images = images_of(command.load_model(flags.save_dir, MODEL), codes)
+    command.save_picture(images, flags.picture, flags.columns)
 
 
 def work(flags: argparse.Namespace) -> None:

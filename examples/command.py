@@ -14,8 +14,6 @@ from pixel_snail.errors import UserError, first_line
 from pixel_snail.reports import plotting
 from pixel_snail.storage import files, paths, pictures, values
 
-MODEL = "vq_vae.keras"
-"""The file of --save_dir with the VQ-VAE."""
 ENLARGEMENT = 3
 """The factor by which images are enlarged in a picture."""
 
@@ -63,8 +61,8 @@ def fashion_mnist(data_dir: str, side: int = 28) -> tuple[dict[str, np.ndarray],
     return images, {f"{name}_labels": split.labels for name, split in splits.items()}
 
 
-def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, save_dir: str) -> keras.Model:
-    """Builds and trains a VQ-VAE of images, float32 [N, H, W, C] in [0, 1], and writes it into a folder.
+def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, save_dir: str, name: str) -> keras.Model:
+    """Builds and trains a VQ-VAE of images, float32 [N, H, W, C] in [0, 1], and writes it into a file of a folder.
 
     Raises:
         UserError: the folder can't be written.
@@ -73,13 +71,17 @@ def trained(build: Callable[[], keras.Model], images: np.ndarray, epochs: int, s
     keras.utils.set_random_seed(0)
     vq_vae = build()
     train(vq_vae, images, epochs)
-    files.write(Path(save_dir, MODEL), vq_vae.save)
+    files.write(Path(save_dir, name), vq_vae.save)
     return vq_vae
 
 
-def load_model(save_dir: str) -> keras.Model:
-    """Reads the VQ-VAE that `encode` has written into a folder. Raises UserError if it is missing or can't be read."""
-    path = Path(save_dir, MODEL)
+def load_model(save_dir: str, name: str) -> keras.Model:
+    """Reads the VQ-VAE that `encode` has written into a file of a folder.
+
+    Raises:
+        UserError: the file is missing or can't be read.
+    """
+    path = Path(save_dir, name)
     if paths.status(path) is None:
         raise UserError(f"there is no file {path}: write it with the command encode, and give it the same --save_dir")
     try:
@@ -103,7 +105,7 @@ def read_codes(path: str, height: int, width: int) -> np.ndarray:
     codes = pictures.read_npy(paths.readable_again(path), path)
     if codes.ndim == 4 and codes.shape[-1] == 1:
         codes = codes[..., 0]
-    if codes.shape != (len(codes), height, width) or not len(codes) or codes.dtype.kind not in "iu":
+    if codes.ndim != 3 or codes.shape[1:] != (height, width) or not len(codes) or codes.dtype.kind not in "iu":
         raise UserError(
             f"{path} has {codes.dtype} {list(codes.shape)}, not codes: give integers [N, {height}, {width}] or [N, "
             f"{height}, {width}, 1]"

@@ -8,6 +8,7 @@ from pixel_snail.commands import packages  # noqa: F401
 # isort: split
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pixel_snail.commands import command_line, progress, streams
 from pixel_snail.errors import UserError, counted, option
 from pixel_snail.out_of_distribution import LikelihoodRatio
 from pixel_snail.reports import comparisons, plotting
+from pixel_snail.runs import search
 from pixel_snail.storage import files
 
 SCORES = {
@@ -155,7 +157,38 @@ def save_histograms(
         axes.hist(of_sets, bins=bins, density=True, histtype="stepfilled", alpha=0.6, label=names)
         axes.set(title=f"AUROC {area:.3f}", xlabel=SCORES[name], yticks=[])
         axes.legend()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, format="png")
+
+
+def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, str]]:
+    """The ratio of the networks that --model and --background name, and the prefixes of their checkpoints.
+
+    Raises:
+        UserError: both are one checkpoint; a checkpoint can't be read, or does not record its network; or a network is
+            conditional, or they are over images of different kinds.
+    """
+    opened = {name: search.find(getattr(flags, name)) for name in ("model", "background")}
+    for name, checkpoint in opened.items():
+        print(f"{name}: {search.summary(checkpoint, getattr(flags, name))}", flush=True)
+        if checkpoint.description() is None:
+            raise UserError(
+                f"the checkpoint {checkpoint.prefix} does not record its network, as one of the original: use "
+                "pixel_snail.likelihood_ratio in Python, whose networks pixel_snail.load makes from its keywords"
+            )
+    prefixes = {name: checkpoint.prefix for name, checkpoint in opened.items()}
+    if len(set(map(os.path.realpath, prefixes.values()))) == 1:
+        raise UserError(
+            f"--model={flags.model} and --background={flags.background} are the same checkpoint, "
+            f"{prefixes['model']}: a folder means the newest checkpoint in it or below it; name the runs' folders"
+        )
+    ratio = pixel_snail.likelihood_ratio(*map(pixel_snail.load, prefixes.values()))
+    for name, model in (("model", ratio.model), ("background", ratio.background)):
+        if model.nr_labels is not None or model.condition is not None:
+            raise UserError(
+                f"--{name} is conditional, but images out of the distribution have no labels and conditions: give a "
+                "network without them"
+            )
+    return ratio, prefixes
 
 
 def work(flags: argparse.Namespace) -> None:
@@ -163,27 +196,22 @@ def work(flags: argparse.Namespace) -> None:
     for name in ("picture", "json"):
         if path := getattr(flags, name):
             files.check_file_writable(path, name)
+    places = (flags.data_set, flags.data_dir), (flags.other_data_set, flags.other_dir)
+    if len({(name, os.path.realpath(folder)) for name, folder in places}) == 1:
+        raise UserError(
+            f"both data sets are {flags.data_set} in {flags.data_dir}: give another --other_data_set or --other_dir"
+        )
     with streams.text_elsewhere(flags.json):
-        ratio = pixel_snail.likelihood_ratio(pixel_snail.load(flags.model), pixel_snail.load(flags.background))
-        for name, model in (("model", ratio.model), ("background", ratio.background)):
-            if model.nr_labels is not None or model.condition is not None:
-                raise UserError(
-                    f"--{name} is conditional, but images out of the distribution have no labels and conditions: give "
-                    "a network without them"
-                )
-        places = (flags.data_set, flags.data_dir), (flags.other_data_set, flags.other_dir)
+        ratio, prefixes = opened_ratio(flags)
         sets = [test_images(*place, ratio.model.image_shape, ratio.model.levels, flags.number) for place in places]
         scores = [scores_of(ratio, images, flags.batch_size) for images in sets]
         aurocs = {name: auroc(*(of_set[name] for of_set in scores)) for name in scores[0]}
         for kind, (name, folder), images in zip(("inside", "outside"), places, sets, strict=True):
             print(f"{kind} the distribution: {counted(len(images), 'test image')} of {name} in {folder}")
         print(table(aurocs, scores), flush=True)
-        if flags.picture:
-            names = [f"{kind}: {name}" for kind, (name, _) in zip(("inside", "outside"), places, strict=True)]
-            files.write(flags.picture, lambda path: save_histograms(aurocs, scores, names, path))
         if flags.json:
-            given = ("model", "background", "data_set", "data_dir", "other_data_set", "other_dir")
-            result = {name: getattr(flags, name) for name in given}
+            given = ("data_set", "data_dir", "other_data_set", "other_dir")
+            result = prefixes | {name: getattr(flags, name) for name in given}
             result |= {"images": len(sets[0]), "other_images": len(sets[1])}
             result["auroc"] = {name: area for name, (area, _) in aurocs.items()}
             result["auroc_stderr"] = {name: stderr for name, (_, stderr) in aurocs.items()}
@@ -191,6 +219,9 @@ def work(flags: argparse.Namespace) -> None:
                 result[key] = {name: values.tolist() for name, values in of_set.items()}
             text = json.dumps(result, indent=1) + "\n"
             files.write(flags.json, lambda path: Path(path).write_text(text))
+        if flags.picture:
+            names = [f"{kind}: {name}" for kind, (name, _) in zip(("inside", "outside"), places, strict=True)]
+            files.write(flags.picture, lambda path: save_histograms(aurocs, scores, names, path))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from pixel_snail.errors import UserError
 from pixel_snail.storage import files
 
 FILTERS = 64
+MODEL = "vq_vae_2.keras"
+"""The file of --save_dir with the VQ-VAE. It may lie beside that of examples.codes, which is another network."""
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,7 +108,7 @@ def images_of(vq_vae: keras.Model, upper: np.ndarray, lower: np.ndarray) -> np.n
 def encode(flags: argparse.Namespace) -> None:
     """Trains a VQ-VAE, and writes it and the codes of all images into --save_dir."""
     images, labels = command.fashion_mnist(flags.data_dir, side=32)
-    vq_vae = command.trained(build, images["train"], flags.epochs, flags.save_dir)
+    vq_vae = command.trained(build, images["train"], flags.epochs, flags.save_dir, MODEL)
     upper, lower = {}, {}
     for split, of_split in images.items():
         upper[split], lower[split] = codes_of(vq_vae, of_split)
@@ -132,7 +134,7 @@ def decode(flags: argparse.Namespace) -> None:
         raise UserError(
             f"{flags.upper} has {len(upper):,} maps, but {flags.lower} {len(lower):,}: give as many of both"
         )
-    images = images_of(command.load_model(flags.save_dir), upper, lower)
+    images = images_of(command.load_model(flags.save_dir, MODEL), upper, lower)
     command.save_picture(images, flags.picture, flags.columns)
 
 

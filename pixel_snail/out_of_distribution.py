@@ -65,7 +65,7 @@ class LikelihoodRatio:
         return scores
 
     def _with_splits(self, images, labels, condition):
-        """Each network, with the images, labels and conditions for it. All are checked before either computes."""
+        """Each network, with the images, labels and conditions for it, which are checked before either computes."""
         networks = self.model, self.background
         labels = _for_each(labels, [network.nr_labels is not None for network in networks])
         condition = _for_each(condition, [network.condition is not None for network in networks])
@@ -80,8 +80,8 @@ def likelihood_ratio(model: Distribution, background: Distribution) -> Likelihoo
 
     Args:
         model: a network that was trained on the images that count as in the distribution.
-        background: one that was trained on the same images, Mutated. It may be smaller, and only one of the two may be
-            conditional.
+        background: one that was trained on the same images, Mutated. It may be smaller. Either of the
+            two may be conditional, or both.
 
     Raises:
         UserError: an argument is no Distribution, or leaks; both are the same one; or they are over images of different

@@ -58,7 +58,7 @@ def encoded(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(encoded):
-    return command.load_model(encoded)
+    return command.load_model(encoded, codes.MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,7 @@ def test_codes_that_stand_for_no_vectors_begin_anew_where_codes_fit_badly():
         (np.zeros([2, 6, 7], int), r"has int64 \[2, 6, 7\], not codes: give integers \[N, 7, 7\] or \[N, 7, 7, 1\]"),
         (np.zeros([0, 7, 7], int), r"has int64 \[0, 7, 7\], not codes"),
         (np.zeros([2, 7, 7]), r"has float64 \[2, 7, 7\], not codes"),
+        (np.array(5), r"has int64 \[\], not codes"),
         (np.arange(98).reshape(2, 7, 7) + 31, "image 1 has the value 128 at row 6, column 6, but codes are from 0"),
     ],
 )
@@ -184,7 +185,7 @@ def test_encode_writes_the_codes_of_both_levels_and_the_upper_ones_as_conditions
 ):
     upper, lower, alone = (np.load(encoded_in_two_levels / f"{name}.npz") for name in ("upper", "lower", "lower_alone"))
     assert set(lower) == {*upper, "train_condition", "test_condition"} and set(alone) == set(upper)
-    model = command.load_model(encoded_in_two_levels)
+    model = command.load_model(encoded_in_two_levels, two_levels.MODEL)
     images, labels = command.fashion_mnist(data_dir, side=32)
     for split, number in (("train", TRAIN), ("test", TEST)):
         assert (upper[split].shape, lower[split].shape) == ((number, 4, 4), (number, 8, 8))
@@ -242,8 +243,11 @@ def test_the_scores_of_two_data_sets_and_their_areas_are_those_of_python(checkpo
     other_dir = write_idx_files(tmp_path, flat, flat)
     arguments = [f"--{name}={checkpoints / name}" for name in ("model", "background")]
     arguments += [f"--data_dir={data_dir}", f"--other_dir={other_dir}", "--number=5"]
-    run(out_of_distribution, *arguments, f"--picture={tmp_path}/scores.png", f"--json={tmp_path}/scores.json")
+    run(out_of_distribution, *arguments, f"--picture={tmp_path}/scores", f"--json={tmp_path}/scores.json")
     result = json.loads((tmp_path / "scores.json").read_text())
+    assert [result[name] for name in ("model", "background")] == [
+        f"{checkpoints}/{name}/params.ckpt" for name in ("model", "background")
+    ]
     assert (result["data_set"], result["other_data_set"]) == ("fashion_mnist", "mnist")
     assert (result["images"], result["other_images"]) == (5, 5)
     model, background = (pixel_snail.load(checkpoints / name) for name in ("model", "background"))
@@ -269,7 +273,7 @@ def test_the_scores_of_two_data_sets_and_their_areas_are_those_of_python(checkpo
         assert (result["auroc"][name], result["auroc_stderr"][name]) == (area, stderr)
         mean, other = (f"{np.mean(result[key][name]):,.2f}" for key in ("scores", "other_scores"))
         assert line.split()[-4:] == [f"{area:.4f}", f"{stderr:.4f}", mean, other]
-    assert np.asarray(PIL.Image.open(tmp_path / "scores.png")).std() > 0
+    assert np.asarray(PIL.Image.open(tmp_path / "scores", formats=["PNG"])).std() > 0
 
 
 def test_an_auroc_is_the_share_of_pairs_that_are_ranked_rightly_and_its_error_is_that_of_repetitions():
@@ -313,6 +317,11 @@ def test_test_images_take_the_size_the_colour_and_the_levels_of_the_model(data_d
             {"other_data_set": "photos"},
             r"the images of photos are \(32, 32, 3\), but those of model \(28, 28, 1\): give",
         ),
+        (
+            {"background": "model/params.ckpt"},
+            r"are the same checkpoint, .*model/params\.ckpt: a folder means the newest",
+        ),
+        ({"other_data_set": "fashion_mnist"}, r"both data sets are fashion_mnist in .*: give another --other_data_s"),
         ({"other_data_set": "mnits"}, "unknown data set 'mnits'; known: arrays, cifar, "),
         ({"number": 1}, "1 test image of fashion_mnist is too few: a standard error needs two"),
         ({"json": "model"}, "can't write --json=.*: it is a folder"),
