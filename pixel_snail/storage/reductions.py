@@ -34,8 +34,13 @@ class Reduced:
 
     def __init__(self, images: np.ndarray, levels: int):
         check_option("levels", levels, is_whole(levels, 2) and levels <= 256, "a whole number from 2 to 256")
-        if _dtype(images) != np.uint8:
-            raise UserError(f"images of fewer levels are made from images uint8 [N, H, W, C], not {_described(images)}")
+        own = getattr(images, "levels", 256)
+        if _dtype(images) != np.uint8 or own not in (None, 256):
+            of_levels = "" if own in (None, 256) else f" of {own} levels"
+            raise UserError(
+                f"images of fewer levels are made from 8-bit images, uint8 [N, H, W, C] of 256 levels, not "
+                f"{_described(images)}{of_levels}"
+            )
         self._images, self.levels = images, levels
         self.shape = tuple(images.shape)
 
@@ -44,6 +49,10 @@ class Reduced:
 
     def __getitem__(self, index) -> np.ndarray:
         return reduced(np.asarray(self._images[index]), self.levels)
+
+    def in_epoch(self, seed: int, epoch: int) -> "Reduced":
+        """The images that a training with this seed sees in this epoch: others only if `images` draws them anew."""
+        return Reduced(in_epoch(self._images, seed, epoch), self.levels)
 
 
 def in_epoch(images: np.ndarray, seed: int, epoch: int) -> np.ndarray:

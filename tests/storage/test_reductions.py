@@ -56,6 +56,12 @@ def test_reduced_images_have_the_levels_of_the_formula(levels):
     assert seen.levels == levels
 
 
+def test_images_that_are_reduced_after_they_were_drawn_are_drawn_anew_in_each_epoch():
+    seen = Reduced(Mutated(GREY, 0.3), 8).in_epoch(3, 4)
+    np.testing.assert_array_equal(seen[:], Mutated(GREY, 0.3).in_epoch(3, 4)[:] // 32)
+    assert (seen[:] != Reduced(Mutated(GREY, 0.3), 8).in_epoch(3, 5)[:]).any() and seen.levels == 8
+
+
 def test_a_value_becomes_one_with_the_probability_of_its_brightness_and_black_and_white_always_stay():
     """The law, for 8 bits and for 6 levels: the mean over many draws is within 5 standard errors of its law."""
     for levels in (6, 256):
@@ -226,7 +232,8 @@ def test_views_are_images_of_a_data_set_and_are_not_read_to_check_their_values()
         (lambda: Mutated(GREY, float("nan")), "rate=nan is not a number from 0 to 1"),
         (lambda: Mutated(GREY > 9, 0.1), r"mutated from integers \[N, H, W, C\], not bool"),
         (lambda: Binarized(GREY)[0, 0, 0], "are indexed by a number, a slice, or an array of numbers"),
-        (lambda: Reduced(GREY.astype(int), 8), r"made from images uint8 \[N, H, W, C\], not int64"),
+        (lambda: Reduced(GREY.astype(int), 8), r"made from 8-bit images, uint8 \[N, H, W, C\] of 256 levels, not int6"),
+        (lambda: Reduced(Binarized(GREY), 2), r"of 256 levels, not uint8 \[.*\] of 2 levels"),
         (lambda: Reduced(GREY, 257), "levels=257 is not a whole number from 2 to 256"),
         (lambda: DataSet(None, Split(Binarized(GREY))), "test images, a Binarized, have 2 levels, not 256: give both"),
     ],
