@@ -7,6 +7,7 @@ memory.
 import functools
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +163,7 @@ def _check_names(data_dir, arrays):
     """Raises UserError if an array seems to have conditions, but has another name than they need."""
     known = [name for names in CONDITIONS.values() for name in names]
     for name in sorted(arrays):
-        if "cond" in name.lower() and name not in known:
+        if re.search(r"(^|_)cond(ition)?s?(_|$)", name.lower()) and name not in known:
             raise UserError(
                 f"{data_dir} has an array {name}: conditions are called {' and '.join(known)}; rename it, or remove it"
             )

@@ -104,6 +104,10 @@ class DataSet:
         conditions = {}
         for name, split in self._splits().items():
             if split.condition is not None:
+                if not isinstance(getattr(split.condition, "dtype", None), np.dtype):
+                    raise UserError(
+                        f"the condition of the {name} images is a {type(split.condition).__name__}: make it an array"
+                    )
                 conditions[f"the condition of the {name} images"] = split.condition
                 if len(split.condition) != len(split):
                     raise UserError(f"there are {len(split)} {name} images, but {len(split.condition)} conditions")

@@ -257,6 +257,10 @@ def test_a_set_for_testing_alone_has_the_shape_and_the_labels_of_its_test_images
             "the loader of the data set mine returns a tuple: let it return a pixel_snail.data",
         ),
         (lambda _: None, "returns a NoneType"),
+        (
+            lambda _: DataSet(Split(IMAGES, condition=[[0.5]] * 6), Split(IMAGES, condition=[[0.5]] * 6)),
+            "the condition of the training images is a list: make it an array",
+        ),
         (lambda _: DataSet(None, Split(IMAGES)), "the data set mine has no training images: evaluate it with eval.py"),
     ],
 )

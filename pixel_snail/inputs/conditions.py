@@ -126,12 +126,12 @@ def kind_of(conditions: dict[str, np.ndarray]) -> tuple[tuple[int, ...], int | N
         if dtype.kind in "iu" and len(shape) != 2:
             of_classes = "; give classes as labels" if not shape else ""
             raise UserError(
-                f"{name} is {dtype} [N{''.join(f', {size}' for size in shape)}]: integers are codes, [N, h, w]; give "
+                f"{name} is {dtype} [{_sizes(('N', *shape))}]: integers are codes, [N, h, w]; give "
                 f"numbers as float32{of_classes}"
             )
         if dtype.kind not in "fiu" or (dtype.kind == "f" and len(shape) not in (1, 3)) or not math.prod(shape):
             raise UserError(
-                f"{name} is {dtype} [N{''.join(f', {size}' for size in shape)}]: give floating-point numbers [N, D] or "
+                f"{name} is {dtype} [{_sizes(('N', *shape))}]: give floating-point numbers [N, D] or "
                 "[N, h, w, D], or integers [N, h, w]"
             )
         shapes[name] = (shape, dtype.kind == "f")

@@ -50,6 +50,32 @@ def test_arrays_are_the_same_in_every_form_type_and_under_every_name(form, kind,
     assert data_set.notes == ("values from 0 to 15: 16 levels",)
 
 
+@FORMS
+@pytest.mark.parametrize("shape", [(4,), (3, 5, 2)])
+def test_conditions_are_those_of_the_images_also_of_every_tenth_one(form, shape, tmp_path):
+    condition = rng.normal(size=[25, *shape]).astype(np.float32)
+    data_set = data.load("arrays", write(tmp_path, form, train=TRAIN, train_condition=condition))
+    numbers = np.arange(25)
+    for split, chosen in ((data_set.train, numbers % 10 != 9), (data_set.test, numbers % 10 == 9)):
+        np.testing.assert_array_equal(split.images[:], TRAIN[chosen])
+        np.testing.assert_array_equal(split.condition[:], condition[chosen])
+    assert (data_set.condition_shape, data_set.condition_levels) == (shape, None)
+    assert any(note.endswith(": each image has a condition") for note in data_set.notes)
+
+
+@FORMS
+def test_codes_as_conditions_are_as_many_as_the_largest_of_both_splits_says(form, tmp_path):
+    codes = {"train_condition": rng.integers(0, 5, [25, 3, 5, 1]), "test_condition": np.full([7, 3, 5, 1], 6)}
+    data_set = data.load("arrays", write(tmp_path, form, train=TRAIN, test=TEST, **codes))
+    assert (data_set.condition_shape, data_set.condition_levels) == ((3, 5), 7)
+    np.testing.assert_array_equal(data_set.test.condition[2:4], np.full([2, 3, 5], 6))
+
+
+def test_an_array_whose_name_only_contains_those_letters_is_no_condition(tmp_path):
+    file = write(tmp_path, "npz", train=TRAIN, seconds=np.arange(25), conductivity=np.ones(3))
+    assert f"not used: conductivity, seconds in {file}" in data.load("arrays", file).notes
+
+
 def test_a_data_set_with_files_needs_their_folder():
     with pytest.raises(UserError, match="the data set arrays has files: give data_dir, their folder"):
         data.load("arrays", None)
@@ -195,6 +221,22 @@ OTHER = {
     "labels of one split": (
         {"train": TRAIN, "test": TEST, "y_test": [1] * 7},
         "train.* has no labels, the other images have: add ",
+    ),
+    "conditions of one split": (
+        {"train": TRAIN, "test": TEST, "test_condition": np.ones([7, 3])},
+        "train.* has no conditions, the other images have: add train_condition, or remove the other conditions",
+    ),
+    "conditions without images": (
+        {"train": TRAIN, "train_condition": np.ones([25, 3]), "test_condition": np.ones([7, 3])},
+        "test_condition.* has conditions, but there are no test images",
+    ),
+    "conditions of another name": (
+        {"train": TRAIN, "Conditions_train": np.ones([25, 3])},
+        "has an array Conditions_train: conditions are called train_condition and test_condition; rename it",
+    ),
+    "fewer conditions": (
+        {"train": TRAIN, "train_condition": np.ones([24, 3])},
+        r"train_condition.* is float64 \[24, 3\]: give 25 conditions, floating-point numbers \[N, D\]",
     ),
     "labels without images": ({"train": TRAIN, "y_test": [1] * 7}, "y_test.* has labels, but there are no test images"),
     "negative labels": ({"train": TRAIN, "train_labels": np.arange(25) - 1}, "training image 0 has the label -1"),
