@@ -40,9 +40,8 @@ class Distribution:
     values 0 to levels - 1: uint8 for 256 levels, else any integers. `sample`, `complete` and `decompress` return uint8,
     or uint16 above 256 levels. Methods that may take more than a few seconds show progress on stderr; `verbose=0`
     silences it. A class-conditional network needs `labels`, integers [N] from 0 to nr_labels - 1; a network with a
-    condition needs `condition`, one for each image. Several threads may
-    call the methods at the same time and get the results of calls one after another; while one runs `fit` or
-    `initialise`, the others must wait.
+    condition needs `condition`, one for each image. Several threads may call the methods at the same time and get the
+    results of calls one after another; while one runs `fit` or `initialise`, the others must wait.
 
         model = pixel_snail.load("data/save/demo")
         model.bits_per_dim(images)                       # float64 [N]
@@ -333,6 +332,7 @@ class Distribution:
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
         noise = sampling.checked_noise(temperature, top_k, top_p, self.network)
         sampling.check_workers(workers)
+        check_option("given", given, (given is None) == (mask is None), "given together with mask")
         labels, condition = checked_given(self.network.description, number, labels, condition)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)

@@ -162,6 +162,9 @@ def test_a_mask_that_gives_nothing_draws_samples(one_block):
     np.testing.assert_array_equal(completed, one_block.sample(3, labels, seed=7, verbose=0))
     unrounded = one_block.draw(3, labels, seed=7, given=from_values(images, 256), mask=nothing, verbose=0)
     np.testing.assert_array_equal(unrounded, one_block.draw(3, labels, seed=7, verbose=0))
+    for alone in ({"mask": nothing}, {"given": from_values(images, 256)}):
+        with pytest.raises(pixel_snail.UserError, match=r"is not given together with mask$"):
+            one_block.draw(3, labels, **alone, verbose=0)
     none = one_block.complete(images[:0], labels=labels[:0], mask=nothing[:0], verbose=0)
     assert none.shape == (0, *SHAPE)
 

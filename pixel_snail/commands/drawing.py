@@ -58,8 +58,8 @@ def what_to_draw(
 
         def complete(model):
             labels = None if classes is None else np.repeat(classes, each)
-            given, mask = np.repeat(truth, each, 0), np.repeat(is_given, each, 0)
-            images = model.draw(len(given), labels, given=given, mask=mask, **settings)
+            given = {"given": np.repeat(truth, each, 0), "mask": np.repeat(is_given, each, 0)}
+            images = model.draw(each * len(truth), labels, **given, **settings)
             path = plotting.save_completions(truth, images, is_given, flags.save_dir, flags.data_set, levels)
             return f"completions: {each} of {of_images}: {path}"
 

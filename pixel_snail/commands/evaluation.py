@@ -161,19 +161,21 @@ def _with_the_networks_condition(flags, cluster, opened, data_set):
         if cluster.is_chief:
             print("note: the network takes no condition: the conditions of the data set are not used", flush=True)
         return data_set.without_conditions()
-    takes = f"the network of {opened.prefix} is conditional on {kind}"
+    is_conditional = f"the network of {opened.prefix} is conditional on {kind}"
     if flags.complete:
-        raise UserError(f"{takes}, which --complete can't give: complete images from Python, with condition=")
+        raise UserError(f"{is_conditional}, which --complete can't give: complete images from Python, with condition=")
     if data_set is None:
-        raise UserError(f"{takes}: leave --skip_test out, because samples take the conditions of the test images")
+        raise UserError(
+            f"{is_conditional}: leave --skip_test out, because samples take the conditions of the test images"
+        )
     if given is None:
         raise UserError(
-            f"{takes}, but the data set {flags.data_set} has none: give --data_set=arrays with test_condition"
+            f"{is_conditional}, but the data set {flags.data_set} has none: give --data_set=arrays with test_condition"
         )
     try:
         checked_condition(given, len(data_set.test), kind)
     except UserError as error:
-        raise UserError(f"{takes}, and the data set {flags.data_set} has others: {error}") from error
+        raise UserError(f"{is_conditional}, and the data set {flags.data_set} has others: {error}") from error
     return data_set
 
 
