@@ -80,8 +80,8 @@ def likelihood_ratio(model: Distribution, background: Distribution) -> Likelihoo
 
     Args:
         model: a network that was trained on the images that count as in the distribution.
-        background: one that was trained on the same images, Mutated. It may be smaller. Either of the
-            two may be conditional, or both.
+        background: one that was trained on the same images, Mutated. It may be smaller. Either
+            of the two may be conditional, or both.
 
     Raises:
         UserError: an argument is no Distribution, or leaks; both are the same one; or they are over images of different

@@ -1,5 +1,5 @@
-"""Imported first by a command: ends it with one line where the system or Python won't do, packages are
-missing, or the compilation cache can't be used.
+"""Imported first by a command: ends it with one line where the system or Python won't do, packages are missing, or the
+compilation cache can't be used.
 
 Written so that older versions of Python can read it too.
 """
