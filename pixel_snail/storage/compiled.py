@@ -32,31 +32,34 @@ def xla_flags() -> str | None:
     The folder is made and examined. When the process ends, files without a checksum get one.
 
     Raises:
-        UserError: as `prepared_folder`; or TF_XLA_FLAGS has a value that is not possible.
+        UserError: as `prepared_folder`.
     """
     folder = prepared_folder()
     if folder is None:
         return None
-    others = os.environ.get("TF_XLA_FLAGS", "").strip()
-    if others and not others.startswith("--"):
-        raise UserError(f"{VARIABLE} needs TF_XLA_FLAGS to have flags, not the name of a file of flags: unset one")
     atexit.register(_add_checksums, folder)
-    return f"{others} --tf_xla_persistent_cache_directory='{folder}'".strip()
+    return f"{_other_xla_flags()} --tf_xla_persistent_cache_directory='{folder}'".strip()
 
 
 def prepared_folder() -> Path | None:
     """The cache's folder for this machine and these settings, made and examined; None if VARIABLE does not ask for it.
 
     Raises:
-        UserError: VARIABLE has a value that is not possible; the folder can't be made or written, or its disk is full;
-            or others may write it or replace it.
+        UserError: VARIABLE or TF_XLA_FLAGS has a value that is not possible; the folder can't be made or written, or
+            its disk is full; or others may write it or replace it.
     """
     value = os.environ.get(VARIABLE, "")
     if not value:
         return None
+    if (others := _other_xla_flags()) and not others.startswith("--"):
+        raise UserError(f"{VARIABLE} needs TF_XLA_FLAGS to have flags, not the name of a file of flags: unset one")
     folder = _folder(value)
     _prepare(folder)
     return folder
+
+
+def _other_xla_flags():
+    return os.environ.get("TF_XLA_FLAGS", "").strip()
 
 
 def _folder(value):
