@@ -8,12 +8,14 @@ the whole network for each pixel (extrapolated from a few pixels).
     python -m benchmarks.sampling --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.sampling --image_size=28 --channels=1 --levels=2  # other images
     python -m benchmarks.sampling --workers                         # 64 images, with one worker and with all
+    python -m benchmarks.sampling --workers --nr_filters=256 --runs=1  # one drawing in place of the median of five
 
 With --workers, it prints instead the images a second of MANY images, in batches of 8, with one worker and with as many
 as there are cores. `one_core` has the images a second of a program that may use one core only.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import statistics
@@ -40,12 +42,15 @@ def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     flags_of_networks(parser)
     parser.add_argument("--workers", action="store_true", help=f"draw {MANY} images with one worker and with all")
+    parser.add_argument(
+        "--runs", type=command_line.positive_int, default=RUNS, help="a figure is the median of so many"
+    )
     flags = parser.parse_args()
     check_network(parser, flags)
     if flags.workers:
         measure_each(flags, by_workers, batches=[8])
     else:
-        measure_each(flags, measure, batches=[1, 8, 32])
+        measure_each(flags, functools.partial(measure, runs=flags.runs), batches=[1, 8, 32])
 
 
 def by_workers(flags: argparse.Namespace) -> dict:
@@ -65,7 +70,7 @@ def by_workers(flags: argparse.Namespace) -> dict:
 
 
 def _images_a_second(flags, cores):
-    """With one worker, then with all: medians of RUNS drawings that alternate. `cores`: how many it may use."""
+    """With one worker, then with all: medians of flags.runs drawings that alternate. `cores`: how many it may use."""
     if cores:
         os.sched_setaffinity(0, set(itertools.islice(os.sched_getaffinity(0), cores)))
     from pixel_snail import sampling
@@ -76,11 +81,15 @@ def _images_a_second(flags, cores):
     draw = sampling.drawer(model)
     draw(weights, 1, 0, verbose=0)  # compiles
     numbers = (1, None) if devices.number_of_cores() > 1 else (1,)
-    runs = [[timed(lambda n=n: draw(weights, MANY, 0, workers=n, verbose=0)) for n in numbers] for _ in range(RUNS)]
+
+    def seconds(workers):
+        return timed(lambda: draw(weights, MANY, 0, workers=workers, verbose=0))
+
+    runs = [[seconds(workers) for workers in numbers] for _ in range(flags.runs)]
     return [MANY / statistics.median(of_one) for of_one in zip(*runs, strict=True)]
 
 
-def measure(flags: argparse.Namespace) -> dict:
+def measure(flags: argparse.Namespace, runs: int = RUNS) -> dict:
     from benchmarks.plain import naive_sampler
     from pixel_snail import sampling, steps
     from pixel_snail.backend import tf
@@ -98,12 +107,12 @@ def measure(flags: argparse.Namespace) -> dict:
     uniforms = sampling.uniforms(0, 0, batch, shape, model.description.drawn_components)
     draw = sampling.batch_drawer(model, batch)
     first = timed(lambda: draw(weights, *uniforms))
-    seconds = statistics.median(timed(lambda: draw(weights, *uniforms)) for _ in range(RUNS))
+    seconds = statistics.median(timed(lambda: draw(weights, *uniforms)) for _ in range(runs))
     peak = device_peak_gb()  # the peak of sampling: evaluating a large batch takes more
 
     evaluate = tf.function(lambda x: likelihood.loss_per_image(x, model(x), levels), autograph=False)
     evaluate(x)
-    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(RUNS))
+    evaluation = statistics.median(timed(lambda: evaluate(x).numpy()) for _ in range(runs))
 
     # The naive loop draws one row of NAIVE_PIXELS pixels, and computes the network for a whole image at each of them.
     naive = naive_sampler(
