@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -169,17 +170,27 @@ def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
         only_test: as in `load`.
 
     Raises:
-        UserError: as in `load`; or files in --save_dir or --cache_dir would become part of the data set.
+        UserError: as in `load`; codes are not below --levels; or files in --save_dir or --cache_dir would become part
+            of the data set.
     """
-    data_dir = Path(flags.data_dir)
-    for name in ("save_dir", "cache_dir") if flags.data_set == "folder" else ():
-        if path := getattr(flags, name):
-            with _errors(data_dir):
-                folder.check_apart(data_dir, Path(path), flags.test_folder, only_test, flag=name)
-    data_set = load(flags.data_set, data_dir, flags.class_conditional, only_test, **options(flags))
+    check_apart(flags, only_test)
+    data_set = load(flags.data_set, Path(flags.data_dir), flags.class_conditional, only_test, **options(flags))
+    if flags.data_set == "arrays" and flags.likelihood == "categorical" and data_set.reduction is not None:
+        raise UserError(
+            f"the images have the value 255, but --levels={flags.levels} allows only codes from 0 to "
+            f"{flags.levels - 1}: give --levels=256; 8-bit images must be reduced before they are saved"
+        )
     if not flags.class_conditional:
         return data_set.without_labels()
     return _with_notes_on_classes(data_set) if flags.data_set != "folder" else data_set
+
+
+def check_apart(flags: argparse.Namespace, only_test: bool = False) -> None:
+    """Raises UserError if files in --save_dir or --cache_dir would become part of a folder's data set."""
+    for name in ("save_dir", "cache_dir") if flags.data_set == "folder" else ():
+        if path := getattr(flags, name):
+            with _errors(flags.data_dir):
+                folder.check_apart(Path(flags.data_dir), Path(path), flags.test_folder, only_test, flag=name)
 
 
 def options(flags: argparse.Namespace) -> dict[str, object]:
@@ -194,8 +205,10 @@ def _with_notes_on_classes(data_set):
     """The data set, with a note on classes that no training image has: labels may have been counted from 1."""
     if data_set.train is None or data_set.nr_labels is None:
         return data_set
-    empty = np.setdiff1d(np.arange(data_set.nr_labels), data_set.train.labels)
-    if not len(empty):
+    # Labels may be so large that a list of all classes would not fit into memory.
+    present = set(np.unique(data_set.train.labels).tolist())
+    empty = list(itertools.islice((label for label in range(data_set.nr_labels) if label not in present), 6))
+    if not empty:
         return data_set
     which = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
     note = f"no training image has the label {which}: labels count from 0"

@@ -55,15 +55,22 @@ def _unpack(archive, folder):
     untrusted.check_checksum(archive, "md5", ARCHIVE_MD5)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking_") as aside:
-            untrusted.unpack(archive, Path(aside))
-            if not (Path(aside) / folder.name).is_dir():
-                raise UserError(f"{archive} has no folder {folder.name}")
-            with files.replacing(folder) as whole:
-                os.rename(Path(aside) / folder.name, whole)
+        waiting = f"waiting for another process that unpacks {archive} ..."
+        with files.locked(folder.parent, when_taken=lambda: progress.say(waiting)):
+            if not folder.is_dir():  # another process may have unpacked it meanwhile
+                _unpack_aside(archive, folder)
     except OSError as error:
         raise UserError(f"can't unpack {archive} into {folder.parent}: {error.strerror or error}") from error
     return folder
+
+
+def _unpack_aside(archive, folder):
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking_") as aside:
+        untrusted.unpack(archive, Path(aside))
+        if not (Path(aside) / folder.name).is_dir():
+            raise UserError(f"{archive} has no folder {folder.name}")
+        with files.replacing(folder) as whole:
+            os.rename(Path(aside) / folder.name, whole)
 
 
 def _from_batches(folder):

@@ -15,7 +15,7 @@ from pixel_snail.dataset import Split
 from pixel_snail.errors import counted
 from pixel_snail.likelihoods.levels import from_values
 from pixel_snail.reports import plotting
-from pixel_snail.storage import files
+from pixel_snail.storage import files, values
 
 IMAGES = 10
 """Images in a row. A row shows one class; without labels, there are at most as many rows."""
@@ -33,13 +33,14 @@ def plot(flags: argparse.Namespace) -> None:
     """Writes the contact sheet to --save_dir, as `<data set>_images.png`.
 
     Raises:
-        UserError: the data set is missing or broken, or the picture can't be written.
+        UserError: the data set is missing or broken, or the picture can't be written or would become part of it.
     """
     files.check_writable(flags.save_dir, "save_dir")
+    data.check_apart(flags)
     data_set = data.load(flags.data_set, Path(flags.data_dir), **data.options(flags))
     chosen = rows(data_set.train)
     path = Path(flags.save_dir, f"{flags.data_set}_images.png")
-    images = from_values(data_set.train.images[chosen], data_set.levels)
+    images = from_values(values.rows(data_set.train.images, chosen), data_set.levels)
     files.write(path, lambda path: plotting.save_grid(images, path, columns=IMAGES))
     for note in data_set.notes:
         print(note)

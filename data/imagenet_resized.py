@@ -5,6 +5,7 @@ are easier to model: results on the two data sets can't be compared.
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ UNVERIFIED = (
     "paper's of 2016"
 )
 SIZES = (8, 16, 32, 64)
+BATCHES = 10
+"""The batches of the training images, numbered from 1."""
 _ARRAYS = ("data", "labels")
 
 
@@ -49,18 +52,33 @@ def load(data_dir: Path, image_size: int = 32, cache_dir: Path | str | None = No
             f"Imagenet{image_size}_val_npz, unpacked, from https://image-net.org/download-images"
         )
     (train, of_train), (test, of_test) = splits["train"], splits["test"]
+    number = len(of_train["identity"]["files"])
+    notes = () if number >= BATCHES else (f"there are {number} of the {BATCHES} batches of training images",)
     source = " and ".join(record["identity"]["source"] for record in (of_train, of_test))
-    return DataSet(train, test, source=source, unverified=UNVERIFIED)
+    return DataSet(train, test, source=source, unverified=UNVERIFIED, notes=notes)
 
 
 def find(root: Path, size: int) -> dict[str, list[Path]] | None:
-    """The batches of each split below a folder, in the order of their numbers; None if a split has none."""
+    """The batches of each split below a folder, in the order of their numbers; None if a split has none.
+
+    Raises:
+        UserError: a batch of training images is there twice, or is missing before another.
+    """
     named = [path for path in listing.inside(root) if path.name.startswith(f"Imagenet{size}_")]
     folders = [root, *filter(listing.is_folder, named)]
     train = [path for folder in folders for path in listing.inside(folder) if _number(path)]
     test = [path for folder in folders for path in (folder / "val_data.npz", folder / "val_data")]
     test = list(filter(listing.is_file, test))
-    return {"train": sorted(train, key=_number), "test": test[:1]} if train and test else None
+    if not train or not test:
+        return None
+    train = sorted(train, key=_number)
+    for path, after in itertools.pairwise(train):
+        if _number(path) == _number(after):
+            raise UserError(f"{path} and {after} are the same batch of training images: move one of them away")
+    missing = [number for number, path in enumerate(train, 1) if number != _number(path)]
+    if missing:
+        raise UserError(f"{root} has {train[-1].name}, but no train_data_batch_{missing[0]}: unpack all batches")
+    return {"train": train, "test": test[:1]}
 
 
 def _number(path):

@@ -16,11 +16,12 @@ import numpy as np
 
 import data
 import pixel_snail
+from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import command_line, progress, streams
 from pixel_snail.errors import UserError, counted, option
 from pixel_snail.out_of_distribution import LikelihoodRatio
 from pixel_snail.reports import comparisons, plotting
-from pixel_snail.runs import search
+from pixel_snail.runs import earlier_runs, search
 from pixel_snail.storage import files
 
 SCORES = {
@@ -41,6 +42,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data_dir", type=path, default="./data", help="where it lies")
     add("--other_data_set", default="mnist", help="the data set that counts as out of the distribution")
     add("--other_dir", type=path, default="./data", help="where it lies")
+    add("--cache_dir", type=path, help="for the conversions of both data sets, as train.py takes it")
+    add("--skip_bad", action="store_true", help="leave out pictures that can't be read, as train.py does")
     add("--number", type=command_line.positive_int, help="test images of each set, evenly spaced; without it, all")
     add("--batch_size", type=command_line.positive_int, default=8, help="images computed at once")
     add("--picture", type=path, help="a PNG file to write, with histograms of the scores")
@@ -48,13 +51,30 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def options_of(checkpoint: Checkpoint, name: str) -> dict[str, object]:
+    """The flags of the data in a checkpoint's run, such as binarize, as options of data.load.
+
+    Without a run that recorded them, or if the run had another data set than `name`, they are the defaults.
+    """
+    flags = argparse.Namespace(**dict.fromkeys(command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS))
+    flags.data_set = name
+    earlier_runs.fill_in_flags(flags, checkpoint)
+    return data.options(flags)
+
+
 def test_images(
-    name: str, data_dir: str, image_shape: tuple[int, int, int], levels: int, number: int | None = None
+    name: str,
+    data_dir: str,
+    options: Mapping[str, object],
+    image_shape: tuple[int, int, int],
+    levels: int,
+    number: int | None = None,
 ) -> np.ndarray:
     """Test images of a data set, values [N, H, W, C], in the form that a model takes.
 
     Args:
         name: of the data set, as --data_set takes it.
+        options: further options of data.load. Those that the data set does not take are left out.
         image_shape, levels: (H, W, C) and L of the model. The data set is cropped, made grey and reduced to them as far
             as the flags of train.py can do that.
         number: N; None, or more than there are: all.
@@ -64,8 +84,9 @@ def test_images(
     """
     height, width, channels = image_shape
     form = {"image_size": command_line.image_size(f"{height}x{width}"), "grey": channels == 1}
-    form = {flag: value for flag, value in form.items() if command_line.takes(name, flag)}
-    data_set = data.load(name, Path(data_dir), only_test=True, levels=levels, **form)
+    form = {flag: value for flag, value in (options | form).items() if command_line.takes(name, flag)}
+    form |= {"binarize": True} if options.get("binarize") else {"levels": levels}
+    data_set = data.load(name, Path(data_dir), only_test=True, **form)
     for note in data_set.notes:
         print(f"{name}: {note}", flush=True)
     if data_set.image_shape != image_shape:
@@ -160,8 +181,8 @@ def save_histograms(
     figure.savefig(path, dpi=100, format="png")
 
 
-def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, str]]:
-    """The ratio of the networks that --model and --background name, and the prefixes of their checkpoints.
+def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, Checkpoint]]:
+    """The ratio of the networks that --model and --background name, and their checkpoints by these names.
 
     Raises:
         UserError: both are one checkpoint; a checkpoint can't be read, or does not record its network; or a network is
@@ -188,7 +209,7 @@ def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, 
                 f"--{name} is conditional, but images out of the distribution have no labels and conditions: give a "
                 "network without them"
             )
-    return ratio, prefixes
+    return ratio, opened
 
 
 def work(flags: argparse.Namespace) -> None:
@@ -202,8 +223,13 @@ def work(flags: argparse.Namespace) -> None:
             f"both data sets are {flags.data_set} in {flags.data_dir}: give another --other_data_set or --other_dir"
         )
     with streams.text_elsewhere(flags.json):
-        ratio, prefixes = opened_ratio(flags)
-        sets = [test_images(*place, ratio.model.image_shape, ratio.model.levels, flags.number) for place in places]
+        ratio, opened = opened_ratio(flags)
+        of_both = {name: getattr(flags, name) for name in ("skip_bad", "cache_dir") if getattr(flags, name)}
+        of_run = options_of(opened["model"], flags.data_set) | of_both
+        # Other images are binarized if the model's are. The further flags of the run are for its own data set.
+        of_others = of_both | {"binarize": of_run["binarize"]}
+        form = ratio.model.image_shape, ratio.model.levels, flags.number
+        sets = [test_images(*place, more, *form) for place, more in zip(places, (of_run, of_others), strict=True)]
         scores = [scores_of(ratio, images, flags.batch_size) for images in sets]
         aurocs = {name: auroc(*(of_set[name] for of_set in scores)) for name in scores[0]}
         for kind, (name, folder), images in zip(("inside", "outside"), places, sets, strict=True):
@@ -211,7 +237,8 @@ def work(flags: argparse.Namespace) -> None:
         print(table(aurocs, scores), flush=True)
         if flags.json:
             given = ("data_set", "data_dir", "other_data_set", "other_dir")
-            result = prefixes | {name: getattr(flags, name) for name in given}
+            result = {name: checkpoint.prefix for name, checkpoint in opened.items()}
+            result |= {name: getattr(flags, name) for name in given}
             result |= {"images": len(sets[0]), "other_images": len(sets[1])}
             result["auroc"] = {name: area for name, (area, _) in aurocs.items()}
             result["auroc_stderr"] = {name: stderr for name, (_, stderr) in aurocs.items()}

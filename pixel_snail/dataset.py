@@ -223,7 +223,7 @@ def _check_images(name, split, levels):
     mend = ""
     if len(shape) == 3:
         mend = "; if these are grey images [N, H, W], use images[..., None]"
-    elif looks_planar := len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
+    elif looks_planar := len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 8:
         mend = ", as images.transpose(0, 2, 3, 1) does"
     if len(shape) != 4 or looks_planar or number != shape[0] or not all(shape[1:]):
         raise UserError(f"the {name} images have the shape {shape}: {must}{mend}")

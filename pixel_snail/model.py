@@ -342,14 +342,18 @@ def build_network(
             "PixelSNAIL has it, or choose another"
         ) from error
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
-        memory.check(4 * _least_parameters(network), "the network's parameters need")
+        memory.check(4 * _least_parameters(network, nr_labels or 0), "the network's parameters need")
         return network.build_for(model, image_shape, nr_labels, class_names, levels, likelihood)
 
 
-def _least_parameters(network):
-    """A lower bound of the number of parameters of a network that is not built yet: the filters of its streams."""
+def _least_parameters(network, nr_labels):
+    """A lower bound of the number of parameters of a network that is not built yet.
+
+    It counts the filters of the streams, and the contributions of classes to the residual blocks.
+    """
     of_kind = {}  # by kind of convolution: F to F channels, then F to 2 F
     for conv in {resnet.conv for resnet in residual_blocks(network)}:
         height, width = getattr(conv(1), "filter_size", (1, 1))
         of_kind[conv] = 3 * height * width * network.settings["nr_filters"] ** 2
-    return sum(of_kind[resnet.conv] for resnet in residual_blocks(network))
+    of_labels = nr_labels * 2 * network.settings["nr_filters"]
+    return sum(of_kind[resnet.conv] + of_labels for resnet in residual_blocks(network))

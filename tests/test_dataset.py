@@ -73,7 +73,10 @@ BAD = {
         lambda: of(IMAGES[..., :1]),
         r"the training images are \(4, 5, 1\), the test images \(4, 5, 3\)",
     ),
-    "channels first": (lambda: of(IMAGES.transpose(0, 3, 1, 2)), r"\(6, 3, 4, 5\): .*images.transpose\(0, 2, 3, 1\)"),
+    "channels first": (
+        lambda: of(np.zeros([6, 3, 9, 10], np.uint8)),
+        r"\(6, 3, 9, 10\): .*images.transpose\(0, 2, 3, 1\)",
+    ),
     "flat": (lambda: of(IMAGES.reshape(6, -1)), r"have the shape \(6, 60\): give"),
     "no pixels": (lambda: of(IMAGES[:, :0]), r"have the shape \(6, 0, 5, 3\): give"),
     "empty": (lambda: of(IMAGES[:0]), "there are no training images"),
@@ -140,6 +143,12 @@ BAD = {
         "the 6 training images have 1 names: give each one a name",
     ),
 }
+
+
+def test_images_of_few_rows_and_many_channels_are_not_taken_for_planes():
+    for shape in ((6, 1, 64, 8), (6, 3, 20, 5)):
+        images = np.zeros(shape, np.uint8)
+        assert DataSet(None, Split(images)).image_shape == shape[1:]
 
 
 @pytest.mark.parametrize("name", BAD)

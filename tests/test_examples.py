@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 from networks import OneStep, add_spec
 
+import data
 import pixel_snail
 from examples import codes, command, out_of_distribution, two_levels, vq_vae
+from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
+from pixel_snail.runs import search
 
 rng = np.random.default_rng(0)
 TRAIN, TEST = 40, 12
@@ -300,13 +303,34 @@ def test_test_images_take_the_size_the_colour_and_the_levels_of_the_model(data_d
     pictures = rng.integers(0, 256, [3, 40, 36, 3], np.uint8)
     for i, picture in enumerate(pictures):
         PIL.Image.fromarray(picture).save(tmp_path / "test" / f"{i}.png")
-    found = out_of_distribution.test_images("folder", str(tmp_path), (28, 20, 1), 256)
+    found = out_of_distribution.test_images("folder", str(tmp_path), {}, (28, 20, 1), 256)
     expected = [np.asarray(PIL.Image.fromarray(picture).convert("L"))[6:34, 8:28, None] for picture in pictures]
     np.testing.assert_array_equal(found, expected)
-    whole = out_of_distribution.test_images("mnist", str(data_dir), (28, 28, 1), 256)
-    reduced = out_of_distribution.test_images("mnist", str(data_dir), (28, 28, 1), 32, number=100)
+    whole = out_of_distribution.test_images("mnist", str(data_dir), {}, (28, 28, 1), 256)
+    reduced = out_of_distribution.test_images("mnist", str(data_dir), {}, (28, 28, 1), 32, number=100)
     np.testing.assert_array_equal(reduced, whole // 8)
     assert len(whole) == TEST
+
+
+def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(data_dir, tmp_path):
+    binarized = out_of_distribution.test_images("mnist", str(data_dir), {"binarize": True}, (28, 28, 1), 2)
+    expected = data.load("mnist", data_dir, binarize=True).test.images
+    np.testing.assert_array_equal(binarized, expected[:])
+    (tmp_path / "test").mkdir()
+    picture = rng.integers(0, 256, [40, 40, 3], np.uint8)
+    PIL.Image.fromarray(picture).save(tmp_path / "test" / "0.png")
+    PIL.Image.fromarray(picture).save(tmp_path / "test" / "1.png")
+    folder = tmp_path / "run"
+    (folder / "10").mkdir(parents=True)
+    run = command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS | {"data_set": "folder", "downsample": True}
+    (folder / "flags.json").write_text(json.dumps(run))
+    network = pixel_snail.build("pxpp", image_shape=(10, 10, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=1)
+    network.save(str(folder / "10" / "params_folder.ckpt"))
+    options = out_of_distribution.options_of(search.find(str(folder)), "folder")
+    found = out_of_distribution.test_images("folder", str(tmp_path), options, (10, 10, 3), 256)
+    np.testing.assert_array_equal(found[0], data.load("folder", tmp_path, only_test=True, **options).test.images[0])
+    assert (found[0] != picture[15:25, 15:25]).any()
+    assert not out_of_distribution.options_of(search.find(str(folder)), "mnist")["downsample"]
 
 
 @pytest.mark.parametrize(

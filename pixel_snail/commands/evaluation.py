@@ -129,7 +129,9 @@ def _images_and_classes(flags, opened, data_set):
             height, width = height_and_width(flags.image_size)
         return (height, width, channels), levels, nr_labels, names
     _check_kind(flags, prefix, channels, levels, data_set)
-    if nr_labels and data_set.nr_labels != nr_labels:
+    # Without names and training images, the largest label decides: some test images may lack the last classes.
+    may_be_fewer = data_set.train is None and not data_set.class_names and data_set.nr_labels is not None
+    if nr_labels and data_set.nr_labels != nr_labels and not (may_be_fewer and data_set.nr_labels < nr_labels):
         theirs = counted(nr_labels, "class", "classes")
         ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
         raise UserError(
@@ -143,7 +145,7 @@ def _images_and_classes(flags, opened, data_set):
                 f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
                 f"for example {theirs} instead of {ours}: evaluate it on the data set of its training"
             )
-    return data_set.image_shape, levels, data_set.nr_labels, names or data_set.class_names
+    return data_set.image_shape, levels, nr_labels, names or data_set.class_names
 
 
 def _with_the_networks_condition(flags, cluster, opened, data_set):

@@ -188,8 +188,7 @@ class Mutated(_DrawnAnew):
     def __init__(self, images: np.ndarray, rate: float, levels: int = 256):
         check_option("rate", rate, is_number(rate) and 0 <= rate <= 1, "a number from 0 to 1")
         _check_integers(images, levels, "mutated", "integers [N, H, W, C]")
-        dtype = np.promote_types(images.dtype, dtype_of(levels))  # booleans and int8 do not hold every level
-        super().__init__(images, _Mutation(float(rate), levels, dtype))
+        super().__init__(images, _Mutation(float(rate), levels, dtype_of(levels)))
 
 
 def _check_integers(images, levels, participle, form, channels=None):

@@ -446,6 +446,25 @@ def test_a_data_set_of_other_channels_or_levels_is_refused_with_advice(network, 
     assert str(error.value).startswith("the network of run/a.ckpt is of ") and "\n" not in str(error.value)
 
 
+def test_test_images_alone_may_lack_the_last_classes():
+    of_test, others = Split(np.zeros([2, 8, 8, 1], np.uint8), np.array([0, 2])), Split(np.zeros([1, 8, 8, 1], np.uint8))
+    opened, flags = opened_of((8, 8, 1), 256), flags_of("arrays", class_conditional=True)
+    for number in (3, 5):
+        opened.nr_labels = lambda number=number: number
+        assert evaluation._images_and_classes(flags, opened, DataSet(None, of_test))[2] == number
+    training = Split(of_test.images, of_test.labels)
+    for data_set, words in (
+        (DataSet(training, of_test), "conditional on 5 classes, but the data set arrays has 3"),
+        (DataSet(None, of_test, class_names=("a", "b", "c")), "on 5 classes, but the data set arrays has 3"),
+        (DataSet(None, others), "on 5 classes, but the data set arrays has no labels"),
+    ):
+        with pytest.raises(UserError, match=words):
+            evaluation._images_and_classes(flags, opened, data_set)
+    opened.nr_labels = lambda: 2
+    with pytest.raises(UserError, match="on 2 classes, but the data set arrays has 3"):
+        evaluation._images_and_classes(flags, opened, DataSet(None, of_test))
+
+
 def test_without_a_test_images_have_the_shape_and_levels_that_the_checkpoint_records():
     for image_size, expected in ((None, (28, 20, 1)), (16, (16, 16, 1)), ("12x8", (12, 8, 1))):
         flags = flags_of("mnist", image_size=image_size)

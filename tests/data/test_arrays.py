@@ -50,6 +50,15 @@ def test_arrays_are_the_same_in_every_form_type_and_under_every_name(form, kind,
     assert data_set.notes == ("values from 0 to 15: 16 levels",)
 
 
+def test_codes_above_the_levels_are_not_reduced_as_8_bit_images_are(tmp_path):
+    path = write(tmp_path, "npz", train=EIGHT)
+    argv = ["--data_set=arrays", f"--data_dir={path}", "--levels=128"]
+    data_set = data.from_flags(train_command.parse_flags(argv))
+    np.testing.assert_array_equal(data_set.train.images[:], EIGHT[np.arange(12) % 10 != 9] // 2)
+    with pytest.raises(UserError, match="the value 255, but --levels=128 allows only codes from 0 to 127: give --lev"):
+        data.from_flags(train_command.parse_flags([*argv, "--likelihood=categorical"]))
+
+
 @FORMS
 @pytest.mark.parametrize("shape", [(4,), (3, 5, 2)])
 def test_conditions_are_those_of_the_images_also_of_every_tenth_one(form, shape, tmp_path):

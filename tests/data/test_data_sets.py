@@ -4,17 +4,20 @@ The files are small, but have the structure of the real ones.
 """
 
 import argparse
+import concurrent.futures
 import gzip
 import hashlib
 import io
 import itertools
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +241,26 @@ def test_a_batch_that_is_missing_is_named(published_cifar, tmp_path):
     (write_cifar_folder(tmp_path) / "data_batch_4").unlink()
     with pytest.raises(UserError, match=r"can't read .*data_batch_4: No such file"):
         data.load("cifar", tmp_path)
+
+
+def test_two_processes_may_unpack_an_archive_at_once(published_cifar, tmp_path, monkeypatch):
+    """Threads, each with a lock of its own, as two processes have; both look for the folder before it is there."""
+    archive, folder = tmp_path / "cifar-10-python.tar.gz", tmp_path / cifar.FOLDER
+    archive.write_bytes(published_cifar.read_bytes())
+    both, unpacked, unpack = threading.Barrier(2), [], cifar._unpack_aside
+    check = cifar.untrusted.check_checksum
+
+    def check_and_wait(*arguments):
+        check(*arguments)
+        both.wait(60)
+
+    monkeypatch.setattr(cifar.untrusted, "check_checksum", check_and_wait)
+    monkeypatch.setattr(cifar, "_unpack_aside", lambda *arguments: unpacked.append(unpack(*arguments)))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(cifar._unpack, archive, folder) for _ in range(2)]:
+            assert future.result(60) == folder
+    assert len(unpacked) == 1 and {path.name for path in folder.iterdir()} == set(cifar.TRAIN_MD5 | cifar.TEST_MD5)
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_wrong_archive_is_refused_and_nothing_unpacked(published_cifar, tmp_path):
@@ -628,6 +651,20 @@ def test_labels_of_2017s_imagenet_that_are_none_are_refused(tmp_path):
         data.load("imagenet_resized", tmp_path)
     np.savez(path, data=as_planes(IMAGENET_TRAIN[:2]), labels=[1, 2, 3])
     with pytest.raises(UserError, match="has 2 images and labels"):
+        data.load("imagenet_resized", tmp_path)
+
+
+def test_batches_of_2017s_imagenet_that_are_missing_or_there_twice_are_reported(tmp_path):
+    write_resized(tmp_path, "npz", IMAGENET_TRAIN[:6], IMAGENET_TEST[:6])
+    data_set = data.load("imagenet_resized", tmp_path)
+    assert len(data_set.train) == 6 and data_set.notes == ("there are 3 of the 10 batches of training images",)
+    folder = tmp_path / "Imagenet32_train_npz"
+    shutil.copytree(folder, tmp_path / "Imagenet32_train_copy")
+    with pytest.raises(UserError, match=r"batch_1.npz and .*batch_1.npz are the same batch of training images: move"):
+        data.load("imagenet_resized", tmp_path)
+    shutil.rmtree(tmp_path / "Imagenet32_train_copy")
+    (folder / "train_data_batch_2.npz").unlink()
+    with pytest.raises(UserError, match=r"has train_data_batch_3\.npz, but no train_data_batch_2: unpack all batches"):
         data.load("imagenet_resized", tmp_path)
 
 

@@ -9,6 +9,7 @@ import pytest
 from data.converted import MappedImages
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
+from pixel_snail.likelihoods.levels import dtype_of
 from pixel_snail.parallel.batches import epoch_order, training_batches
 from pixel_snail.storage.reductions import FIXED_SEED, Binarized, Mutated, Reduced
 
@@ -120,6 +121,7 @@ def test_values_are_replaced_at_the_rate_by_any_level_with_the_same_probability(
     parts = min(levels, 6)
     law = np.bincount(np.arange(levels) * parts // levels) / levels
     for drawn in (Mutated(images, rate, levels)[:], Mutated(images, rate, levels).in_epoch(1, 2)[:]):
+        assert drawn.dtype == dtype_of(levels)  # which networks take
         assert drawn.shape == images.shape and 0 <= drawn.min() <= drawn.max() < levels
         p = rate * (1 - 1 / levels)
         assert abs((drawn != 1).mean() - p) <= 5 * np.sqrt(p * (1 - p) / images.size)
