@@ -89,6 +89,9 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("keep_rows", "mask", "resize"):
         if getattr(flags, name) and not flags.complete:
             parser.error(f"--{name} is for --complete")
+    for name in ("classes", "temperature", "top_k", "top_p"):
+        if getattr(flags, name) != parser.get_default(name) and not (flags.nr_samples or flags.complete):
+            parser.error(f"--{name} is for --nr_samples and --complete")
     if flags.mask and flags.keep_rows:
         parser.error("--mask and --keep_rows both say which pixels stay: give one of them")
     return flags

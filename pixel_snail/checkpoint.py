@@ -103,27 +103,32 @@ def save_beside_others(prefix: str, *state: object) -> None:
     """Like `save`, but the folder may have other files, which stay.
 
     A checkpoint is two files, which only a folder of its own can replace at once. So a checkpoint of the same name is
-    replaced only if the folder has nothing else.
+    replaced only if the folder has nothing else, and if it can itself be replaced: it is neither the current directory,
+    nor above it, nor a place where a disk is mounted.
 
     Args:
         state: the arguments of `save` after the prefix.
 
     Raises:
-        UserError: the folder has a checkpoint of this name and something else, or there is a folder of this name.
+        UserError: a checkpoint of this name can't be replaced, or there is a folder of this name.
         OSError: no permission, no space: all is as before.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
     if os.path.isdir(prefix) or not os.path.basename(prefix):
         raise UserError(f"{prefix} is a folder: give the checkpoint a name in it, such as {folder}/params.ckpt")
-    files_there = os.listdir(folder) if os.path.isdir(folder) else []
-    others = [file for file in files_there if not _is_file_of(name, file)]
-    if not others:
-        save(os.path.join(folder, name), *state)
+    real = os.path.realpath(folder)  # not a link to the folder, which would be replaced itself
+    files_there = os.listdir(real) if os.path.isdir(real) else None
+    others = [file for file in files_there or () if not _is_file_of(name, file)]
+    has_one = len(others) < len(files_there or ())
+    in_use = os.path.ismount(real) or os.path.commonpath([real, os.getcwd()]) == real
+    if files_there is None or (has_one and not others and not in_use):
+        save(os.path.join(real, name), *state)
         return
-    if len(others) < len(files_there):
+    if has_one:
+        why_not = f" and other files, such as {sorted(others)[0]}" if others else ", and can't be replaced itself"
         raise UserError(
-            f"{folder} has a checkpoint {name} and other files, such as {sorted(others)[0]}: choose another name, or "
-            f"give each checkpoint a folder of its own, such as {folder}/{name}/params.ckpt"
+            f"{folder} has a checkpoint {name}{why_not}: choose another name, or give each checkpoint a folder of its "
+            f"own, such as {folder}/{name}/params.ckpt"
         )
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as aside:
         save(os.path.join(aside, "whole", name), *state)

@@ -19,7 +19,7 @@ from pixel_snail.codec.archive import Archiver
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, check_option, is_whole, option
 from pixel_snail.fitting import Fit, FitHistory, Training, check_arguments, check_length, clock_of_a_call
-from pixel_snail.inputs.masks import given_pixels
+from pixel_snail.inputs.masks import given_pixels, given_values
 from pixel_snail.inputs.splits import Array, Images, Labels, checked_given, checked_split, checked_validation
 from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.likelihoods.levels import dtype_of, from_values, to_values
@@ -332,7 +332,7 @@ class Distribution:
         check_option("seed", seed, is_whole(seed, least=0), "a whole number, 0 or more")
         noise = sampling.checked_noise(temperature, top_k, top_p, self.network)
         sampling.check_workers(workers)
-        check_option("given", given, (given is None) == (mask is None), "given together with mask")
+        given, mask = given_values(number, self.image_shape, given, mask)
         labels, condition = checked_given(self.network.description, number, labels, condition)
         if not number:
             return np.zeros([0, *self.image_shape], np.float32)
@@ -431,7 +431,7 @@ class Distribution:
         self._check_scope()
         if self._training.is_begun():
             raise UserError("the network has been trained or loaded: initialise one that build has just made")
-        split = checked_split(self.network.description, images, labels, condition)
+        split = checked_split(self.network.description, images, labels, condition, least=1)
         of_batch = {"images": split.images, "labels": split.labels, "condition": split.condition}
         batch = {name: np.asarray(of_images[:]) for name, of_images in of_batch.items() if of_images is not None}
         steps.initialise(self.network, batch, seed)

@@ -78,7 +78,6 @@ class Training:
         self._trainer: Trainer | None = None  # of the previous call
         self.thread: int | None = None
         self._parameters: list[tf.Tensor] = []
-        self._number_of_images: int | None = None  # of the previous call
 
     def trainer(self, settings: TrainingSettings, images: Split) -> Trainer:
         """The trainer for a call of `fit`, which must run it within `parameters_in_network`.
@@ -91,6 +90,7 @@ class Training:
         self._begin_anew_if_changed()
         before = self._trainer
         if before is not None and before.network is self.network and before.settings == settings:
+            before.check_batch_size(images)
             self._end_epoch_of_other_images(before, images)
             return before
         trainer = Trainer(self.network, settings, self._strategy, self._cluster)
@@ -113,11 +113,10 @@ class Training:
 
     def _end_epoch_of_other_images(self, trainer, images):
         """Ends an interrupted epoch if the call is on another number of images, or if no batch of it is left."""
-        history, before = trainer.history, self._number_of_images
-        is_left = len(images) - history.images >= trainer.global_batch
-        if history.images and (before not in (None, len(images)) or not is_left):
+        history = trainer.history
+        history.begin_on(len(images))
+        if history.images and len(images) - history.images < trainer.global_batch:
             history.end_epoch()
-        self._number_of_images = len(images)
 
     def check_idle(self) -> None:
         """Raises UserError while a call of `fit` trains."""

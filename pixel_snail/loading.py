@@ -9,7 +9,7 @@ from pixel_snail.backend import keras, tf
 from pixel_snail.checkpoint import Checkpoint, Mismatch
 from pixel_snail.distribution import Distribution
 from pixel_snail.errors import UserError, check_option, first_line, is_whole, option
-from pixel_snail.fitting import seeded
+from pixel_snail.fitting import check_arguments, seeded
 from pixel_snail.model import build_network
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import average, search
@@ -64,6 +64,7 @@ def load(
             "with optimizer=True, the model predicts with the averages, as after fit: leave averaged=False out, or "
             "load the model a second time without optimizer=True"
         )
+    check_arguments(None, strategy)
     opened = path
     if not isinstance(path, (Checkpoint, str, os.PathLike)):
         raise UserError(f"path must be that of a checkpoint or of a folder with checkpoints, not {path!r}")
@@ -100,6 +101,8 @@ def load(
             f"{option('image_size', in_python='image_shape=(H, W, C)')}"
         )
     _check_size(opened, settings)
+    if image_shape is not None:
+        _check_image_shape(image_shape)
     with (strategy or tf.distribute.get_strategy()).scope():
         network = build_network(
             image_shape=tuple(image_shape or recorded.image_shape),
@@ -163,8 +166,7 @@ def build(
     }
     check_option("seed", seed, seed is None or is_whole(seed, least=0), "a whole number, 0 or more")
     check_option("nr_labels", nr_labels, nr_labels is None or is_whole(nr_labels, least=1), "a whole number above 0")
-    if not hasattr(image_shape, "__len__"):
-        raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {image_shape!r}")
+    _check_image_shape(image_shape)
     with seeded(seed):
         network = build_network(
             model,
@@ -183,6 +185,12 @@ def build(
             f"condition_resnet={condition_resnet} is for a condition that is a map, (h, w, D) or (h, w): leave it out"
         )
     return Distribution(network, is_new=True)
+
+
+def _check_image_shape(image_shape):
+    """Raises UserError unless it is a sequence; build_network looks at what is in it."""
+    if not hasattr(image_shape, "__len__"):
+        raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {image_shape!r}")
 
 
 def _condition_of(recorded):
@@ -204,7 +212,7 @@ def _check_size(opened, settings):
     parameters = opened.parameters()
     widest = max((width for shape in parameters.values() for width in shape), default=0)
     for name, most in (("nr_filters", widest), ("nr_logistic_mix", widest), ("nr_resnet", len(parameters))):
-        if settings[name] > most:
+        if is_whole(settings[name], least=1) and settings[name] > most:  # build_network refuses other values
             raise Mismatch(
                 f"the checkpoint {opened.prefix} is of another network: {option(name)}={settings[name]} is too much "
                 f"for its {len(parameters)} tensors, at most {widest} wide; "

@@ -196,7 +196,6 @@ class Trainer:
         self._images, self._clock, self._test = images, clock, test
         self._watcher = watcher or Watcher()
         self._verbose = verbose
-        self._last_figures = time.monotonic()
         self.history.end_tested_epoch(len(images), self.global_batch)
         with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             while self._epoch():
@@ -204,7 +203,7 @@ class Trainer:
 
     def _epoch(self):
         """Trains for an epoch and tests; returns whether the training goes on."""
-        epoch = self.history.epoch
+        epoch, self._beginning = self.history.epoch, time.monotonic()
         self._train_to_the_end_of_the_epoch()
         self._watcher.tested(self._figures())
         if self._is_epoch_over():
@@ -307,7 +306,7 @@ class Trainer:
         return self._clock.is_late(self.cluster.gather(np.float64(self._clock.seconds()))[0])
 
     def _figures(self):
-        """Tests, and returns the figures since the previous ones, for Watcher.tested.
+        """Tests, and returns the figures of the epoch for Watcher.tested.
 
         If the training is stopped within a test, it later repeats the whole test: the history only has figures that
         were reported.
@@ -319,10 +318,7 @@ class Trainer:
             if self.history.age.why_young():
                 figures["test_bpd_unaveraged"] = self._test(self.network.weights)
             self.history.add_test(figures["test_bpd"], figures.get("test_bpd_unaveraged"))
-        now = time.monotonic()
-        figures = {"epoch": self.history.epoch, "time": now - self._last_figures, **figures}
-        self._last_figures = now
-        return figures
+        return {"epoch": self.history.epoch, "time": time.monotonic() - self._beginning, **figures}
 
 
 def how_to_save_memory(settings: TrainingSettings, image_shape: tuple[int, int, int]) -> str:

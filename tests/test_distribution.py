@@ -165,6 +165,16 @@ def test_a_mask_that_gives_nothing_draws_samples(one_block):
     for alone in ({"mask": nothing}, {"given": from_values(images, 256)}):
         with pytest.raises(pixel_snail.UserError, match=r"is not given together with mask$"):
             one_block.draw(3, labels, **alone, verbose=0)
+    right, mask = from_values(images, 256), np.eye(8, dtype=bool)
+    of_float64 = one_block.draw(3, labels, given=images / 127.5 - 1, mask=mask, verbose=0)
+    np.testing.assert_allclose(of_float64[:, mask], right[:, mask], atol=1e-6)
+    for given, message in (
+        (images, r"given must be images \[3, 8, 8, 3\] of numbers from -1 to 1, not uint8 \[3, 8, 8, 3\]"),
+        (images / 255 * 2, "of numbers from -1 to 1, not from 0 to 2"),
+        (right[:2], r"not float32 \[2, 8, 8, 3\]"),
+    ):
+        with pytest.raises(pixel_snail.UserError, match=message):
+            one_block.draw(3, labels, given=given, mask=mask, verbose=0)
     none = one_block.complete(images[:0], labels=labels[:0], mask=nothing[:0], verbose=0)
     assert none.shape == (0, *SHAPE)
 

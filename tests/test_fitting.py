@@ -274,6 +274,49 @@ def test_only_a_new_network_is_initialised(tmp_path):
             each.initialise(IMAGES[:4])
 
 
+def test_no_network_is_initialised_with_no_images():
+    model = build()
+    before = parameters(model)
+    with pytest.raises(UserError, match="there are no images: give at least one"):
+        model.initialise(IMAGES[:0])
+    for found, value in zip(parameters(model), before, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_an_interrupted_epoch_of_a_loaded_model_goes_on_with_as_many_images_only(tmp_path):
+    model = build()
+    model.fit(IMAGES, minutes=1e-9, **SETTINGS)
+    saved(model, tmp_path / "mine")
+    for images, steps in ((IMAGES, 4), (IMAGES[:9], 4), (IMAGES[:7], 3)):
+        again = pixel_snail.load(tmp_path / "mine", optimizer=True)
+        assert len(again.fit(images, epochs=1, **SETTINGS).steps) == steps
+
+
+def test_the_newest_of_models_that_were_saved_from_python_is_found_not_that_of_most_steps(tmp_path):
+    longer, later = build(), build(seed=7)
+    longer.fit(IMAGES, epochs=2, **SETTINGS)
+    later.fit(IMAGES, epochs=1, **SETTINGS)
+    for i, (model, name) in enumerate(((longer, "base"), (later, "tuned"))):
+        saved(model, tmp_path / name)
+        os.utime(tmp_path / name / "params.ckpt.index", (10**9 + i, 10**9 + i))
+    assert search.find(str(tmp_path)).prefix == str(tmp_path / "tuned" / "params.ckpt")
+
+
+def test_a_call_that_is_refused_leaves_the_interrupted_epoch_as_it_is():
+    def interrupted():
+        model = build()
+        model.fit(IMAGES, minutes=1e-9, **SETTINGS)
+        return model
+
+    refused, expected = interrupted(), interrupted()
+    with pytest.raises(UserError, match="batch_size=2 is larger"):
+        refused.fit(IMAGES[:1], epochs=1, **SETTINGS)
+    for model in (refused, expected):
+        model.fit(IMAGES, epochs=1, **SETTINGS)
+    for found, value in zip(parameters(refused), parameters(expected), strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
 def test_images_are_read_a_batch_at_a_time_from_a_file_and_shared_with_a_tensor(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     on_disk = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -386,6 +429,24 @@ def test_save_replaces_its_own_checkpoint_and_nothing_else(tmp_path, monkeypatch
     ):
         with pytest.raises(UserError, match=message):
             model.save(path)
+
+
+def test_save_never_replaces_the_current_directory_or_a_link(tmp_path, monkeypatch):
+    model = build()
+    model.initialise(IMAGES[:4])
+    (tmp_path / "empty").mkdir()
+    number = (tmp_path / "empty").stat().st_ino
+    monkeypatch.chdir(tmp_path / "empty")
+    model.save("params.ckpt")
+    with pytest.raises(UserError, match=r"has a checkpoint params\.ckpt, and can't be replaced itself: choose another"):
+        model.save("params.ckpt")
+    assert (tmp_path / "empty").stat().st_ino == number and search.find(".").prefix == "./params.ckpt"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    for _ in range(2):
+        model.save("link/params.ckpt")
+    assert (tmp_path / "link").is_symlink() and search.find(str(tmp_path / "target")).prefix
 
 
 @pytest.mark.parametrize(

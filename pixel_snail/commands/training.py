@@ -18,7 +18,7 @@ from pixel_snail.parallel import devices, memory, replicas
 from pixel_snail.parallel.batches import check_batch_size
 from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons
-from pixel_snail.runs import beginning
+from pixel_snail.runs import beginning, search
 from pixel_snail.runs.folder import RunFolder
 from pixel_snail.runs.retention import Checkpoints
 from pixel_snail.runs.run import Run
@@ -70,6 +70,8 @@ def _train(flags, load_data, cluster):
     condition = _condition_of(flags, data_set)
     begins.check_condition(condition)
     so_far = begins.history
+    if so_far.begin_on(len(data_set.train)):
+        begins.notes.append(f"there are now {len(data_set.train):,} training images: a new epoch begins")
     so_far.end_tested_epoch(len(data_set.train), global_batch)
     cluster.check_agreement(
         data_set.sizes()
@@ -98,6 +100,10 @@ def _train(flags, load_data, cluster):
         contextlib.closing(RunFolder(flags, cluster, begins.folder)) as folder,
         signals.Signals() as asked,
     ):
+        if begins.folder and cluster.is_chief and search.find(str(folder.path)).prefix != newest:
+            raise UserError(
+                f"another process has trained in {folder.path} since this command read {newest}: repeat the command"
+            )
         folder.log(f"run folder: {folder.path}")
         folder.log(replicas.described(strategy, cluster))
         folder.log(json.dumps(vars(flags), indent=4, sort_keys=True))

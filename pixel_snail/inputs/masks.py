@@ -39,6 +39,32 @@ def given_pixels(
     return np.broadcast_to(mask, of_each)
 
 
+def given_values(
+    number: int, image_shape: tuple[int, int, int], given: object, mask: object
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Images [number, H, W, C] in [-1, 1], float32, and booleans [number, H, W], True where a pixel stays; or None.
+
+    Args:
+        number, image_shape, mask: as for `given_pixels`.
+        given: the images; None if there are none, and then there is no mask.
+
+    Raises:
+        UserError: there is only one of them, or they do not have that form.
+    """
+    check_option("given", given, (given is None) == (mask is None), "given together with mask")
+    if given is None:
+        return None, None
+    shape, must_be = (number, *image_shape), "given must be images {} of numbers from -1 to 1"
+    given = np.asarray(as_array(given, must_be.format("[number, H, W, C]")))
+    is_possible = given.shape == shape and given.dtype.kind == "f" and (not given.size or np.abs(given).max() <= 1)
+    if not is_possible:
+        described = f"{given.dtype} {list(given.shape)}"
+        if given.shape == shape and given.dtype.kind == "f":
+            described = f"from {given.min():g} to {given.max():g}"
+        raise UserError(f"{must_be.format(list(shape))}, not {described}")
+    return np.float32(given), given_pixels(number, image_shape, mask=mask)
+
+
 def _rows_to_keep(keep_rows, height):
     keep_rows = height // 2 if keep_rows is None else keep_rows
     check_option("keep_rows", keep_rows, is_whole(keep_rows, least=0), "a whole number, 0 or more")

@@ -23,7 +23,9 @@ from pixel_snail.errors import UserError
 _GROUP = 1000
 """The group key of this module's collective operations; the strategy counts its own keys from 1."""
 
-_FLAGS_THAT_MAY_DIFFER = "data_dir save_dir load_params init_from nr_gpu json complete mask compress".split()
+_FLAGS_THAT_MAY_DIFFER = """
+    data_dir cache_dir save_dir load_params init_from nr_gpu json complete mask compress
+""".split()
 """Flags that may differ between workers: paths; and --nr_gpu, because `wait_for_all` compares the replicas."""
 
 

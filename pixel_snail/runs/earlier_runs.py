@@ -80,9 +80,9 @@ def _runs(flags):
     Raises:
         UserError: --save_dir or a run's flags can't be read.
     """
-    # A digit, the year's first, follows: else the runs of imagenet_resized would count as imagenet's.
+    # The time in full: else the runs of cifar_resized, or of cifar_2, would count as those of cifar.
     then = "this may be the run that --resume is to continue; mend the file, or move the run away"
-    name = re.compile(rf"pixelsnail_{re.escape(flags.data_set)}_[0-9]")
+    name = re.compile(rf"pixelsnail_{re.escape(flags.data_set)}_\d{{4}}(_\d\d){{5}}")
     for entry in reversed(paths.entries(flags.save_dir)):
         path = Path(flags.save_dir, entry.name)
         if name.match(entry.name) and (run := _read_flags(path / "flags.json", then)) is not None:

@@ -18,6 +18,7 @@ class History:
     Attributes:
         epoch: the current epoch.
         images: how many images of the epoch's permutation have been used.
+        of_images: how many images that permutation has; None if it is not known.
         steps: the training bits/dim of every step, in a list for each interval between tests.
         test: the test bits/dim of each test, of the averaged parameters.
         test_unaveraged: the test bits/dim of the parameters themselves, by the numbers of the tests that measured it.
@@ -40,6 +41,7 @@ class History:
     test_unaveraged: dict[int, float] = dataclasses.field(default_factory=dict)
     age: Age = dataclasses.field(default_factory=Age)
     plan: tuple[int, int] | None = None
+    of_images: int | None = None
 
     @property
     def is_tested(self) -> bool:
@@ -76,6 +78,14 @@ class History:
         if self.is_tested and images - self.images < batch:
             self.end_epoch()
 
+    def begin_on(self, images: int) -> bool:
+        """Ends an interrupted epoch if its permutation had another number of images; returns whether it did."""
+        is_other = self.images > 0 and self.of_images not in (None, images)
+        if is_other:
+            self.end_epoch()
+        self.of_images = images
+        return is_other
+
     def end_epoch(self) -> None:
         self.epoch, self.images = self.epoch + 1, 0
 
@@ -98,6 +108,7 @@ class History:
             "test_bpd": np.array(self.test, np.float64),
             "tests_unaveraged": np.array(list(self.test_unaveraged), np.int64),
             "test_bpd_unaveraged": np.array(list(self.test_unaveraged.values()), np.float64),
+            **({} if self.of_images is None else {"of_images": np.int64(self.of_images)}),
             **({"plan": np.array(self.plan, np.int64)} if self.plan else {}),
             **self.age.tensors(),
         }
@@ -123,11 +134,13 @@ def read(opened: Checkpoint) -> History | None:
         steps = [some.tolist() for some in np.split(bits, np.cumsum(numbers))[:-1]]
         age = average.from_tensors(tensors, opened.prefix)
         plan = tuple(int(end) for end in tensors["plan"]) if "plan" in tensors else None
+        of_images = int(tensors["of_images"]) if "of_images" in tensors else None
         if (
             min(epoch, images, refused, *numbers) < 0
             or not (-math.inf < seconds < math.inf and 0 <= lr_factor <= 1)
             or numbers.sum() != len(bits)
             or len(steps) - len(test) not in (0, 1)
+            or (of_images is not None and of_images < images)
             or not set(unaveraged) <= set(range(len(test)))
             or (plan is not None and not (len(plan) == 2 and 0 <= plan[0] < plan[1]))
         ):
@@ -141,4 +154,4 @@ def read(opened: Checkpoint) -> History | None:
             f"the checkpoint {opened.prefix} says that its run has trained for {seconds:.0f} s: an earlier version "
             "measured the time by a clock that was set back; begin from an earlier checkpoint, with --load_params"
         )
-    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age, plan)
+    return History(epoch, images, steps, test.tolist(), refused, seconds, lr_factor, unaveraged, age, plan, of_images)

@@ -51,14 +51,24 @@ class Checkpoints:
         return saved
 
     def _remove_old(self):
+        if not self._keep:
+            return
+        # The one just written comes first: a damaged one of a later step may still have a readable history.
+        own = sorted(filter(self._is_own, search.newest_first(self._folder.path)), key=lambda path: path != self.newest)
         histories = {}
-        for prefix in search.newest_first(self._folder.path):
+        for prefix in own:
             with contextlib.suppress(UserError):  # a checkpoint that can't be read does not count, and stays
                 histories[prefix] = history.read(Checkpoint(prefix))
         # The original's checkpoints have no history.
         tested = {prefix: past.test[-1] for prefix, past in histories.items() if past and past.test and past.is_tested}
         best = min(tested, key=tested.get, default=None)
-        for prefix in list(histories)[self._keep :] if self._keep else []:
+        for prefix in list(histories)[self._keep :]:
             if prefix != best:
                 with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
                     files.remove_folder(os.path.dirname(prefix))
+
+    def _is_own(self, prefix):
+        """Whether a run wrote a checkpoint. Those that somebody else has put into the folder are never removed."""
+        folder, name = os.path.split(prefix)
+        is_of_run = os.path.dirname(folder) == str(self._folder.path) and name == self._file
+        return is_of_run and search.is_of_a_run(folder)

@@ -68,7 +68,7 @@ class Run(Watcher):
         self.draws = bool(flags.sample_interval) and self.model.is_causal
         self.summaries = tf.summary.create_noop_writer()
         if self.cluster.is_chief:
-            self.summaries = tf.summary.create_file_writer(os.fsencode(folder.path.absolute() / "tensorboard"))
+            folder.attempt("write TensorBoard's summaries", self._open_summaries)
         self.steps_here = 0
         self.next_curve = _FIRST_CURVE
         self.curve = folder.path / "learning_curve.png"
@@ -86,6 +86,9 @@ class Run(Watcher):
             self._log_the_end()
         except Stopped:
             self._stop()
+
+    def _open_summaries(self):
+        self.summaries = tf.summary.create_file_writer(os.fsencode(self.folder.path.absolute() / "tensorboard"))
 
     def _test_bpd(self, parameters):
         return self.model.mean_bits_per_dim(

@@ -6,6 +6,7 @@ A run may save and remove checkpoints meanwhile. A file or folder that this user
 import contextlib
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def find(path: str) -> Checkpoint:
 def newest_first(folder: str) -> list[str]:
     """The prefixes of all checkpoints below a folder, newest first: runs by their last save, then by steps taken.
 
-    A damaged checkpoint counts as the newest of its run.
+    A checkpoint that was saved from Python counts as a run of its own. A damaged checkpoint counts as the newest of its
+    run.
 
     Raises:
         UserError: a folder can't be looked into.
@@ -129,8 +131,18 @@ def _is_same(prefix, about):
     return all(getattr(now, field) == getattr(about, field) for field in fields)
 
 
+def is_of_a_run(folder: str | Path) -> bool:
+    """Whether a checkpoint's folder is named as runs name them, see history.History.name."""
+    return re.fullmatch(r"-?\d+(_\d+)?", Path(folder).name) is not None
+
+
 def _run_of(prefix):
-    return Path(prefix).parent.parent
+    """The folder of the run that a checkpoint is in. A checkpoint that is in none, as saved from Python, has itself."""
+    folder = Path(prefix).parent
+    for run in (folder, folder.parent):
+        if (run / "flags.json").exists():
+            return run
+    return folder.parent if is_of_a_run(folder) else Path(prefix)
 
 
 def _steps_taken_at(prefix):

@@ -67,8 +67,16 @@ def test_the_end_of_a_run_is_part_of_its_course_only_if_the_learning_rate_falls_
 
 @pytest.mark.parametrize(
     "flags, of_run",
-    [(["--data_set=imagenet"], "imagenet_resized"), (["--data_set=folder", "--load_params=x"], "folder")],
-    ids=["another data set, of a longer name", "--load_params says where the new run begins"],
+    [
+        (["--data_set=imagenet"], "imagenet_resized"),
+        (["--data_set=tfds:cifar10"], "tfds:cifar10_1"),
+        (["--data_set=folder", "--load_params=x"], "folder"),
+    ],
+    ids=[
+        "another data set, of a longer name",
+        "of a name with a number",
+        "--load_params says where the new run begins",
+    ],
 )
 def test_a_run_of_other_flags_does_not_stop_a_run_that_is_clearly_another(flags, of_run, run):
     run.rename(run.with_name(f"pixelsnail_{of_run}_2026_01_01_00_00_00"))

@@ -23,7 +23,7 @@ from benchmarks import reliability
 from benchmarks.counted_training import ONE_BLOCK
 from pixel_snail import checkpoint, sampling, steps
 from pixel_snail.checkpoint import Checkpoint
-from pixel_snail.commands import signals
+from pixel_snail.commands import signals, training
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.likelihoods import logistic_mixture
@@ -552,6 +552,37 @@ def test_the_newest_checkpoints_and_the_best_are_kept(train, monkeypatch, tmp_pa
     assert names(tmp_path) == ["1", "3", "4"]
 
 
+def test_checkpoints_that_somebody_else_put_into_the_folder_of_a_run_are_kept(train, tmp_path):
+    assert train("-x1", "--keep=1", "--sample_interval=0")[0] == 0
+    (run,) = tmp_path.glob("runs/*")
+    shutil.copytree(run / "0", run / "best")
+    for file in (run / "0").iterdir():
+        shutil.copy(file, run)
+        shutil.copy(file, run / file.name.replace("params", "mine"))
+    before = sorted(path.name for path in run.iterdir())
+    assert train("-x4", "--keep=1", "--sample_interval=0", "--resume")[0] == 0
+    assert set(before) - {"0"} <= {path.name for path in run.iterdir()}
+    assert "3" in names(tmp_path) and "best" in names(tmp_path)
+
+
+def test_the_checkpoint_just_written_is_kept_also_if_one_of_a_later_step_is_damaged(train, monkeypatch, tmp_path):
+    test_bpds = itertools.count(3.0)  # the first is the best, and stays
+    monkeypatch.setattr(
+        logistic_mixture, "bits_per_dim", lambda nats, *_: np.array(next(test_bpds)) if np.ndim(nats) else 5.0
+    )
+    assert train("-x3", "--keep=0", "--sample_interval=0", "--polyak_decay=0.5")[0] == 0
+    (data_file,) = tmp_path.glob("runs/*/2/*.data-*")
+    content = bytearray(data_file.read_bytes())
+    content[100] ^= 255  # in a parameter
+    data_file.write_bytes(content)
+    shutil.rmtree(data_file.parent.parent / "1")
+    before_call(monkeypatch, steps, "train_step", 2, ask_to_stop)
+    _, out, err = train("-x3", "--keep=1", "--sample_interval=0", "--polyak_decay=0.5", "--resume")
+    assert "passed over" in err
+    (saved,) = [line.removeprefix("saved ") for line in out.splitlines() if line.startswith("saved ")]
+    assert search.find(saved).prefix == saved
+
+
 def test_all_checkpoints_are_kept_if_asked(train, tmp_path):
     assert train("-x5", "--keep=0", "--sample_interval=0")[0] == 0
     assert names(tmp_path) == ["0", "1", "2", "3", "4"]
@@ -651,6 +682,34 @@ def test_a_folder_that_is_gone_does_not_end_training(train, monkeypatch, tmp_pat
     lines = [line for line in err.splitlines() if line.startswith("warning: can't write") and ".ckpt" in line]
     assert len(lines) == 2
     assert "Traceback" not in err
+
+
+def test_a_folder_without_space_for_tensorboard_does_not_end_training(train, monkeypatch, tmp_path):
+    def full(path):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", full)
+    code, _, err = train("-x1", "--sample_interval=0")
+    assert (code, names(tmp_path)) == (2, ["0"])
+    assert "warning: can't write TensorBoard's summaries: No space left on device; training goes on" in err
+
+
+def test_a_run_that_another_process_went_on_with_in_the_meantime_is_not_trained_again(train, monkeypatch, tmp_path):
+    assert train("-x1", "--sample_interval=0")[0] == 0
+    (first,) = tmp_path.glob("runs/*/0")
+    build = training.build_network
+
+    def go_on_meanwhile(*arguments, **keywords):
+        monkeypatch.setattr(training, "build_network", build)
+        assert train("-x2", "--sample_interval=0", "--resume")[0] == 0
+        return build(*arguments, **keywords)
+
+    monkeypatch.setattr(training, "build_network", go_on_meanwhile)
+    code, _, err = train("-x3", "--sample_interval=0", "--resume")
+    assert code == 2
+    assert f"another process has trained in {first.parent} since this command read {first}/params_" in err
+    assert err.rstrip().endswith(": repeat the command")
+    assert train("-x3", "--sample_interval=0", "--resume")[0] == 0
 
 
 def test_no_two_processes_train_in_one_folder(tmp_path):
