@@ -129,11 +129,11 @@ def _images_and_classes(flags, opened, data_set):
             height, width = height_and_width(flags.image_size)
         return (height, width, channels), levels, nr_labels, names
     _check_kind(flags, prefix, channels, levels, data_set)
+    own = data_set.nr_labels
     # Without names and training images, the largest label decides: some test images may lack the last classes.
-    may_be_fewer = data_set.train is None and not data_set.class_names and data_set.nr_labels is not None
-    if nr_labels and data_set.nr_labels != nr_labels and not (may_be_fewer and data_set.nr_labels < nr_labels):
-        theirs = counted(nr_labels, "class", "classes")
-        ours = f"has {data_set.nr_labels}" if data_set.nr_labels else "has no labels"
+    may_be_fewer = data_set.train is None and not data_set.class_names and own is not None
+    if nr_labels and own != nr_labels and not (may_be_fewer and own < nr_labels):
+        theirs, ours = counted(nr_labels, "class", "classes"), f"has {own}" if own else "has no labels"
         raise UserError(
             f"the network of {prefix} is conditional on {theirs}, but the data set {flags.data_set} {ours}: evaluate "
             "it on the data set of its training"
