@@ -115,8 +115,7 @@ def _evaluate(flags, load_data, cluster):
 
 
 def _images_and_classes(flags, opened, data_set):
-    """The shape and the levels of the images; of a conditional network, the number of classes, and their names if it
-    has any."""
+    """The shape and the levels of the images; of a conditional network, the number of classes, and any names of them."""
     prefix, nr_labels, recorded = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
@@ -130,9 +129,9 @@ def _images_and_classes(flags, opened, data_set):
         return (height, width, channels), levels, nr_labels, names
     _check_kind(flags, prefix, channels, levels, data_set)
     own = data_set.nr_labels
-    # Without names and training images, the largest label decides: some test images may lack the last classes.
-    may_be_fewer = data_set.train is None and not data_set.class_names and own is not None
-    if nr_labels and own != nr_labels and not (may_be_fewer and own < nr_labels):
+    # Of test images alone, without names of classes, the largest label decides: the last classes may be missing.
+    is_exact = data_set.train or data_set.class_names or not own
+    if nr_labels and (own != nr_labels if is_exact else own > nr_labels):
         theirs, ours = counted(nr_labels, "class", "classes"), f"has {own}" if own else "has no labels"
         raise UserError(
             f"the network of {prefix} is conditional on {theirs}, but the data set {flags.data_set} {ours}: evaluate "
