@@ -115,7 +115,7 @@ def _evaluate(flags, load_data, cluster):
 
 
 def _images_and_classes(flags, opened, data_set):
-    """The shape and the levels of the images; of a conditional network, the number of classes, and any names of them."""
+    """The shape and the levels of the images; of a conditional network, the number of classes, and their names."""
     prefix, nr_labels, recorded = opened.prefix, opened.nr_labels(), opened.description()
     if flags.class_conditional != bool(nr_labels):
         is_conditional, do = ("is", "add") if nr_labels else ("is not", "drop")
