@@ -324,12 +324,14 @@ def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(da
     (folder / "10").mkdir(parents=True)
     run = command_line.MODEL_DEFAULTS | command_line.DATA_DEFAULTS | {"data_set": "folder", "downsample": True}
     (folder / "flags.json").write_text(json.dumps(run))
-    network = pixel_snail.build("pxpp", image_shape=(10, 10, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=1)
-    network.save(str(folder / "10" / "params_folder.ckpt"))
+    network = pixel_snail.build("pxpp", image_shape=(12, 12, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=1)
+    network.initialise(rng.integers(0, 256, [2, 12, 12, 3], np.uint8))
+    network.save(folder / "10" / "params_folder.ckpt")
     options = out_of_distribution.options_of(search.find(str(folder)), "folder")
-    found = out_of_distribution.test_images("folder", str(tmp_path), options, (10, 10, 3), 256)
-    np.testing.assert_array_equal(found[0], data.load("folder", tmp_path, only_test=True, **options).test.images[0])
-    assert (found[0] != picture[15:25, 15:25]).any()
+    found = out_of_distribution.test_images("folder", str(tmp_path), options, (12, 12, 3), 256)
+    expected = data.load("folder", tmp_path, only_test=True, **options | {"image_size": 12}).test.images
+    np.testing.assert_array_equal(found, expected[:])
+    assert (found[0] != picture[14:26, 14:26]).any()
     assert not out_of_distribution.options_of(search.find(str(folder)), "mnist")["downsample"]
 
 
