@@ -27,6 +27,8 @@ from pixel_snail.runs import history, search
 ROOT = Path(__file__).parents[1]
 EARLIER = ROOT / "tests" / "earlier"
 EXPECTED = json.loads((EARLIER / "expected.json").read_text(encoding="utf-8"))
+LACKED = {"plan": None, "of_images": None}
+"""Attributes of a history that the version of the files lacked."""
 
 
 def as_json(value):
@@ -55,7 +57,7 @@ def test_a_checkpoint_has_the_same_parameters_description_history_and_likelihood
     lacking = {"levels": 256, "likelihood": "logistic_mixture"}
     lacking |= {"condition_shape": None, "condition_levels": None, "condition_resnet": 0}
     assert as_json(opened.description()) == expected["description"] | lacking
-    assert as_json(history.read(opened)) == expected["history"] | {"plan": None}  # which that version lacks
+    assert as_json(history.read(opened)) == expected["history"] | LACKED
     for parameters in ("averaged", "raw"):
         model = pixel_snail.load(opened, averaged=parameters == "averaged")
         weights = b"".join(variable.numpy().tobytes() for variable in model.network.weights)
