@@ -346,7 +346,7 @@ def build_network(
         return network.build_for(model, image_shape, nr_labels, class_names, levels, likelihood)
 
 
-def _least_parameters(network, nr_labels):
+def _least_parameters(network, nr_labels=0):
     """A lower bound of the number of parameters of a network that is not built yet.
 
     It counts the filters of the streams, and the contributions of classes to the residual blocks.

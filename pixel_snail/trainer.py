@@ -196,6 +196,7 @@ class Trainer:
         self._images, self._clock, self._test = images, clock, test
         self._watcher = watcher or Watcher()
         self._verbose = verbose
+        self.history.begin_on(len(images))
         self.history.end_tested_epoch(len(images), self.global_batch)
         with memory.shortage_reported(how_to_save_memory(self.settings, self.network.description.image_shape)):
             while self._epoch():

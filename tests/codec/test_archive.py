@@ -422,9 +422,12 @@ def binary(spec):
         yield model, images, model.compress(images, batch_size=8, verbose=0)
 
 
-@pytest.mark.parametrize("levels, side, number, most", [(2, 28, 100, 1.015), (256, 14, 400, 1.005)])
+@pytest.mark.parametrize("levels, side, number, most", [(2, 28, 100, 1.025), (256, 14, 400, 1.005)])
 def test_a_file_of_a_few_grey_images_is_hardly_larger_than_their_likelihood(levels, side, number, most, spec):
-    """Of 100 MNIST images, or as many pixels. A header without the dictionary would take as much as four of them."""
+    """Of 100 MNIST images, or as many pixels. A header without the dictionary would take as much as four of them.
+
+    The header names the processor's instructions. Those of AMX, which the dictionary lacks, take about 30 bytes more.
+    """
     rng = np.random.default_rng(0)
     distances = np.hypot(*np.mgrid[-side // 2 : side // 2, -side // 2 : side // 2])
     blobs = 1 / (1 + np.exp(distances - rng.uniform(side / 6, side / 2, [number, 1, 1])))[..., None]
