@@ -68,7 +68,7 @@ class Checkpoints:
                     files.remove_folder(os.path.dirname(prefix))
 
     def _is_own(self, prefix):
-        """Whether a run wrote a checkpoint. Those that somebody else has put into the folder are never removed."""
+        """Whether a checkpoint has a place and a name that this run gives its own. Others are never removed."""
         folder, name = os.path.split(prefix)
         is_of_run = os.path.dirname(folder) == str(self._folder.path) and name == self._file
         return is_of_run and search.is_of_a_run(folder)
