@@ -24,12 +24,14 @@ def training_batches(
     seen: int = 0,
     replicas: int = 1,
     own: Sequence[int] = (0,),
+    soft_targets: bool = False,
 ) -> tf.data.Dataset:
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
     Yields {"images": values [B, H, W, C]} and, if the split has them, "labels": int32 [B], and "condition": float32 or
     int32 [B, ...]. The values of images are uint8 if the split's are, else int32. If the images have a method
-    `in_epoch` (see Split), the batches hold the images that it returns.
+    `in_epoch` (see Split), the batches hold the images that it returns. With soft targets, they also hold
+    "probabilities": those with which each value was drawn as 1, float32 [B, H, W, 1].
 
     Args:
         batch_size: the global batch.
@@ -37,6 +39,7 @@ def training_batches(
         seen: how many images of the permutation to skip, when an interrupted epoch goes on.
         replicas: the number of all replicas. Each global batch is divided among them.
         own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
+        soft_targets: whether batches hold "probabilities"; the images must be those of storage.reductions.Binarized.
 
     Raises:
         UserError: the split is smaller than a batch.
@@ -44,7 +47,8 @@ def training_batches(
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
     split = dataclasses.replace(split, images=in_epoch(split.images, seed, epoch))
-    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
+    order = order[: len(order) // batch_size * batch_size]
+    return _batches(split, order, batch_size, replicas, own, split.images.probabilities if soft_targets else None)
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
@@ -79,7 +83,14 @@ def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", re
         raise UserError(f"{given} is larger than the training set, which has {has}: lower it")
 
 
-def _batches(split, order, batch_size, replicas, own):
+def check_soft_targets(split: Split) -> None:
+    """Raises UserError unless the values of the images are drawn with known probabilities."""
+    if getattr(split.images, "probabilities", None) is None:
+        give = option("binarize", in_python="images of pixel_snail.Binarized")
+        raise UserError(f"{option('soft_targets')} is for images whose values are drawn as black or white: give {give}")
+
+
+def _batches(split, order, batch_size, replicas, own, probabilities=None):
     size = batch_size // replicas
     kind = np.uint8 if split.images.dtype == np.uint8 else np.int32
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
@@ -91,6 +102,8 @@ def _batches(split, order, batch_size, replicas, own):
         if split.condition is not None:
             is_numbers = np.dtype(split.condition.dtype).kind == "f"
             batch["condition"] = _chosen(split.condition, indices, np.float32 if is_numbers else np.int32, size)
+        if probabilities is not None:
+            batch["probabilities"] = _chosen(probabilities, indices, np.float32, size)
         return batch
 
     options = tf.data.Options()

@@ -68,13 +68,18 @@ class _Drawn:
         images: values [N, H, W, C].
         law: how values are drawn. `law.drawn(image, rng)` draws those of an image, whose levels and type are
             `law.levels` and `law.dtype`; `law.stream` is appended to the seed, so that two laws use different random
-            numbers.
+            numbers. `law.probabilities(images)` is the attribute `probabilities`.
         seed, epoch: they and an image's number decide its random numbers.
+
+    Attributes:
+        probabilities: of images of two levels, the probability with which each value is 1: float32 [N, H, W, C],
+            indexed as the images are. None: the law does not say it.
     """
 
     def __init__(self, images, law, seed, epoch):
         self._images, self._law, self._seed, self._epoch = images, law, seed, epoch
         self.shape, self.levels, self.dtype = tuple(images.shape), law.levels, np.dtype(law.dtype)
+        self.probabilities = law.probabilities(images)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -125,6 +130,21 @@ class _Binarization:
         thresholds = rng.integers(self.white, size=grey.shape, dtype=np.uint8 if self.white < 256 else np.uint16)
         return (grey > thresholds).astype(self.dtype)
 
+    def probabilities(self, images):
+        return _Shares(images, self.white)
+
+
+class _Shares:
+    """Values v of images as v / white, float32, computed when the object is indexed."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, images, white):
+        self._images, self._white, self.shape = images, white, tuple(images.shape)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.asarray(self._images[index], np.float32) / np.float32(self._white)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Mutation:
@@ -139,6 +159,9 @@ class _Mutation:
         is_replaced = rng.random(image.shape) < self.rate
         others = rng.integers(self.levels, size=image.shape, dtype=dtype_of(self.levels))
         return np.where(is_replaced, others, image).astype(self.dtype)
+
+    def probabilities(self, images):
+        return None
 
 
 class Binarized(_DrawnAnew):

@@ -74,6 +74,26 @@ def test_a_value_becomes_one_with_the_probability_of_its_brightness_and_black_an
             assert (np.abs(means - p) <= 5 * np.sqrt(p * (1 - p) / 4000)).all()  # exact at 0 and 1
 
 
+def test_the_probabilities_of_binarized_images_are_those_of_the_law():
+    for levels, dtype in ((6, np.int32), (256, np.uint8), (1 << 16, np.uint16)):
+        grey = np.linspace(0, levels - 1, 40).astype(dtype).reshape(5, 4, 2, 1)
+        for seen in (Binarized(grey, levels), Binarized(grey, levels).in_epoch(3, 4)):
+            found = seen.probabilities[[1, 3]]
+            assert found.dtype == seen.probabilities.dtype == np.float32
+            assert seen.probabilities.shape == grey.shape
+            np.testing.assert_allclose(found, grey[[1, 3]] / (levels - 1), rtol=1e-6)
+
+
+def test_the_probabilities_of_images_that_are_mutated_before_they_are_binarized_are_those_of_the_mutated_ones():
+    mutated = Mutated(GREY, 0.5)
+    found = Binarized(mutated).in_epoch(3, 4).probabilities[:]
+    np.testing.assert_array_equal(found, mutated.in_epoch(3, 4)[:] / np.float32(255))
+
+
+def test_mutated_images_tell_no_probabilities():
+    assert Mutated(Binarized(GREY), 0.5, 2).probabilities is None
+
+
 def test_sixteen_bit_values_are_drawn_too():
     grey = np.repeat(np.array([0, 1 << 14, (1 << 16) - 1], np.uint16), 4000).reshape(1, -1, 1, 1)
     means = Binarized(grey, 1 << 16)[0].reshape(3, -1).mean(1)
