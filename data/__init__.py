@@ -175,7 +175,8 @@ def from_flags(flags: argparse.Namespace, only_test: bool = False) -> DataSet:
     """
     check_apart(flags, only_test)
     data_set = load(flags.data_set, Path(flags.data_dir), flags.class_conditional, only_test, **options(flags))
-    if flags.data_set == "arrays" and flags.likelihood == "categorical" and data_set.reduction is not None:
+    is_reduced = data_set.reduction is not None and not flags.binarize
+    if flags.data_set == "arrays" and flags.likelihood == "categorical" and is_reduced:
         raise UserError(
             f"the images have the value 255, but --levels={flags.levels} allows only codes from 0 to "
             f"{flags.levels - 1}: give --levels=256; 8-bit images must be reduced before they are saved"

@@ -271,6 +271,11 @@ def _levels(images: dict[str, tuple[str, np.ndarray]], given) -> tuple[int, list
                 raise UserError(
                     f"{name}: {found[1]}, but --levels={given} allows only values from 0 to {given - 1}{mend}"
                 )
+        if given <= 256 and largest + 1 < given and all(kind == np.uint8 for kind in kinds):
+            return given, [
+                f"the largest value is {largest}: the values are taken as they are, of {given} levels; images are "
+                "reduced only if one has the value 255"
+            ]
         return given, []
     levels = 2 if all(kind.kind == "b" for kind in kinds) else largest + 1
     if levels > MOST_LEVELS:

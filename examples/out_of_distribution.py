@@ -85,8 +85,11 @@ def test_images(
     height, width, channels = image_shape
     form = {"image_size": command_line.image_size(f"{height}x{width}"), "grey": channels == 1}
     form = {flag: value for flag, value in (options | form).items() if command_line.takes(name, flag)}
-    form |= {"binarize": True} if options.get("binarize") else {"levels": levels}
+    binarize = options.get("binarize", False)
+    form |= {} if binarize else {"levels": levels}
     data_set = data.load(name, Path(data_dir), only_test=True, **form)
+    if binarize and data_set.levels != 2:
+        data_set = data.load(name, Path(data_dir), only_test=True, **form, binarize=True)
     for note in data_set.notes:
         print(f"{name}: {note}", flush=True)
     if data_set.image_shape != image_shape:
@@ -214,9 +217,7 @@ def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, 
 
 def work(flags: argparse.Namespace) -> None:
     """Computes the scores, and prints and writes what the flags say."""
-    for name in ("picture", "json"):
-        if path := getattr(flags, name):
-            files.check_file_writable(path, name)
+    files.check_outputs(flags, ("picture", "json"))
     places = (flags.data_set, flags.data_dir), (flags.other_data_set, flags.other_dir)
     if len({(name, os.path.realpath(folder)) for name, folder in places}) == 1:
         raise UserError(

@@ -43,7 +43,8 @@ _PARAMETER = re.compile(r"model/\w+_\d+/\w+")
 _LATER_FIELDS = ("class_names", "levels", "likelihood", "condition_shape", "condition_levels", "condition_resnet")
 """The fields of a network's description that checkpoints of earlier versions lack."""
 
-_NOT_OURS = "not written by this program or the original"
+NOT_OURS = "not written by this program or the original"
+"""What is said of checkpoints of other programs."""
 
 
 class Mismatch(UserError):
@@ -306,7 +307,7 @@ class Checkpoint:
         for name, value, shape in zip(names, values, shapes, strict=True):
             if value.dtype != np.float32 or value.shape != shape:
                 raise UserError(
-                    f"the checkpoint {self.prefix} was {_NOT_OURS}: {name} is {value.dtype} of shape "
+                    f"the checkpoint {self.prefix} was {NOT_OURS}: {name} is {value.dtype} of shape "
                     f"{list(value.shape)}, not float32 {_described(shape)}"
                 )
         return values
@@ -356,7 +357,7 @@ class Checkpoint:
                 raise ValueError
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"the checkpoint {self.prefix} was {_NOT_OURS}: its description of the network is not possible"
+                f"the checkpoint {self.prefix} was {NOT_OURS}: its description of the network is not possible"
             ) from error
         return Description(**values)
 
@@ -381,7 +382,7 @@ class Checkpoint:
         try:
             return int(value) - (name == "Variable")
         except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"the checkpoint {self.prefix} was {_NOT_OURS}: {name} is no count of steps") from error
+            raise UserError(f"the checkpoint {self.prefix} was {NOT_OURS}: {name} is no count of steps") from error
 
     def progress(self) -> dict[str, np.ndarray]:
         """The `progress` given to `save`; nothing, if the original wrote the checkpoint.
@@ -407,7 +408,7 @@ class Checkpoint:
         """
         parameters = {name: shape for name, shape in self.shapes.items() if _PARAMETER.fullmatch(name)}
         if not parameters:
-            raise UserError(f"the checkpoint {self.prefix} was {_NOT_OURS}: it has no variable model/conv2d_0/V")
+            raise UserError(f"the checkpoint {self.prefix} was {NOT_OURS}: it has no variable model/conv2d_0/V")
         return parameters
 
     def check_network(

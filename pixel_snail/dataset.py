@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixel_snail.errors import UserError
+from pixel_snail.errors import UserError, plain
 from pixel_snail.inputs.conditions import kind_of
 from pixel_snail.inputs.images import is_type_of, type_in_words, wrong_value
 from pixel_snail.likelihoods.levels import check_levels, dtype_of
@@ -80,6 +80,7 @@ class DataSet:
 
     def __post_init__(self):
         check_levels(self.levels)
+        object.__setattr__(self, "levels", plain(self.levels))
         for name, split in self._splits().items():
             _check_images(name, split, self.levels)
             _check_labels(name, split)

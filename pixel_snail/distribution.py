@@ -117,8 +117,9 @@ class Distribution:
 
     def __reduce__(self):
         """Pickles the network, as Keras does. The state of a training is left out: `fit` of a copy begins anew."""
-        if self._cluster.size > 1 or self._strategy is not tf.distribute.get_strategy():
-            raise UserError("a Distribution with a strategy or a cluster can't be pickled or copied: load it again")
+        if self._cluster.size > 1 or self._strategy is not tf.distribute.get_strategy() or self._has_other_parameters:
+            own = "a strategy, a cluster or parameters"
+            raise UserError(f"a Distribution with {own} can't be pickled or copied: make it anew")
         return _unpickled, (pickle.dumps(self.network), self._training.is_new)
 
     def __repr__(self) -> str:
@@ -350,7 +351,7 @@ class Distribution:
         with self._lock:  # threads that draw share the drawer, which is compiled once
             return self._drawer(batch_on_gpu)
 
-    @memory.shortage_reported(lambda: _fewer_at_once())
+    @memory.shortage_reported(lambda: f"lower {option('batch_size')}")
     def compress(
         self,
         images: Images,
@@ -431,6 +432,7 @@ class Distribution:
         self._check_scope()
         if self._training.is_begun():
             raise UserError("the network has been trained or loaded: initialise one that build has just made")
+        check_option("seed", seed, is_whole(seed, least=0) and seed < 2**31, "a whole number from 0 to 2^31 - 1")
         split = checked_split(self.network.description, images, labels, condition, least=1)
         of_batch = {"images": split.images, "labels": split.labels, "condition": split.condition}
         batch = {name: np.asarray(of_images[:]) for name, of_images in of_batch.items() if of_images is not None}
@@ -594,7 +596,3 @@ class Distribution:
 def _unpickled(network, is_new):
     check_process()
     return Distribution(pickle.loads(network), is_new=is_new)
-
-
-def _fewer_at_once():
-    return f"lower {option('batch_size')}"

@@ -83,6 +83,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def plain(value: object) -> object:
+    """A number of NumPy's as one of Python's, with which TensorFlow computes in float32; other values as they are."""
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+
+
 _DECORATION = re.compile(r"\{\{\w+ [^}]*\}\} ?| *\[Op:\w*\].*|\.tempstate\d+|/job:\w+/replica:\d+/task:\d+/device:")
 """Parts that TensorFlow adds to messages: nodes, operations, temporary names, and the machine of a device."""
 

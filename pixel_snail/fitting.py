@@ -168,6 +168,8 @@ class Training:
     def save(self, prefix: str) -> None:
         """Writes a checkpoint that records its network, and from which the training can go on.
 
+        Of several workers, the chief writes it, and the others wait.
+
         Raises:
             UserError: there is a folder of this name, or a checkpoint of this name beside other files; or it can't be
                 written, and the files are as before.
@@ -180,11 +182,16 @@ class Training:
             trainer, parameters = Trainer(self.network, TrainingSettings(), self._strategy, self._cluster), None
             trainer.begin()
             trainer.history.age = Age(self.age.of_initial, of_loaded=0.0)
-        progress = trainer.history.tensors()
+        progress, failure = trainer.history.tensors(), None
         try:
-            checkpoint.save_beside_others(prefix, self.network, trainer.optimizer, progress, parameters)
+            if self._cluster.is_chief:
+                checkpoint.save_beside_others(prefix, self.network, trainer.optimizer, progress, parameters)
         except OSError as error:
-            raise UserError(f"can't write {prefix}: {error.strerror or error}") from error
+            failure = f"can't write {prefix}: {error.strerror or error}"
+        except UserError as error:
+            failure = str(error)
+        if failure := self._cluster.gather_objects(failure)[0]:
+            raise UserError(failure)
 
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""
@@ -368,7 +375,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     before = random.getstate()
-    random.seed(seed)
+    random.seed(int(seed))  # Python's random numbers take no integers of NumPy
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ def load(
         _check_image_shape(image_shape)
     with (strategy or tf.distribute.get_strategy()).scope():
         network = build_network(
-            image_shape=tuple(image_shape or recorded.image_shape),
+            image_shape=tuple(recorded.image_shape if image_shape is None else image_shape),
             nr_labels=opened.nr_labels() if nr_labels is None else nr_labels,
             class_names=None if recorded is None else recorded.class_names,
             levels=levels if levels is not None else recorded.levels if recorded else 256,
@@ -165,7 +165,6 @@ def build(
         "dropout_p": dropout_p,
     }
     check_option("seed", seed, seed is None or is_whole(seed, least=0), "a whole number, 0 or more")
-    check_option("nr_labels", nr_labels, nr_labels is None or is_whole(nr_labels, least=1), "a whole number above 0")
     _check_image_shape(image_shape)
     with seeded(seed):
         network = build_network(

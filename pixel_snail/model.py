@@ -25,7 +25,7 @@ from pixel_snail.blocks import (
     residual_blocks,
     to_bfloat16,
 )
-from pixel_snail.errors import UserError, check_option, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_whole, option, plain
 from pixel_snail.inputs.conditions import Condition, checked_kind
 from pixel_snail.kernels import dropout
 from pixel_snail.kernels.tracing import traced_once
@@ -247,7 +247,11 @@ def bound_arguments(model: str) -> dict[str, object]:
 
     Args:
         model: a name in `specs`.
+
+    Raises:
+        UserError: there is no such specification.
     """
+    _check_known("model", model, specs)
     spec = specs[model]
     return spec.keywords if getattr(spec, "func", None) is PixelSNAIL else {}
 
@@ -311,15 +315,12 @@ def build_network(
         UserError: there is no such specification, a setting is not allowed, the network does not take images of this
             size, or its parameters certainly need more memory than this process can get.
     """
-    for name, value, known in (
-        ("model", model, specs),
-        ("resnet_nonlinearity", settings.get("resnet_nonlinearity", "elu"), nn.nonlinearities),
-    ):
-        if value not in known:
-            raise UserError(f"{option(name)}: unknown {name} {value!r}; known: {', '.join(sorted(known))}")
+    _check_known("model", model, specs)
+    _check_known("resnet_nonlinearity", settings.get("resnet_nonlinearity", "elu"), nn.nonlinearities)
     for name in ("nr_resnet", "nr_filters", "nr_logistic_mix"):
         value = settings.get(name, 1)
         check_option(name, value, is_whole(value, least=1), "a whole number above 0")
+    settings = {name: plain(value) for name, value in settings.items()}
     dropout_p = settings.get("dropout_p", 0.5)
     is_possible = isinstance(dropout_p, numbers.Real) and 0 <= dropout_p < 1
     check_option("dropout_p", dropout_p, is_possible, "a number in [0, 1)")
@@ -328,6 +329,8 @@ def build_network(
     if len(image_shape) != 3 or not all(is_whole(size, least=1) for size in image_shape):
         raise UserError(f"image_shape must be (H, W, C), such as (28, 28, 1), not {tuple(image_shape)}")
     check_levels(levels)
+    image_shape, nr_labels, levels = tuple(map(plain, image_shape)), plain(nr_labels), plain(levels)
+    check_option("nr_labels", nr_labels, nr_labels is None or is_whole(nr_labels, least=1), "a whole number above 0")
     check_likelihood(likelihood, image_shape[2])
     condition = checked_kind(condition_shape, condition_levels, condition_resnet, image_shape)
     of_these = of_data(image_shape[2], levels, likelihood, condition)
@@ -344,6 +347,11 @@ def build_network(
     with memory.shortage_reported(f"lower {option('nr_filters')}"):
         memory.check(4 * _least_parameters(network, nr_labels or 0), "the network's parameters need")
         return network.build_for(model, image_shape, nr_labels, class_names, levels, likelihood)
+
+
+def _check_known(name, value, known):
+    if value not in known:
+        raise UserError(f"{option(name)}: unknown {name} {value!r}; known: {', '.join(sorted(known))}")
 
 
 def _least_parameters(network, nr_labels=0):

@@ -14,7 +14,7 @@ from pixel_snail.backend import tf
 from pixel_snail.blocks import AttentionBlock, background
 from pixel_snail.cache import ImageCache
 from pixel_snail.commands import progress
-from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, counted, is_number, is_whole, option, plain
 from pixel_snail.kernels.packing import pack, unpack
 from pixel_snail.likelihoods import categorical, logistic_mixture
 from pixel_snail.network import Network, argument_h
@@ -65,7 +65,7 @@ def checked_noise(temperature: object, top_k: object, top_p: object, network: Ne
     check_option("temperature", temperature, is_possible, "a number, 0 or more")
     check_option("top_k", top_k, top_k is None or is_whole(top_k, least=1), "a whole number above 0")
     check_option("top_p", top_p, top_p is None or (is_number(top_p) and 0 < top_p <= 1), "a number above 0, at most 1")
-    noise = Noise(float(temperature), top_k, top_p)
+    noise = Noise(float(temperature), plain(top_k), plain(top_p))
     if noise.is_limited and network.codes is None:
         name = "top_p" if top_k is None else "top_k"
         instead = option("temperature")

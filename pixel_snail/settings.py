@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from pixel_snail.errors import UserError, check_option, is_number, is_whole, option
+from pixel_snail.errors import UserError, check_option, is_number, is_whole, option, plain
 
 LIKELIHOODS = ("logistic_mixture", "categorical")
 """The names that --likelihood takes, the original's first; likelihoods/ has a module of each name."""
@@ -69,6 +69,8 @@ class TrainingSettings:
     seed: int = 42
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name in ("batch_size", "init_batch_size", "grad_accum"):
             check_option(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
         for name in ("lr_to_zero", "bfloat16", "recompute", "soft_targets", "average_machines"):

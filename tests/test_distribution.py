@@ -308,6 +308,26 @@ def test_progress_is_shown_unless_it_is_silenced(one_block, capfd):
             "predicts R, G and B one after another.* 3 channels, not 1: choose another, such as h8_noup_smallkey$",
         ),
         (lambda model: pixel_snail.build("h99", image_shape=SHAPE), "unknown model 'h99'; known: .*h0, "),
+        *(
+            (
+                lambda model, seed=seed: model.initialise(images_of(2), [0, 1], seed=seed),
+                f"seed={seed!r} is not a whole n",
+            )
+            for seed in ("a", 1.5, -1)
+        ),
+        *(
+            (
+                lambda model, nr_labels=nr_labels: pixel_snail.load(
+                    golden_numbers.checkpoint("h6_shift"),
+                    image_shape=SHAPE,
+                    nr_labels=nr_labels,
+                    model="h6_shift",
+                    **SIZES,
+                ),
+                f"nr_labels={nr_labels!r} is not a whole number above 0",
+            )
+            for nr_labels in (-1, "10")
+        ),
         (lambda model: pixel_snail.build("pxpp", image_shape=(6, 8, 3)), "sides are multiples of 4, not 6 x 8"),
         (lambda model: pixel_snail.load("/nowhere"), "no such folder or checkpoint: /nowhere"),
     ],
@@ -317,6 +337,25 @@ def test_mistakes_are_value_errors_that_name_arguments(one_block, call, message)
         call(one_block)
     assert isinstance(error.value, pixel_snail.UserError)
     assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["logistic_mixture", "categorical"])
+def test_numbers_of_numpy_are_taken_as_those_of_python(name, monkeypatch):
+    """TensorFlow would compute with them in another type."""
+    add_spec(monkeypatch, "h1", shallow("h8_noup_smallkey"))
+    settings = {"levels": 8, "nr_labels": 2, "seed": 3, "dropout_p": 0.25, **SIZES}
+    of_fit = {"polyak_decay": 0.5, "learning_rate": 0.25, "lr_decay": 0.5, "batch_size": 2, "init_batch_size": 4}
+    of_sample = {"seed": 5, "temperature": 0.5} | ({"top_k": 4, "top_p": 0.75} if name == "categorical" else {})
+    codes, drawn = np.random.default_rng(0).integers(0, 8, [5, 4, 4, 1]), []
+    for given in (lambda value: value, lambda value: np.array(value)[()]):
+        build, fit, sample = ({k: given(v) for k, v in of.items()} for of in (settings, of_fit, of_sample))
+        shape = tuple(given(size) for size in (4, 4))
+        model = pixel_snail.build("h1", image_shape=shape, likelihood=name, **build)
+        recorded = (model.levels, model.nr_labels, *model.image_shape, model.network.settings["dropout_p"])
+        assert [type(value) for value in recorded] == [int] * 5 + [float]
+        model.fit(codes, [0, 1, 0, 1, 0], epochs=1, verbose=0, **fit)
+        drawn.append(model.sample(3, [0, 1, 1], verbose=0, **sample))
+    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.parametrize("shape, levels", [((4, 4, 1), 2), ((4, 3, 2), 1024), ((4, 4, 3), 32)])

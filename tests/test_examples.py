@@ -316,6 +316,10 @@ def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(da
     binarized = out_of_distribution.test_images("mnist", str(data_dir), {"binarize": True}, (28, 28, 1), 2)
     expected = data.load("mnist", data_dir, binarize=True).test.images
     np.testing.assert_array_equal(binarized, expected[:])
+    black_or_white = np.uint8(expected[:] > 0)
+    np.savez(tmp_path / "binary.npz", test=black_or_white)
+    found = out_of_distribution.test_images("arrays", f"{tmp_path}/binary.npz", {"binarize": True}, (28, 28, 1), 2)
+    np.testing.assert_array_equal(found, black_or_white)
     (tmp_path / "test").mkdir()
     picture = rng.integers(0, 256, [40, 40, 3], np.uint8)
     PIL.Image.fromarray(picture).save(tmp_path / "test" / "0.png")

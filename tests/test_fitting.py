@@ -20,6 +20,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.fitting import Fit, FitHistory
+from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history, search
 from pixel_snail.trainer import Trainer
 
@@ -174,6 +175,23 @@ def test_a_fitted_model_predicts_with_the_averages_as_its_checkpoint_does(tmp_pa
     assert model.decompress(loaded.compress(HELD_OUT, verbose=0), verbose=0).tolist() == HELD_OUT.tolist()
     x = tf.cast(HELD_OUT, tf.float32) / 127.5 - 1
     np.testing.assert_array_equal(model.network(x), loaded.network(x))
+
+
+def test_of_several_workers_only_the_chief_writes_a_checkpoint_and_all_learn_of_its_failure(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Cluster, "gather_objects", lambda cluster, value: (told.append(value), [failure])[1])
+    for index, failure in ((0, None), (1, None), (1, "can't write x: disk full")):
+        model = build()
+        model.fit(IMAGES, epochs=1, **SETTINGS)
+        model._training._cluster = Cluster(index=index)
+        prefix = tmp_path / f"{index}" / "params.ckpt"
+        if failure:
+            with pytest.raises(UserError, match="disk full"):
+                model.save(prefix)
+        else:
+            model.save(prefix)
+        assert prefix.with_suffix(".ckpt.index").exists() == (index == 0)
+    assert told == [None] * 3
 
 
 def test_fine_tuning_begins_with_the_loaded_averages_and_a_fresh_optimizer(tmp_path):

@@ -135,8 +135,16 @@ def test_a_forked_process_is_told_to_be_spawned_instead_of_hanging(model):
 
 
 def test_a_model_of_a_strategy_is_not_copied(model, mirrored):
-    with pytest.raises(pixel_snail.UserError, match="with a strategy or a cluster can't be pickled or copied"):
+    with pytest.raises(
+        pixel_snail.UserError, match="with a strategy, a cluster or parameters can't be pickled or copied"
+    ):
         copy.deepcopy(pixel_snail.Distribution(model.network, mirrored(2)))
+
+
+def test_a_model_that_predicts_with_other_parameters_than_its_networks_is_not_copied(model):
+    other = pixel_snail.Distribution(model.network, parameters=lambda: [0 * value for value in model.network.weights])
+    with pytest.raises(pixel_snail.UserError, match="can't be pickled or copied"):
+        copy.deepcopy(other)
 
 
 def test_load_takes_a_keras_file_and_no_other_keyword(model, tmp_path):

@@ -95,8 +95,7 @@ def compress(flags: argparse.Namespace) -> None:
             `compress`.
     """
     files.check_file_writable(flags.output, "output")
-    if not files.is_stream(flags.output) and os.path.exists(flags.output) and not _begins_as_compressed(flags.output):
-        raise UserError(f"{flags.output} exists and is not a compressed file: choose another name with --output")
+    container.check_replaceable(flags.output, "output")
     prefixes.prefix_at(flags.load_params)  # before the seconds that TensorFlow takes
     with streams.text_elsewhere(flags.output):
         _compress(flags)
@@ -265,11 +264,6 @@ def _read(path):
         return *container.read(file), len(file)
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
-
-
-def _begins_as_compressed(path):
-    with pictures.readable(path), open(path, "rb") as stream:
-        return stream.read(len(container.SIGNATURE)) == container.SIGNATURE
 
 
 def _name_of(path):

@@ -27,6 +27,7 @@ import numpy as np
 from pixel_snail.errors import UserError, counted, first_line, is_whole
 from pixel_snail.likelihoods.levels import is_8_bit_rgb, is_number_of_levels
 from pixel_snail.settings import LIKELIHOODS
+from pixel_snail.storage import files, pictures
 
 SIGNATURE = b"\x89SNAIL\r\n"
 VERSION = 2
@@ -53,6 +54,15 @@ DICTIONARY = b"".join(
     ]
 )
 """A typical header, of which zlib writes only what differs. It must never change: files of version 2 need it."""
+
+
+def check_replaceable(path: str, flag: str) -> None:
+    """Raises UserError if the file of a flag is there and is no compressed file. An empty file may be replaced."""
+    if not os.path.exists(path) or files.is_stream(path):
+        return
+    with pictures.readable(path), open(path, "rb") as stream:
+        if stream.read(len(SIGNATURE)) not in (SIGNATURE, b""):
+            raise UserError(f"{path} exists and is not a compressed file: choose another name with --{flag}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,13 +53,11 @@ def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace]
 
 def _evaluate(flags, load_data, cluster):
     if cluster.is_chief:
-        for name in ("json", "compress"):
-            if path := getattr(flags, name):
-                files.check_file_writable(path, name)
+        files.check_outputs(flags, ("json", "compress"))
         if flags.compress and files.is_stream(flags.compress):
-            raise UserError(
-                f"--compress={flags.compress} is a pipe or a device, which can't be read back: name an ordinary file"
-            )
+            raise UserError(f"--compress={flags.compress} is a pipe or a device, which can't be read back: name a file")
+        if flags.compress:
+            container.check_replaceable(flags.compress, "compress")
         if flags.save_dir:
             files.check_writable(flags.save_dir, "save_dir")
     opened = search.find(flags.load_params)
@@ -196,6 +194,8 @@ def _check_kind(flags, prefix, channels, levels, data_set):
         unreduced, do = 256 if data_set.reduction else data_set.levels, elsewhere
         if data_set.reduction and levels == unreduced:
             do = f"leave --{'binarize' if flags.binarize else 'levels'} out"
+        elif name == "arrays" and not data_set.reduction and data_set.levels < levels:
+            do = f"if its values are of as many levels, give --levels={levels}"
         elif levels < unreduced == 256:
             do = f"give {'--binarize or ' if levels == 2 and channels == 1 else ''}--levels={levels}"
         raise UserError(

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixel_snail import blocks, nn
-from pixel_snail.checkpoint import Checkpoint
+from pixel_snail.checkpoint import NOT_OURS, Checkpoint
 from pixel_snail.commands import command_line
+from pixel_snail.errors import UserError
 from pixel_snail.model import bound_arguments, specs
 from pixel_snail.runs import search
 
@@ -33,9 +34,15 @@ def describe(opened: Checkpoint) -> dict[str, object]:
     """
     shapes, description = opened.parameters(), opened.description()
     has_steps = opened.has_steps
+    try:
+        network = _network_of_shapes(shapes) if description is None else _network_of_description(description)
+    except (LookupError, ValueError) as error:  # a tensor is missing, or has other dimensions
+        raise UserError(
+            f"the checkpoint {opened.prefix} was {NOT_OURS}: its layers are no network of theirs"
+        ) from error
     return {
         "checkpoint": opened.prefix,
-        **(_network_of_shapes(shapes) if description is None else _network_of_description(description)),
+        **network,
         "labels": opened.nr_labels() or "none",
         "steps taken": opened.steps_taken() if has_steps else "not recorded",
         "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),

@@ -66,7 +66,8 @@ def _train(flags, load_data, cluster):
         raise UserError(f"the data set {flags.data_set} has no labels: drop --class_conditional")
     global_batch = flags.batch_size * strategy.num_replicas_in_sync
     check_batch_size(data_set.train, flags.batch_size, "batch_size", strategy.num_replicas_in_sync)
-    check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
+    if not begins.opened and not flags.init_from:
+        check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
     condition = _condition_of(flags, data_set)
     begins.check_condition(condition)
     so_far = begins.history

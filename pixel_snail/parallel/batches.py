@@ -46,9 +46,11 @@ def training_batches(
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
-    split = dataclasses.replace(split, images=in_epoch(split.images, seed, epoch))
+    images = in_epoch(split.images, seed, epoch)
+    split = dataclasses.replace(split, images=images.with_probabilities if soft_targets else images)
     order = order[: len(order) // batch_size * batch_size]
-    return _batches(split, order, batch_size, replicas, own, split.images.probabilities if soft_targets else None)
+    batches = _batches(split, order, batch_size, replicas, own)
+    return batches.map(_with_soft_targets) if soft_targets else batches
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
@@ -85,14 +87,20 @@ def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", re
 
 def check_soft_targets(split: Split) -> None:
     """Raises UserError unless the values of the images are drawn with known probabilities."""
-    if getattr(split.images, "probabilities", None) is None:
+    if getattr(split.images, "with_probabilities", None) is None:
         give = option("binarize", in_python="images of pixel_snail.Binarized")
         raise UserError(f"{option('soft_targets')} is for images whose values are drawn as black or white: give {give}")
 
 
-def _batches(split, order, batch_size, replicas, own, probabilities=None):
+def _with_soft_targets(batch):
+    """A batch whose "images" are values and their probabilities, [B, H, W, 2 C], with these as two tensors."""
+    images, probabilities = tf.split(batch["images"], 2, -1)
+    return batch | {"images": tf.cast(images, tf.uint8), "probabilities": probabilities}
+
+
+def _batches(split, order, batch_size, replicas, own):
     size = batch_size // replicas
-    kind = np.uint8 if split.images.dtype == np.uint8 else np.int32
+    kind = split.images.dtype if split.images.dtype in (np.uint8, np.float32) else np.int32
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
     def read(indices):
@@ -102,8 +110,6 @@ def _batches(split, order, batch_size, replicas, own, probabilities=None):
         if split.condition is not None:
             is_numbers = np.dtype(split.condition.dtype).kind == "f"
             batch["condition"] = _chosen(split.condition, indices, np.float32 if is_numbers else np.int32, size)
-        if probabilities is not None:
-            batch["probabilities"] = _chosen(probabilities, indices, np.float32, size)
         return batch
 
     options = tf.data.Options()

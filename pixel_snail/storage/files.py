@@ -1,11 +1,12 @@
 """Files and folders that are written whole or not at all, and locks on them."""
 
+import argparse
 import contextlib
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 try:
@@ -128,6 +129,18 @@ def check_file_writable(path: str, flag: str) -> None:
         raise UserError(f"can't write --{flag}={path}: it is a folder; add the name of a file")
     if not is_stream(path):
         _check_writable(os.path.dirname(real), f"--{flag}={path}")
+
+
+def check_outputs(flags: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raises UserError if the file of one of these flags can't be written, or if two flags name the same file."""
+    taken = {}
+    for name in names:
+        if path := getattr(flags, name):
+            check_file_writable(path, name)
+            real = os.path.realpath(path)
+            if real in taken and not is_stream(path):
+                raise UserError(f"--{taken[real]} and --{name} name the same file, {path}: give one another name")
+            taken[real] = name
 
 
 def _check_writable(folder, given):

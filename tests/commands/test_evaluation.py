@@ -24,6 +24,7 @@ from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.inputs import masks
 from pixel_snail.likelihoods.levels import from_values, to_values
+from pixel_snail.model import specs
 from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.reports import table
 from pixel_snail.storage.reductions import BINARIZED
@@ -435,6 +436,12 @@ def flags_of(data_set, **others):
             {"grey": True},
             "is of RGB images, but .* has grey images: leave --gre",
         ),
+        (
+            ((8, 8, 1), 16),
+            ((8, 8, 1), 8, None),
+            {"data_set": "arrays"},
+            "has 8: if its .* as many .*, give --levels=16$",
+        ),
         (((8, 8, 4), 9), ((8, 8, 2), 9, None), {}, "is of images with 4 channels, but .* images with 2 channels: eval"),
     ],
 )
@@ -511,3 +518,25 @@ def test_a_run_on_binarized_images_reports_nats_beside_bits_per_dim(tmp_path, mo
     completions = np.load(tmp_path / "pictures" / "tiny_completions.npy")
     np.testing.assert_array_equal(completions[:, :, :3], np.repeat(np.load(samples)[:, None, :3], 4, axis=1))
     assert (tmp_path / "pictures" / "tiny_bits.png").stat().st_size > 0
+
+    for outputs, message in (
+        (
+            [f"--compress={samples}"],
+            "_samples.npy exists and is not a compressed file: choose another name with --comp",
+        ),
+        ([f"--compress={tmp_path}/b", f"--json={tmp_path}/b"], "--json and --compress name the same file, "),
+    ):
+        before = samples.read_bytes()
+        with pytest.raises(SystemExit) as exit_:
+            eval_command.main([f"-r{tmp_path}/runs", *outputs])
+        err = capsys.readouterr().err
+        assert exit_.value.code == 2 and message in err and err.count("\n") == 1
+        assert samples.read_bytes() == before and not (tmp_path / "b").exists()
+
+    monkeypatch.delitem(specs, "h0")  # as in a program that has not added the specification
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main([f"-r{tmp_path}/runs"])
+    err = capsys.readouterr().err
+    assert (
+        exit_.value.code == 2 and err.startswith("error: --model: unknown model 'h0'; known: ") and err.count("\n") == 1
+    )

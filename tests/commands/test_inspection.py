@@ -11,6 +11,7 @@ import golden_numbers
 from pixel_snail import checkpoint
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import inspection
+from pixel_snail.errors import UserError
 from pixel_snail.model import build_network, h8_noup_smallkey_ar_chs_spec, leaks, specs
 from pixel_snail.optimizer import PolyakAdam
 
@@ -94,6 +95,24 @@ def assert_recognised(name, prefix):
     assert name in description["model"].split(" or ")
     assert "2" in description["nr_resnet"].split(" or ")
     assert (description["nr_filters"], description["nr_logistic_mix"]) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"model/conv2d_1/kernel": [3, 3, 3, 8], "model/dense_1/kernel": [8, 4]},
+        {"model/conv2d_0/V": [3, 3, 3, 8]},
+        {"model/conv2d_0/V": [], "model/dense_0/V": [8]},
+    ],
+)
+def test_a_checkpoint_of_another_program_is_refused_in_one_line(tensors, tmp_path):
+    prefix = str(tmp_path / "x.ckpt")
+    values = [np.zeros(shape, np.float32) for shape in tensors.values()]
+    names = list(tensors)
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    with pytest.raises(UserError, match=r"x\.ckpt was not written by this program or the original: ") as error:
+        inspection.describe(Checkpoint(prefix))
+    assert "\n" not in str(error.value)
 
 
 def test_plain_parameters_of_an_unknown_network_are_described_as_such(tmp_path):

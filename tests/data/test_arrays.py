@@ -57,6 +57,10 @@ def test_codes_above_the_levels_are_not_reduced_as_8_bit_images_are(tmp_path):
     np.testing.assert_array_equal(data_set.train.images[:], EIGHT[np.arange(12) % 10 != 9] // 2)
     with pytest.raises(UserError, match="the value 255, but --levels=128 allows only codes from 0 to 127: give --lev"):
         data.from_flags(train_command.parse_flags([*argv, "--likelihood=categorical"]))
+    grey = write(tmp_path, "npz", train=EIGHT[..., :1])
+    argv = ["--data_set=arrays", f"--data_dir={grey}", "--likelihood=categorical", "--binarize"]
+    for levels in ([], ["--levels=256"]):
+        assert data.from_flags(train_command.parse_flags([*argv, *levels])).levels == 2
 
 
 @FORMS
@@ -143,7 +147,13 @@ def test_uint8_arrays_whose_largest_value_is_not_255_are_not_reduced(tmp_path):
     few, many = TRAIN.astype(np.uint8), np.minimum(EIGHT, 254)
     data_set = data.load("arrays", write(tmp_path, "npz", train=few, test=few), levels=16)
     np.testing.assert_array_equal(data_set.train.images[:], few)
-    assert data_set.reduction is None
+    assert data_set.reduction is None and data_set.notes == ()
+    dark = data.load("arrays", write(tmp_path, "npz", train=few, test=few), levels=64)
+    np.testing.assert_array_equal(dark.train.images[:], few)
+    assert dark.notes == (
+        "the largest value is 15: the values are taken as they are, of 64 levels; images are reduced only if one has "
+        "the value 255",
+    )
     with pytest.raises(
         UserError, match=r"image \d+ has the value \d+ at row .*, but --levels=16 allows only values from"
     ):

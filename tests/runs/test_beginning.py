@@ -151,6 +151,14 @@ def test_what_does_not_fit_is_told_in_one_line(train, tmp_path):
         assert (code, err) == (2, "train.py: error: --soft_targets is for --binarize, without --mutation_rate\n")
 
 
+def test_the_batch_of_the_initialisation_need_only_be_there_where_it_is_used(train, tmp_path):
+    train("source", "--data_set=small")
+    code, _, _, err = train("mine", "--data_set=small", "-a11")
+    assert code == 2 and err.startswith("error: --init_batch_size=11 is larger than the training set, which has 10 ima")
+    assert train("mine", "--data_set=small", "-a11", f"--init_from={tmp_path}/source")[0] == 0
+    assert train("mine", "--data_set=small", "-a11", "-x2", f"--load_params={tmp_path}/source")[0] == 0
+
+
 def test_a_resumed_run_goes_on_and_takes_no_parameters_again(train, tmp_path):
     train("source", "--data_set=small")
     argv = ["--data_set=large", f"--init_from={tmp_path}/source", "--resume"]
