@@ -7,6 +7,7 @@ runs that alternate); their ratios to drawing; the speeds in kB of values a seco
     python -m benchmarks.codec --nr_filters=64 --batch_size=8    # one
     python -m benchmarks.codec --image_size=28 --channels=1 --levels=2  # other images
     python -m benchmarks.codec --workers                         # 64 images, with one worker and with all
+    python -m benchmarks.codec --workers --nr_filters=256 --runs=1  # each once, in place of the median of three
     python -m benchmarks.codec --load_params=data/save/demo      # the parts of a file of the test set, in bits
 
 With --workers, it prints instead the images a second of compressing and decompressing MANY images, in batches of 8,
@@ -45,6 +46,9 @@ def main() -> None:
     parser = command_line.Parser(description=__doc__.splitlines()[0])
     flags_of_networks(parser)
     parser.add_argument("--workers", action="store_true", help=f"code {MANY} images with one worker and with all")
+    parser.add_argument(
+        "--runs", type=command_line.positive_int, default=RUNS, help="a figure is the median of so many"
+    )
     parser.add_argument("-r", "--load_params", type=command_line.path)
     parser.add_argument("--data_set", default="photos")
     flags = parser.parse_args()
@@ -76,7 +80,7 @@ def by_workers(flags: argparse.Namespace) -> dict:
     }
     result = {**described(flags), "images": MANY, "cores": devices.number_of_cores()}
     for name, task in tasks.items():
-        runs = [[timed(functools.partial(task, n)) for n in (1, None)] for _ in range(RUNS)]
+        runs = [[timed(functools.partial(task, n)) for n in (1, None)] for _ in range(flags.runs)]
         one, every = (MANY / statistics.median(of_one) for of_one in zip(*runs, strict=True))
         result |= {f"{name}_one_worker": round(one, 2), f"{name}_all_workers": round(every, 2)}
         result |= {f"{name}_gain": round(every / one, 2)}
@@ -105,7 +109,7 @@ def speed(flags: argparse.Namespace) -> dict:
         "encoding": lambda: coder.encode(weights, images),
         "decoding": lambda: coder.decode(weights, stream),
     }
-    runs = [{name: timed(task) for name, task in tasks.items()} for _ in range(RUNS)]
+    runs = [{name: timed(task) for name, task in tasks.items()} for _ in range(flags.runs)]
     seconds = {name: statistics.median(run[name] for run in runs) for name in tasks}
     return {
         **described(flags),
