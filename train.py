@@ -109,11 +109,6 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.0,
         help="the probability of replacing a value of the training images by a random one, for a background model",
     )
-    add(
-        "--soft_targets",
-        action="store_true",
-        help="with --binarize: train on the probabilities of black and white instead of on the drawn values",
-    )
     add("-p", "--dropout_p", type=command_line.probability, default=0.5, help="the probability of zeroing an element")
     add(
         "--condition_resnet",
@@ -153,8 +148,6 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if flags.paper:
         parser.set_defaults(**comparisons.paper_flags[flags.paper])
         flags = parser.parse_args(argv)
-    if flags.soft_targets and (not flags.binarize or flags.mutation_rate):
-        parser.error("--soft_targets is for --binarize, without --mutation_rate")
     if flags.raw and not flags.init_from:
         parser.error("--raw is for --init_from")
     if flags.load_params and flags.init_from:

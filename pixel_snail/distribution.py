@@ -458,7 +458,6 @@ class Distribution:
         grad_accum: int = TrainingSettings.grad_accum,
         bfloat16: bool = TrainingSettings.bfloat16,
         recompute: bool = TrainingSettings.recompute,
-        soft_targets: bool = TrainingSettings.soft_targets,
         skip_nonfinite: int = TrainingSettings.skip_nonfinite,
         seed: int = TrainingSettings.seed,
         on_epoch: Callable[[FitHistory], object] | None = None,
@@ -491,10 +490,11 @@ class Distribution:
             lr_to_zero: whether the learning rate falls to 0 by the end of this call. If the previous call was
                 interrupted, and this call ends with the same epoch as that one would have, its schedule continues.
             batch_size, init_batch_size, learning_rate, lr_decay, polyak_decay, grad_accum, bfloat16, recompute,
-                soft_targets, skip_nonfinite, seed: as train.py's flags of these names.
+                skip_nonfinite, seed: as train.py's flags of these names.
             on_epoch: a function that is called with the history so far after each epoch, while the model predicts with
                 the averages. If it raises StopIteration, the training ends.
-            strategy: the replicas to train on, by default the model's; for another, `network` becomes a copy on them.
+            strategy: the replicas to train on; by default, the model's. For another strategy, the attribute `network`
+                is replaced by a copy on its replicas.
             verbose: 0: no progress bars and lines.
 
         Returns:
@@ -515,7 +515,6 @@ class Distribution:
             grad_accum=grad_accum,
             bfloat16=bfloat16,
             recompute=recompute,
-            soft_targets=soft_targets,
             skip_nonfinite=skip_nonfinite,
             seed=seed,
         )

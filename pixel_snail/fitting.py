@@ -90,11 +90,11 @@ class Training:
         self._begin_anew_if_changed()
         before = self._trainer
         if before is not None and before.network is self.network and before.settings == settings:
-            before.check_images(images)
+            before.check_batch_size(images)
             self._end_epoch_of_other_images(before, images)
             return before
         trainer = Trainer(self.network, settings, self._strategy, self._cluster)
-        trainer.check_images(images)
+        trainer.check_batch_size(images)
         if before is None and self.is_new:
             check_batch_size(images, settings.init_batch_size, "init_batch_size")
         trainer.check_memory()

@@ -63,7 +63,6 @@ class TrainingSettings:
     grad_accum: int = 1
     bfloat16: bool = False
     recompute: bool = False
-    soft_targets: bool = False
     skip_nonfinite: int = 0
     average_machines: bool = False
     seed: int = 42
@@ -73,7 +72,7 @@ class TrainingSettings:
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name in ("batch_size", "init_batch_size", "grad_accum"):
             check_option(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
-        for name in ("lr_to_zero", "bfloat16", "recompute", "soft_targets", "average_machines"):
+        for name in ("lr_to_zero", "bfloat16", "recompute", "average_machines"):
             check_option(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         for name in ("skip_nonfinite", "seed"):
             is_possible = is_whole(getattr(self, name), least=0) and getattr(self, name) < 2**31

@@ -13,7 +13,7 @@ from pixel_snail.commands import progress
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted, option
 from pixel_snail.kernels.packing import pack, unpack
-from pixel_snail.likelihoods import categorical, soft_targets
+from pixel_snail.likelihoods import categorical
 from pixel_snail.likelihoods.levels import scaled
 from pixel_snail.likelihoods.named import likelihoods
 from pixel_snail.network import Description, Network, argument_h
@@ -55,8 +55,7 @@ def train_step(
     """Makes a function that takes one optimisation step on a batch, which is divided among the replicas.
 
     The function returns the batch's loss before the step, in nats. The loss and the gradients are sums over images and
-    replicas. If the loss or a gradient is not finite, the optimizer refuses the update. If the batch has
-    "probabilities", float32 [B, H, W, 1], they are the targets (see likelihoods/soft_targets.py).
+    replicas. If the loss or a gradient is not finite, the optimizer refuses the update.
 
     Args:
         seed: of dropout.
@@ -79,11 +78,7 @@ def train_step(
 
             def loss():
                 outputs = network(x, h=h, seed=images_seed, bfloat16=bfloat16, recompute=recompute)
-                if "probabilities" in micro_batch:
-                    nats = soft_targets.loss_per_image(micro_batch["probabilities"], outputs, likelihood.nats_per_value)
-                else:
-                    nats = likelihood.loss_per_image(x, outputs, description.levels)
-                return tf.reduce_sum(nats)
+                return tf.reduce_sum(likelihood.loss_per_image(x, outputs, description.levels))
 
             return shared.with_gradients(loss)
 

@@ -18,7 +18,7 @@ from pixel_snail.likelihoods import logistic_mixture
 from pixel_snail.network import Network
 from pixel_snail.optimizer import PolyakAdam, cosine_annealing
 from pixel_snail.parallel import devices, memory, replicas
-from pixel_snail.parallel.batches import check_batch_size, check_soft_targets, epoch_order, training_batches
+from pixel_snail.parallel.batches import check_batch_size, epoch_order, training_batches
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History
@@ -114,11 +114,9 @@ class Trainer:
             recompute=settings.recompute,
         )
 
-    def check_images(self, images: Split) -> None:
-        """Raises UserError if there are fewer images than a step needs, or if they have no soft targets to train on."""
+    def check_batch_size(self, images: Split) -> None:
+        """Raises UserError if there are fewer images than a step needs."""
         check_batch_size(images, self.settings.batch_size, "batch_size", self.strategy.num_replicas_in_sync)
-        if self.settings.soft_targets:
-            check_soft_targets(images)
 
     def check_memory(self) -> None:
         """Raises UserError if a step certainly needs more memory than this process can get."""
@@ -194,7 +192,7 @@ class Trainer:
                 finite in more steps than skip_nonfinite, and the parameters are those before the last such step.
             Stopped: the watcher of a worker wants to stop. `run` may then be called again.
         """
-        self.check_images(images)
+        self.check_batch_size(images)
         self._images, self._clock, self._test = images, clock, test
         self._watcher = watcher or Watcher()
         self._verbose = verbose
@@ -224,15 +222,7 @@ class Trainer:
         epoch, seen = self.history.epoch, self.history.images
         batches = replicas.batches(
             self.strategy,
-            partial(
-                training_batches,
-                self._images,
-                self.global_batch,
-                self.settings.seed,
-                epoch,
-                seen,
-                soft_targets=self.settings.soft_targets,
-            ),
+            partial(training_batches, self._images, self.global_batch, self.settings.seed, epoch, seen),
             self.cluster,
         )
         total = (len(self._images) - seen) // self.global_batch

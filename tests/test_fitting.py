@@ -122,35 +122,6 @@ def test_a_mutation_rate_is_that_of_a_view_of_the_training_images_and_not_of_the
     assert model.history.test == expected["pixel_snail/test_bpd"].tolist()
 
 
-def test_soft_targets_are_those_of_train_py_and_train_on_the_same_images_with_another_loss(tmp_path, monkeypatch):
-    grey = Split(IMAGES[..., :1]), Split(HELD_OUT[..., :1])
-    monkeypatch.setitem(data.data_sets, "grey", lambda _: DataSet(*grey))
-    expected = train(tmp_path / "runs", "-x2", "--data_set=grey", "--binarize", "--soft_targets", "--grad_accum=2")
-    models = [pixel_snail.build("h0", image_shape=(8, 8, 1), levels=2, seed=42, **NETWORK) for _ in range(2)]
-    for model, soft in zip(models, (True, False), strict=True):
-        images = pixel_snail.Binarized(grey[0].images)
-        model.fit(images, epochs=2, soft_targets=soft, grad_accum=2, **SETTINGS)
-    assert_equal(saved(models[0], tmp_path / "mine"), expected)
-    # The first steps' losses have the same parameters, and the same mean over draws of the values.
-    first, other = models[0].history.steps[0], models[1].history.steps[0]
-    assert first != other and abs(first - other) < 0.2
-
-
-def test_soft_targets_of_black_and_white_images_are_the_images(tmp_path):
-    black_or_white = pixel_snail.Binarized(np.uint8(255) * (IMAGES[..., :1] > 127))
-    steps = []
-    for soft in (True, False):
-        model = pixel_snail.build("h0", image_shape=(8, 8, 1), levels=2, seed=42, **NETWORK)
-        steps.append(model.fit(black_or_white, epochs=2, soft_targets=soft, **SETTINGS).steps)
-    np.testing.assert_allclose(*steps, rtol=1e-5)  # the two losses are rounded differently
-
-
-def test_soft_targets_without_probabilities_are_refused():
-    model = pixel_snail.build("h0", image_shape=(8, 8, 1), levels=2, seed=42, **NETWORK)
-    with pytest.raises(UserError, match=r"^soft_targets is for images whose values are drawn as black or white: give"):
-        model.fit(IMAGES[..., :1] // 128, epochs=1, soft_targets=True, **SETTINGS)
-
-
 def test_several_replicas_train_as_train_py_does(tmp_path, mirrored):
     expected = train(tmp_path / "runs", "-x1", "-g2", "-b1")
     model = build()

@@ -167,8 +167,6 @@ def _notes(flags, cluster, network, data_set):
         notes.append("--condition_resnet changes nothing, because the network takes no condition that is a map")
     if network.leaks:
         notes.append(leak_warning(flags.model))
-    if flags.soft_targets:
-        notes.append("soft targets: the training's figures are means over the draws; tests take drawn values")
     if flags.bfloat16 and not devices.number_of_gpus() and devices.lacks_bfloat16():
         notes.append("--bfloat16 saves memory only, and no time: this processor has no instructions for bfloat16")
     name = flags.data_set, data_set.reduction

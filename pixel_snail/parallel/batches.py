@@ -24,14 +24,12 @@ def training_batches(
     seen: int = 0,
     replicas: int = 1,
     own: Sequence[int] = (0,),
-    soft_targets: bool = False,
 ) -> tf.data.Dataset:
     """The batches of an epoch of training: the images in a new permutation, without an incomplete last batch.
 
     Yields {"images": values [B, H, W, C]} and, if the split has them, "labels": int32 [B], and "condition": float32 or
     int32 [B, ...]. The values of images are uint8 if the split's are, else int32. If the images have a method
-    `in_epoch` (see Split), the batches hold the images that it returns. With soft targets, they also hold
-    "probabilities": those with which each value was drawn as 1, float32 [B, H, W, 1].
+    `in_epoch` (see Split), the batches hold the images that it returns.
 
     Args:
         batch_size: the global batch.
@@ -39,18 +37,14 @@ def training_batches(
         seen: how many images of the permutation to skip, when an interrupted epoch goes on.
         replicas: the number of all replicas. Each global batch is divided among them.
         own: the numbers of the replicas to yield batches for, one after the other, of B = batch_size / replicas images.
-        soft_targets: whether batches hold "probabilities"; the images must be those of storage.reductions.Binarized.
 
     Raises:
         UserError: the split is smaller than a batch.
     """
     check_batch_size(split, batch_size)
     order = epoch_order(split, seed, epoch)[seen:]
-    images = in_epoch(split.images, seed, epoch)
-    split = dataclasses.replace(split, images=images.with_probabilities if soft_targets else images)
-    order = order[: len(order) // batch_size * batch_size]
-    batches = _batches(split, order, batch_size, replicas, own)
-    return batches.map(_with_soft_targets) if soft_targets else batches
+    split = dataclasses.replace(split, images=in_epoch(split.images, seed, epoch))
+    return _batches(split, order[: len(order) // batch_size * batch_size], batch_size, replicas, own)
 
 
 def epoch_order(split: Split, seed: int, epoch: int) -> np.ndarray:
@@ -85,22 +79,9 @@ def check_batch_size(split: Split, batch_size: int, name: str = "batch_size", re
         raise UserError(f"{given} is larger than the training set, which has {has}: lower it")
 
 
-def check_soft_targets(split: Split) -> None:
-    """Raises UserError unless the values of the images are drawn with known probabilities."""
-    if getattr(split.images, "with_probabilities", None) is None:
-        give = option("binarize", in_python="images of pixel_snail.Binarized")
-        raise UserError(f"{option('soft_targets')} is for images whose values are drawn as black or white: give {give}")
-
-
-def _with_soft_targets(batch):
-    """A batch whose "images" are values and their probabilities, [B, H, W, 2 C], with these as two tensors."""
-    images, probabilities = tf.split(batch["images"], 2, -1)
-    return batch | {"images": tf.cast(images, tf.uint8), "probabilities": probabilities}
-
-
 def _batches(split, order, batch_size, replicas, own):
     size = batch_size // replicas
-    kind = split.images.dtype if split.images.dtype in (np.uint8, np.float32) else np.int32
+    kind = np.uint8 if split.images.dtype == np.uint8 else np.int32
     order = order.reshape(-1, replicas, size)[:, own].reshape(-1, size)
 
     def read(indices):

@@ -68,27 +68,18 @@ class _Drawn:
         images: values [N, H, W, C].
         law: how values are drawn. `law.drawn(image, rng)` draws those of an image, whose levels and type are
             `law.levels` and `law.dtype`; `law.stream` is appended to the seed, so that two laws use different random
-            numbers. `law.probabilities(images)` are those with which each value is 1; None: they are not known.
+            numbers.
         seed, epoch: they and an image's number decide its random numbers.
-
-    Attributes:
-        with_probabilities: the same values, followed by the probabilities with which each is 1: float32
-            [N, H, W, 2 C], indexed as the images are, which are read once. None: the probabilities are not known.
     """
 
     def __init__(self, images, law, seed, epoch):
-        self._images, self.law, self._seed, self._epoch = images, law, seed, epoch
+        self._images, self._law, self._seed, self._epoch = images, law, seed, epoch
         self.shape, self.levels, self.dtype = tuple(images.shape), law.levels, np.dtype(law.dtype)
-        self.with_probabilities = None if law.probabilities is None else _WithProbabilities(self)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index) -> np.ndarray:
-        return self.drawn(index)[0]
-
-    def drawn(self, index) -> tuple[np.ndarray, np.ndarray]:
-        """The drawn values of the images that `index` chooses, and the values from which they were drawn."""
         if isinstance(index, slice):
             numbers = np.arange(*index.indices(len(self)))
         else:
@@ -100,28 +91,14 @@ class _Drawn:
             numbers = np.where(numbers < 0, numbers + len(self), numbers)
         given = np.asarray(self._images[index])
         if not numbers.ndim:
-            return self._one(given, int(numbers)), given
+            return self._one(given, int(numbers))
         drawn = [self._one(image, int(i)) for image, i in zip(given, numbers, strict=True)]
-        return np.stack(drawn) if drawn else given.astype(self.dtype), given
+        return np.stack(drawn) if drawn else given.astype(self.dtype)
 
     def _one(self, image, i):
         # The order of the images in an epoch is drawn from [seed, epoch], which NumPy takes for [seed, epoch, 0].
-        rng = np.random.default_rng([self._seed, self._epoch, i + 1, *self.law.stream])
-        return self.law.drawn(image, rng)
-
-
-class _WithProbabilities:
-    """See _Drawn."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, images):
-        self._images = images
-        self.shape = (*images.shape[:-1], 2 * images.shape[-1])
-
-    def __getitem__(self, index) -> np.ndarray:
-        drawn, given = self._images.drawn(index)
-        return np.concatenate([drawn, self._images.law.probabilities(given)], -1, dtype=np.float32)
+        rng = np.random.default_rng([self._seed, self._epoch, i + 1, *self._law.stream])
+        return self._law.drawn(image, rng)
 
 
 class _DrawnAnew(_Drawn):
@@ -132,7 +109,7 @@ class _DrawnAnew(_Drawn):
 
     def in_epoch(self, seed: int, epoch: int) -> _Drawn:
         """The same images with the values that a training with this seed sees in this epoch."""
-        return _Drawn(in_epoch(self._images, seed, epoch), self.law, seed, epoch)
+        return _Drawn(in_epoch(self._images, seed, epoch), self._law, seed, epoch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +125,6 @@ class _Binarization:
         thresholds = rng.integers(self.white, size=grey.shape, dtype=np.uint8 if self.white < 256 else np.uint16)
         return (grey > thresholds).astype(self.dtype)
 
-    def probabilities(self, grey):
-        return grey.astype(np.float32) / np.float32(self.white)
-
 
 @dataclasses.dataclass(frozen=True)
 class _Mutation:
@@ -160,7 +134,6 @@ class _Mutation:
     levels: int
     dtype: np.dtype
     stream = (1,)  # not 0: NumPy takes the seed [a, b, 0] for [a, b], that of binarization
-    probabilities = None
 
     def drawn(self, image, rng):
         is_replaced = rng.random(image.shape) < self.rate

@@ -6,9 +6,8 @@ import pytest
 from data import photos
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, options_named_as_flags
-from pixel_snail.parallel.batches import check_batch_size, check_soft_targets, training_batches
+from pixel_snail.parallel.batches import check_batch_size, training_batches
 from pixel_snail.parallel.batches import test_batches as batches_of_test
-from pixel_snail.storage.reductions import Binarized, Mutated
 
 
 @pytest.fixture(scope="module")
@@ -127,28 +126,6 @@ def test_each_epoch_of_training_asks_the_images_for_its_own():
         values = {int(batch["images"][0, 0, 0, 0]) for batch in training_batches(split, 2, seed, epoch)}
         assert values == {10 * seed + epoch}
     assert {int(batch["images"][0, 0, 0, 0]) for batch in batches_of_test(split, 2)} == {0}
-
-
-def test_soft_targets_are_the_brightness_of_the_images_of_the_batch_and_change_no_image(rng):
-    grey = rng.integers(0, 256, [13, 2, 3, 1], np.uint8)
-    split = Split(Binarized(grey), np.arange(13))
-    plain, soft = (list(training_batches(split, 4, 3, 5, 4, soft_targets=soft)) for soft in (False, True))
-    assert len(plain) == len(soft) == 2
-    for batch, expected in zip(soft, plain, strict=True):
-        assert "probabilities" not in expected
-        np.testing.assert_array_equal(batch["probabilities"], grey[batch["labels"].numpy()] / np.float32(255))
-        for name in expected:
-            np.testing.assert_array_equal(batch[name], expected[name])
-
-
-@pytest.mark.parametrize("images", [np.zeros([4, 2, 2, 1], np.uint8), Mutated(np.zeros([4, 2, 2, 1], np.uint8), 0.1)])
-def test_images_without_soft_targets_are_refused_where_those_are_asked_for(images):
-    message = (
-        "soft_targets is for images whose values are drawn as black or white: give images of pixel_snail.Binarized"
-    )
-    with pytest.raises(UserError, match=f"^{message}$"):
-        check_soft_targets(Split(images))
-    check_soft_targets(Split(Binarized(np.zeros([4, 2, 2, 1], np.uint8))))
 
 
 def test_a_batch_larger_than_the_data_set_is_refused():

@@ -146,9 +146,6 @@ def test_what_does_not_fit_is_told_in_one_line(train, tmp_path):
         assert message.replace("its nr", "its --nr") in err and err.count("\n") == 1
     code, _, _, err = train("mine", "--data_set=large", "--raw")
     assert (code, err) == (2, "train.py: error: --raw is for --init_from\n")
-    for argv in (["--soft_targets"], ["--soft_targets", "--binarize", "--mutation_rate=0.1"]):
-        code, _, _, err = train("mine", "--data_set=large", *argv)
-        assert (code, err) == (2, "train.py: error: --soft_targets is for --binarize, without --mutation_rate\n")
 
 
 def test_the_batch_of_the_initialisation_need_only_be_there_where_it_is_used(train, tmp_path):

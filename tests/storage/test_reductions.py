@@ -74,42 +74,6 @@ def test_a_value_becomes_one_with_the_probability_of_its_brightness_and_black_an
             assert (np.abs(means - p) <= 5 * np.sqrt(p * (1 - p) / 4000)).all()  # exact at 0 and 1
 
 
-def test_the_probabilities_of_binarized_images_are_those_of_the_law_and_stand_behind_the_values():
-    for levels, dtype in ((6, np.int32), (256, np.uint8), (1 << 16, np.uint16)):
-        grey = np.linspace(0, levels - 1, 40).astype(dtype).reshape(5, 4, 2, 1)
-        for seen in (Binarized(grey, levels), Binarized(grey, levels).in_epoch(3, 4)):
-            found = seen.with_probabilities[[1, 3]]
-            assert found.dtype == seen.with_probabilities.dtype == np.float32
-            assert seen.with_probabilities.shape == (5, 4, 2, 2)
-            np.testing.assert_array_equal(found[..., :1], seen[[1, 3]])
-            np.testing.assert_allclose(found[..., 1:], grey[[1, 3]] / (levels - 1), rtol=1e-6)
-
-
-def test_values_and_probabilities_are_of_one_reading_of_the_images():
-    """Another reading of images that were mutated, or of a file with a position, might be of others."""
-
-    class Counting:
-        dtype, shape, readings = GREY.dtype, GREY.shape, 0
-
-        def __len__(self):
-            return len(GREY)
-
-        def __getitem__(self, index):
-            self.readings += 1
-            return GREY[index]
-
-    images = Counting()
-    Binarized(images).in_epoch(3, 4).with_probabilities[[0, 2]]
-    assert images.readings == 1
-    mutated = Mutated(GREY, 0.5)
-    found = Binarized(mutated).in_epoch(3, 4).with_probabilities[:]
-    np.testing.assert_array_equal(found[..., 1:], mutated.in_epoch(3, 4)[:] / np.float32(255))
-
-
-def test_the_probabilities_of_mutated_images_are_not_known():
-    assert Mutated(Binarized(GREY), 0.5, 2).with_probabilities is None
-
-
 def test_sixteen_bit_values_are_drawn_too():
     grey = np.repeat(np.array([0, 1 << 14, (1 << 16) - 1], np.uint16), 4000).reshape(1, -1, 1, 1)
     means = Binarized(grey, 1 << 16)[0].reshape(3, -1).mean(1)
