@@ -293,6 +293,6 @@ def argument_h(labels: tf.Tensor | None, condition: tf.Tensor | None, descriptio
 
 
 def of_data(channels: int, levels: int, likelihood: str, condition: Condition | None) -> dict[str, object]:
-    """The arguments of a specification that the data decide: `channels`; `codes` and `condition` where there are any."""
+    """The arguments of a specification that the data decide: `channels`; `codes` and `condition`, if any."""
     given = {"codes": levels if likelihood == "categorical" else None, "condition": condition}
     return {"channels": channels} | {name: value for name, value in given.items() if value is not None}
