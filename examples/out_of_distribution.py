@@ -85,10 +85,11 @@ def test_images(
     height, width, channels = image_shape
     form = {"image_size": command_line.image_size(f"{height}x{width}"), "grey": channels == 1}
     form = {flag: value for flag, value in (options | form).items() if command_line.takes(name, flag)}
-    binarize = options.get("binarize", False)
-    form |= {} if binarize else {"levels": levels}
+    is_of_binarized = bool(options.get("binarize"))
+    if not is_of_binarized:
+        form["levels"] = levels
     data_set = data.load(name, Path(data_dir), only_test=True, **form)
-    if binarize and data_set.levels != 2:
+    if is_of_binarized and data_set.levels != 2:  # images of two levels are taken as they are
         data_set = data.load(name, Path(data_dir), only_test=True, **form, binarize=True)
     for note in data_set.notes:
         print(f"{name}: {note}", flush=True)

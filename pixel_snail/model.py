@@ -354,7 +354,7 @@ def _check_known(name, value, known):
         raise UserError(f"{option(name)}: unknown {name} {value!r}; known: {', '.join(sorted(known))}")
 
 
-def _least_parameters(network, nr_labels=0):
+def _least_parameters(network, nr_labels):
     """A lower bound of the number of parameters of a network that is not built yet.
 
     It counts the filters of the streams, and the contributions of classes to the residual blocks.

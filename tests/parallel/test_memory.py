@@ -106,7 +106,7 @@ def test_what_is_certain_before_is_told_too_and_advice_is_given_once(monkeypatch
 @pytest.mark.parametrize("name", sorted(specs))
 def test_the_least_number_of_parameters_is_a_lower_bound_and_no_idle_one(name):
     network = shallow(name)(nr_resnet=1, nr_filters=64, nr_logistic_mix=2, resnet_nonlinearity="elu", dropout_p=0.0)
-    least = _least_parameters(network)
+    least = _least_parameters(network, nr_labels=0)
     network.build_for(name, (8, 8, 3), None)
     number = network.count_params()
     assert 0.1 * number < least <= number
