@@ -97,6 +97,11 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="lower the learning rate to 0 by the end of the run: of its epochs, or of the minutes of all its starts",
     )
     add(
+        "--muon",
+        action="store_true",
+        help="update the directions of weight-normalised layers by Muon instead of Adam: learns more in each step",
+    )
+    add(
         "-a",
         "--init_batch_size",
         type=command_line.positive_int,

@@ -454,6 +454,7 @@ class Distribution:
         learning_rate: float = TrainingSettings.learning_rate,
         lr_decay: float = TrainingSettings.lr_decay,
         lr_to_zero: bool = TrainingSettings.lr_to_zero,
+        muon: bool = TrainingSettings.muon,
         polyak_decay: float = TrainingSettings.polyak_decay,
         grad_accum: int = TrainingSettings.grad_accum,
         bfloat16: bool = TrainingSettings.bfloat16,
@@ -489,7 +490,7 @@ class Distribution:
             minutes: how long to train, from the end of the first step; with `epochs`, whichever ends first.
             lr_to_zero: whether the learning rate falls to 0 by the end of this call. If the previous call was
                 interrupted, and this call ends with the same epoch as that one would have, its schedule continues.
-            batch_size, init_batch_size, learning_rate, lr_decay, polyak_decay, grad_accum, bfloat16, recompute,
+            batch_size, init_batch_size, learning_rate, lr_decay, muon, polyak_decay, grad_accum, bfloat16, recompute,
                 skip_nonfinite, seed: as train.py's flags of these names.
             on_epoch: a function that is called with the history so far after each epoch, while the model predicts with
                 the averages. If it raises StopIteration, the training ends.
@@ -511,6 +512,7 @@ class Distribution:
             learning_rate=learning_rate,
             lr_decay=lr_decay,
             lr_to_zero=lr_to_zero,
+            muon=muon,
             polyak_decay=polyak_decay,
             grad_accum=grad_accum,
             bfloat16=bfloat16,

@@ -1,4 +1,4 @@
-"""The original's Adam and Polyak average, as a Keras optimizer.
+"""The original's Adam and Polyak average, and Muon, as a Keras optimizer.
 
 Private parts of Keras's optimizer for TensorFlow are used in this file only:
 
@@ -65,10 +65,20 @@ class PolyakAdam(keras.optimizers.Optimizer):
     m, v and the average are one vector each over all parameters, so that a step is a dozen large operations. A dozen
     for each of hundreds of small variables would take longer to trace and to start than to compute.
 
+    Muon (Jordan et al. 2024) updates the variables `muon`, each as a matrix: its last axis is the columns, all others
+    together are the rows. In place of the third line, with n the larger of the numbers of rows and columns:
+
+        p -= lr * 0.2 sqrt(n) * orthogonalised(b1 m + (1 - b1) g)
+
+    The elements of an orthogonalised matrix have a root mean square of 1 / sqrt(n). By the factor, that of an update is
+    0.2 lr, as large as Adam's usually is, so that Adam's learning rates serve (Liu et al. 2025, arXiv:2502.16982,
+    section 2.2). v is kept for these variables, too, so that Adam can go on with them.
+
     Args:
         learning_rate, lr_decay: see DecayBeforeStep.
         polyak_decay, beta_1, beta_2: decay, b1 and b2.
         epsilon, machines: as above.
+        muon: variables of at least two axes, among those of `build`.
 
     Attributes, after build:
         momentum, velocity, average: m, v and the average, variables [number of parameters]; see `split`.
@@ -85,6 +95,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
         beta_2: float = 0.9995,
         epsilon: float = 1e-6,
         machines: int = 1,
+        muon: Sequence[keras.Variable] = (),
     ):
         super().__init__(DecayBeforeStep(learning_rate, lr_decay), name="polyak_adam")
         self.polyak_decay = polyak_decay
@@ -92,6 +103,7 @@ class PolyakAdam(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.machines = machines
+        self._muon = {id(variable) for variable in muon}
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
@@ -99,6 +111,10 @@ class PolyakAdam(keras.optimizers.Optimizer):
         super().build(variables)
         self._shapes = [tuple(variable.shape) for variable in variables]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
+        self._matrices = {}  # by rows and columns: the numbers of the variables that Muon updates
+        for i, (variable, shape) in enumerate(zip(variables, self._shapes, strict=True)):
+            if id(variable) in self._muon:
+                self._matrices.setdefault((math.prod(shape[:-1]), shape[-1]), []).append(i)
         self.momentum, self.velocity, self.average = (
             self.add_variable([sum(self._sizes)], dtype="float32", name=name)
             for name in ("momentum", "velocity", "average")
@@ -163,6 +179,9 @@ class PolyakAdam(keras.optimizers.Optimizer):
             betas,
             self.epsilon,
         )
+        if self._matrices:
+            of_muon = self._muon_step(parameters, gradient, tf.convert_to_tensor(m), learning_rate)
+            updated = flatten([of_muon.get(i, of_adam) for i, of_adam in enumerate(self.split(updated))])
 
         def accept():
             done = [
@@ -181,12 +200,40 @@ class PolyakAdam(keras.optimizers.Optimizer):
         def refuse():
             refused.assign_add(1)
 
+        # Muon's update needs no check: it is finite wherever the gradient and v are.
         tf.cond(tf.reduce_all(is_finite), accept, refuse)
+
+    def _muon_step(self, parameters, gradient, m, learning_rate):
+        """The updated matrices, by the numbers of their variables."""
+        directions = self.split(_mean(_mean(m, gradient, self.beta_1), gradient, self.beta_1))
+        updated = {}
+        for (rows, columns), numbers in self._matrices.items():
+            # Matrices of one shape at a time: one by one, they would be many small products.
+            matrices = tf.stack([tf.reshape(directions[i], [rows, columns]) for i in numbers])
+            steps = learning_rate * 0.2 * math.sqrt(max(rows, columns)) * orthogonalised(matrices)
+            for i, step in zip(numbers, tf.unstack(steps), strict=True):
+                updated[i] = parameters[i] - tf.reshape(step, self._shapes[i])
+        return updated
 
 
 def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
     """The elements of all tensors, in order, as one vector."""
     return tf.concat([tensor if len(tensor.shape) == 1 else tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+
+def orthogonalised(matrices: tf.Tensor) -> tf.Tensor:
+    """Nearly U V^T for each matrix U S V^T, [N, rows, columns]: all singular values become about 1, 0.7 to 1.2.
+
+    Five steps of Jordan et al.'s iteration x <- a x + b x x^T x + c (x x^T)^2 x, with their a, b and c, as in Keras's
+    Muon. Singular values below a thousandth of the matrix's norm remain smaller.
+    """
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = tf.transpose(matrices, [0, 2, 1]) if is_tall else matrices
+    x /= tf.sqrt(tf.reduce_sum(tf.square(x), [1, 2], keepdims=True)) + 1e-7
+    for _ in range(5):
+        gram = tf.matmul(x, x, transpose_b=True)
+        x = 3.4445 * x + tf.matmul(-4.7750 * gram + 2.0315 * tf.matmul(gram, gram), x)
+    return tf.transpose(x, [0, 2, 1]) if is_tall else x
 
 
 @compiled

@@ -59,6 +59,7 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     lr_decay: float = 0.999998
     lr_to_zero: bool = False
+    muon: bool = False
     polyak_decay: float = 0.9995
     grad_accum: int = 1
     bfloat16: bool = False
@@ -72,7 +73,7 @@ class TrainingSettings:
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name in ("batch_size", "init_batch_size", "grad_accum"):
             check_option(name, getattr(self, name), is_whole(getattr(self, name), least=1), "a whole number above 0")
-        for name in ("lr_to_zero", "bfloat16", "recompute", "average_machines"):
+        for name in ("lr_to_zero", "muon", "bfloat16", "recompute", "average_machines"):
             check_option(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         for name in ("skip_nonfinite", "seed"):
             is_possible = is_whole(getattr(self, name), least=0) and getattr(self, name) < 2**31

@@ -23,6 +23,7 @@ from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History
 from pixel_snail.settings import TrainingSettings
+from pixel_snail.weights import hidden_directions
 
 Test = Callable[[Sequence[tf.Tensor]], float]
 """A function of parameters, in the order of `network.weights`, that returns the bits/dim of the test images."""
@@ -102,7 +103,11 @@ class Trainer:
         machines = cluster.size if settings.average_machines else 1
         with strategy.scope():
             self.optimizer = PolyakAdam(
-                settings.learning_rate, settings.lr_decay, settings.polyak_decay, machines=machines
+                settings.learning_rate,
+                settings.lr_decay,
+                settings.polyak_decay,
+                machines=machines,
+                muon=hidden_directions(network) if settings.muon else (),
             )
         self._step = steps.train_step(
             strategy,

@@ -140,6 +140,16 @@ def _layers_with_parameters(network):
     return [layer for layer in layers_in(network) if layer.built and layer.parameters]
 
 
+def hidden_directions(network: keras.Model) -> list[keras.Variable]:
+    """The directions V of a Network's weight-normalised layers, without those of its `output_layer`."""
+    of_outputs = set(layers_in(network.output_layer))
+    return [
+        layer.V
+        for layer in _layers_with_parameters(network)
+        if isinstance(layer, WeightNormalised) and layer not in of_outputs
+    ]
+
+
 def check_parameters(network: keras.layers.Layer) -> None:
     """Checks that every variable of a network is among the `parameters` of a Layer, so that training includes it.
 

@@ -106,10 +106,11 @@ def test_fit_gives_the_parameters_of_train_py_bit_by_bit_also_over_a_save_and_a_
 
 
 def test_the_flags_of_a_step_and_labels_are_those_of_train_py(tmp_path):
-    flags = ["--grad_accum=2", "--bfloat16", "--recompute", "--lr_to_zero", "-l0.01", "-s7", "-c"]
+    flags = ["--grad_accum=2", "--bfloat16", "--recompute", "--lr_to_zero", "--muon", "-l0.01", "-s7", "-c"]
     expected = train(tmp_path / "runs", "-x2", "--data_set=tiny_labels", *flags)
     model = build(nr_labels=3, seed=7)
-    settings = {"grad_accum": 2, "bfloat16": True, "recompute": True, "lr_to_zero": True, "learning_rate": 0.01}
+    settings = {"grad_accum": 2, "bfloat16": True, "recompute": True, "lr_to_zero": True, "muon": True}
+    settings["learning_rate"] = 0.01
     model.fit(IMAGES, LABELS, validation=(HELD_OUT, LABELS[:3]), epochs=2, seed=7, **settings, **SETTINGS)
     assert_equal(saved(model, tmp_path / "mine"), expected)
 

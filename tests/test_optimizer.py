@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam, cosine_annealing
+import pixel_snail
+from pixel_snail.optimizer import DecayBeforeStep, PolyakAdam, cosine_annealing, orthogonalised
+from pixel_snail.weights import hidden_directions
 
 
 def test_steps_are_the_formulas(rng):
@@ -30,6 +32,56 @@ def test_steps_are_the_formulas(rng):
             average = 0.7 * average + 0.3 * value
         np.testing.assert_allclose(variables[i], value, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(averages[i], average, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_muon_steps_are_those_of_keras_on_flattened_kernels_and_other_variables_have_adams(mirrored, replicas, rng):
+    # Two kernels of one shape, a tall one, a square one, a wide one; a matrix and a vector that Adam updates.
+    shapes = [(2, 3, 4, 6), (2, 3, 4, 6), (5, 5), (3, 8), (4, 3), (4,)]
+    start = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    gradients = [[rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(4)]
+    strategy, results = mirrored(replicas), []
+    for of_muon in (4, 0):
+        with strategy.scope():
+            variables = [keras.Variable(value) for value in start]
+            optimizer = PolyakAdam(learning_rate=0.1, lr_decay=1.0, polyak_decay=0.5, muon=variables[:of_muon])
+            optimizer.build(variables)
+        for step in gradients:
+            step = [gradient / replicas for gradient in step]  # they are summed
+            strategy.run(optimizer.apply, [list(map(tf.constant, step)), variables])
+        results.append([np.asarray(tf.convert_to_tensor(variable.value)) for variable in variables])
+    with_muon, with_adam = results
+    for i in (4, 5):
+        np.testing.assert_array_equal(with_muon[i], with_adam[i])
+
+    for value, mine, *of_steps in list(zip(start, with_muon, *gradients, strict=True))[:4]:
+        matrix = keras.Variable(value.reshape(-1, value.shape[-1]))
+        theirs = keras.optimizers.Muon(0.1, weight_decay=None, adam_weight_decay=None)
+        for gradient in of_steps:
+            theirs.apply([gradient.reshape(matrix.shape)], [matrix])
+        np.testing.assert_allclose(mine.reshape(matrix.shape), matrix, rtol=1e-4, atol=1e-5)
+        assert np.abs(mine - value).max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6)])
+def test_orthogonalised_matrices_have_the_singular_vectors_of_the_matrix_and_singular_values_of_about_1(shape, rng):
+    matrices = rng.normal(size=(3, *shape))
+    u, s, vh = np.linalg.svd(matrices, full_matrices=False)
+    assert (s[:, -1] / np.linalg.norm(s, axis=1)).min() > 1e-3
+    result = orthogonalised(tf.constant(matrices, tf.float32)).numpy()
+    in_their_bases = u.transpose(0, 2, 1) @ result @ vh.transpose(0, 2, 1)
+    np.testing.assert_allclose(in_their_bases, in_their_bases * np.eye(min(shape)), atol=1e-4)
+    of_result = np.diagonal(in_their_bases, axis1=1, axis2=2)
+    assert of_result.min() > 0.6 and of_result.max() < 1.3
+
+
+def test_muon_updates_every_direction_but_those_of_the_output_layer():
+    network = pixel_snail.build("pxpp", image_shape=(8, 8, 1), nr_filters=4, nr_resnet=1, nr_logistic_mix=2).network
+    directions = {id(variable) for variable in hidden_directions(network)}
+    of_outputs = {id(variable) for variable in network.output_layer.weights}
+    for variable in network.weights:
+        assert (id(variable) in directions) == (variable.name == "V" and id(variable) not in of_outputs)
+    assert len(directions) > 20
 
 
 def test_the_learning_rate_keeps_its_digits_over_a_million_steps():

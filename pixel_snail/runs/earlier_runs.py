@@ -26,8 +26,8 @@ _ENDS = ["max_epochs", "max_minutes"]
 _OF_VALUES = ("levels", "binarize")
 
 _ADDED_OF_NETWORK = {"likelihood": command_line.MODEL_DEFAULTS["likelihood"]}
-_ADDED = _ADDED_OF_NETWORK | command_line.DATA_DEFAULTS | {"lr_to_zero": False, "init_from": None, "raw": False}
-_ADDED |= {"condition_resnet": CONDITION_RESNET, "condition_levels": None, "mutation_rate": 0.0}
+_ADDED = _ADDED_OF_NETWORK | command_line.DATA_DEFAULTS | {"lr_to_zero": False, "muon": False, "init_from": None}
+_ADDED |= {"raw": False, "condition_resnet": CONDITION_RESNET, "condition_levels": None, "mutation_rate": 0.0}
 """Flags that a run of an earlier version may lack, and their defaults."""
 
 

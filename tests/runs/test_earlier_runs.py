@@ -12,7 +12,7 @@ from pixel_snail.errors import UserError
 from pixel_snail.runs import earlier_runs, search
 
 ADDED_TO_DATA = ("skip_bad", "max_megapixels", "test_folder", "cache_dir", "levels", "binarize", "grey")
-ADDED = (*ADDED_TO_DATA, "lr_to_zero", "mutation_rate")
+ADDED = (*ADDED_TO_DATA, "lr_to_zero", "muon", "mutation_rate")
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def run(tmp_path, monkeypatch):
         (["--image_size=28x20"], False),
         (["--mutation_rate=0.1"], False),
         (["--mutation_rate=0"], True),
+        (["--muon"], False),
     ],
 )
 def test_resume_takes_flags_that_a_run_lacks_for_their_defaults(given, found, run):
