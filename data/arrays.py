@@ -273,8 +273,8 @@ def _levels(images: dict[str, tuple[str, np.ndarray]], given) -> tuple[int, list
                 )
         if given <= 256 and largest + 1 < given and all(kind == np.uint8 for kind in kinds):
             return given, [
-                f"the largest value is {largest}: the values are taken as they are, of {given} levels; images are "
-                "reduced only if one has the value 255"
+                f"the largest value is {largest}: the values are taken as they are, of {given} levels; if they are "
+                f"8-bit images to be reduced, save np.uint8(np.uint16(images) * {given} // 256)"
             ]
         return given, []
     levels = 2 if all(kind.kind == "b" for kind in kinds) else largest + 1

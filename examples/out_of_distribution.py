@@ -88,11 +88,19 @@ def test_images(
     is_of_binarized = bool(options.get("binarize"))
     if not is_of_binarized:
         form["levels"] = levels
+    elif name == "arrays":
+        form["levels"] = options.get("levels")
     data_set = data.load(name, Path(data_dir), only_test=True, **form)
     if is_of_binarized and data_set.levels != 2:  # images of two levels are taken as they are
         data_set = data.load(name, Path(data_dir), only_test=True, **form, binarize=True)
     for note in data_set.notes:
         print(f"{name}: {note}", flush=True)
+    if levels == 2 and data_set.reduction and options.get("levels") is None:
+        print(
+            f"{name}: no flags of the model's run were found, so values above 127 become 1; if the model was trained "
+            "with --binarize, its scores of these images mean nothing",
+            flush=True,
+        )
     if data_set.image_shape != image_shape:
         raise UserError(
             f"the images of {name} are {data_set.image_shape}, but those of {option('model')} {image_shape}: give a "
@@ -197,8 +205,9 @@ def opened_ratio(flags: argparse.Namespace) -> tuple[LikelihoodRatio, dict[str, 
         print(f"{name}: {search.summary(checkpoint, getattr(flags, name))}", flush=True)
         if checkpoint.description() is None:
             raise UserError(
-                f"the checkpoint {checkpoint.prefix} does not record its network, as one of the original: use "
-                "pixel_snail.likelihood_ratio in Python, whose networks pixel_snail.load makes from its keywords"
+                f"the checkpoint {checkpoint.prefix} does not record its network, as those of the original do not: in "
+                "Python, load both networks with pixel_snail.load(path, model=..., image_shape=...), and compare them "
+                "with pixel_snail.likelihood_ratio"
             )
     prefixes = {name: checkpoint.prefix for name, checkpoint in opened.items()}
     if len(set(map(os.path.realpath, prefixes.values()))) == 1:

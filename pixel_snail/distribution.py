@@ -118,8 +118,9 @@ class Distribution:
     def __reduce__(self):
         """Pickles the network, as Keras does. The state of a training is left out: `fit` of a copy begins anew."""
         if self._cluster.size > 1 or self._strategy is not tf.distribute.get_strategy() or self._has_other_parameters:
-            own = "a strategy, a cluster or parameters"
-            raise UserError(f"a Distribution with {own} can't be pickled or copied: make it anew")
+            raise UserError(
+                "a Distribution made with strategy, cluster or parameters can't be pickled or copied: save and load it"
+            )
         return _unpickled, (pickle.dumps(self.network), self._training.is_new)
 
     def __repr__(self) -> str:

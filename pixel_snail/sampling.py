@@ -406,8 +406,8 @@ def in_less_memory() -> str:
 
 def _needed(network, batch):
     """The bytes that drawing a batch takes."""
-    # A cache exists as variables and, in the loop, once or twice as tensors.
-    return 3 * batch * new_cache(network, 1).nbytes
+    # A cache exists as variables and, in the loop, once or twice as tensors; XLA's threads and buffers take as much.
+    return 4 * batch * new_cache(network, 1).nbytes
 
 
 def _draw_pixel(outputs_of, u_mix, u_logistic, temperature, levels, unless_given):

@@ -457,7 +457,7 @@ def test_save_never_replaces_the_current_directory_or_a_link(tmp_path, monkeypat
     number = (tmp_path / "empty").stat().st_ino
     monkeypatch.chdir(tmp_path / "empty")
     model.save("params.ckpt")
-    with pytest.raises(UserError, match=r"has a checkpoint params\.ckpt, and can't be replaced itself: choose another"):
+    with pytest.raises(UserError, match=r"params\.ckpt, and the folder can't be replaced, .*: choose another"):
         model.save("params.ckpt")
     assert (tmp_path / "empty").stat().st_ino == number and search.find(".").prefix == "./params.ckpt"
     monkeypatch.chdir(tmp_path)

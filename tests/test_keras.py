@@ -136,7 +136,7 @@ def test_a_forked_process_is_told_to_be_spawned_instead_of_hanging(model):
 
 def test_a_model_of_a_strategy_is_not_copied(model, mirrored):
     with pytest.raises(
-        pixel_snail.UserError, match="with a strategy, a cluster or parameters can't be pickled or copied"
+        pixel_snail.UserError, match="made with strategy, cluster or parameters can't be pickled or copied"
     ):
         copy.deepcopy(pixel_snail.Distribution(model.network, mirrored(2)))
 

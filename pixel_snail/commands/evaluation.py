@@ -195,7 +195,7 @@ def _check_kind(flags, prefix, channels, levels, data_set):
         if data_set.reduction and levels == unreduced:
             do = f"leave --{'binarize' if flags.binarize else 'levels'} out"
         elif name == "arrays" and not data_set.reduction and data_set.levels < levels:
-            do = f"if its values are of as many levels, give --levels={levels}"
+            do = f"give --levels={levels} if its values are numbers from 0 to {levels - 1}, as in the training"
         elif levels < unreduced == 256:
             do = f"give {'--binarize or ' if levels == 2 and channels == 1 else ''}--levels={levels}"
         raise UserError(

@@ -38,7 +38,7 @@ def describe(opened: Checkpoint) -> dict[str, object]:
         network = _network_of_shapes(shapes) if description is None else _network_of_description(description)
     except (LookupError, ValueError) as error:  # a tensor is missing, or has other dimensions
         raise UserError(
-            f"the checkpoint {opened.prefix} was {NOT_OURS}: its layers are no network of theirs"
+            f"the checkpoint {opened.prefix} was {NOT_OURS}: its layers fit none of their networks; give another one"
         ) from error
     return {
         "checkpoint": opened.prefix,

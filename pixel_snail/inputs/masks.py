@@ -51,7 +51,8 @@ def given_values(
     Raises:
         UserError: there is only one of them, or they do not have that form.
     """
-    check_option("given", given, (given is None) == (mask is None), "given together with mask")
+    if (given is None) != (mask is None):
+        raise UserError("given and mask belong together: give both, or neither")
     if given is None:
         return None, None
     shape, must_be = (number, *image_shape), "given must be images {} of numbers from -1 to 1"

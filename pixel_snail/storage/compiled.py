@@ -4,7 +4,7 @@ Drawing and compression compile for seconds to minutes, in each process anew. Te
 into a folder, and read it in a later process, which finds the same function there by its computation. It reads what it
 finds without a check. So each file gets a checksum beside it, and a file without one, or with another one, is removed
 before TensorFlow looks into the folder. The files are machine code, so each combination of processor, GPUs, version of
-TensorFlow and XLA_FLAGS has a folder of its own.
+TensorFlow and settings of XLA and oneDNN has a folder of its own.
 """
 
 import atexit
@@ -29,7 +29,8 @@ _ROOM = 1 << 28
 def xla_flags() -> str | None:
     """The value of TF_XLA_FLAGS with which TensorFlow uses the cache; None if VARIABLE does not turn it on.
 
-    The folder is made and examined. When the process ends, files without a checksum get one.
+    The folder is made, and files whose checksum is missing or wrong are removed from it. When the process ends, files
+    without a checksum get one.
 
     Raises:
         UserError: as `prepared_folder`.
@@ -37,12 +38,17 @@ def xla_flags() -> str | None:
     folder = prepared_folder()
     if folder is None:
         return None
+    with _reported(folder):
+        for path in folder.glob("*.pb"):
+            if not _is_intact(path):
+                path.unlink(missing_ok=True)
+                _checksum_file(path).unlink(missing_ok=True)
     atexit.register(_add_checksums, folder)
     return f"{_other_xla_flags()} --tf_xla_persistent_cache_directory='{folder}'".strip()
 
 
 def prepared_folder() -> Path | None:
-    """The cache's folder for this machine and these settings, made and examined; None if VARIABLE does not ask for it.
+    """The cache's folder for this machine and these settings, made if need be; None if VARIABLE does not ask for it.
 
     Raises:
         UserError: VARIABLE or TF_XLA_FLAGS has a value that is not possible; the folder can't be made or written, or
@@ -52,7 +58,9 @@ def prepared_folder() -> Path | None:
     if not value:
         return None
     if (others := _other_xla_flags()) and not others.startswith("--"):
-        raise UserError(f"{VARIABLE} needs TF_XLA_FLAGS to have flags, not the name of a file of flags: unset one")
+        raise UserError(
+            f"{VARIABLE} needs TF_XLA_FLAGS to have flags, not the name of a file of flags: unset one of the two"
+        )
     folder = _folder(value)
     _prepare(folder)
     return folder
@@ -73,9 +81,10 @@ def _folder(value):
             f"{VARIABLE}={value}: give the absolute path of a folder, without quotes in it; or 1, for a folder in "
             "~/.cache"
         )
-    (package, *_) = importlib.metadata.packages_distributions()["tensorflow"]  # also called tensorflow-cpu
+    # The package is also called tensorflow-cpu.
+    packages = importlib.metadata.packages_distributions().get("tensorflow", [])
     settings = [os.environ.get(name, "") for name in _SETTINGS]
-    decides = [*_processors(), importlib.metadata.version(package), *settings]
+    decides = [*_processors(), *map(importlib.metadata.version, packages[:1]), *settings]
     return base / f"compiled_{hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()}"
 
 
@@ -91,13 +100,13 @@ def _processors():
 
 
 def _prepare(folder):
-    """Makes the folder, and removes files from it whose checksum is missing or wrong."""
-    try:
+    """Makes the folder, and checks that this user, and nobody else, can write it."""
+    with _reported(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (open_to_others := _first_open_to_others(folder)) is not None:
             raise UserError(
                 f"{VARIABLE}: others may write {open_to_others}, and this program would run what lies there: give a "
-                "folder of your own"
+                f"folder that only you can write, or run chmod go-w {open_to_others}"
             )
         if shutil.disk_usage(folder).free < _ROOM:
             raise UserError(
@@ -106,10 +115,13 @@ def _prepare(folder):
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{VARIABLE}: {folder} can't be written: give another folder")
-        for path in folder.glob("*.pb"):
-            if not _is_intact(path):
-                path.unlink(missing_ok=True)
-                _checksum_file(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _reported(folder):
+    """Within it, an OSError becomes a UserError."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{VARIABLE}: can't use {folder}: {error.strerror or error}; give another folder") from error
 

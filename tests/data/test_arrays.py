@@ -151,8 +151,8 @@ def test_uint8_arrays_whose_largest_value_is_not_255_are_not_reduced(tmp_path):
     dark = data.load("arrays", write(tmp_path, "npz", train=few, test=few), levels=64)
     np.testing.assert_array_equal(dark.train.images[:], few)
     assert dark.notes == (
-        "the largest value is 15: the values are taken as they are, of 64 levels; images are reduced only if one has "
-        "the value 255",
+        "the largest value is 15: the values are taken as they are, of 64 levels; if they are 8-bit images to be "
+        "reduced, save np.uint8(np.uint16(images) * 64 // 256)",
     )
     with pytest.raises(
         UserError, match=r"image \d+ has the value \d+ at row .*, but --levels=16 allows only values from"

@@ -85,7 +85,7 @@ def test_a_folder_or_a_setting_that_can_not_be_used_is_one_line(ask, tmp_path):
     ask(tmp_path / "open")
     (folder,) = (tmp_path / "open").iterdir()
     folder.chmod(0o777)
-    with pytest.raises(UserError, match=r"others may write .*compiled_.*: give a folder of your own"):
+    with pytest.raises(UserError, match=r"others may write .*compiled_.*: give a folder that only you can write"):
         ask(tmp_path / "open")
     folder.chmod(0o700)
     (tmp_path / "open").chmod(0o777)
