@@ -126,9 +126,9 @@ def save_beside_others(prefix: str, *state: object) -> None:
         save(os.path.join(real, name), *state)
         return
     if has_one:
-        why_not = f" and other files, such as {sorted(others)[0]}"
-        if not others:
-            why_not = ", and the folder can't be replaced, because a disk is mounted on it or this process is in it"
+        why_not = ", and the folder can't be replaced, because a disk is mounted on it or this process is in it"
+        if others:
+            why_not = f" and other files, such as {min(others)}"
         raise UserError(
             f"{folder} has a checkpoint {name}{why_not}: choose another name, or give each checkpoint a folder of its "
             f"own, such as {folder}/{name}/params.ckpt"
