@@ -115,6 +115,19 @@ def test_the_flags_of_a_step_and_labels_are_those_of_train_py(tmp_path):
     assert_equal(saved(model, tmp_path / "mine"), expected)
 
 
+def test_a_training_with_muon_goes_on_without_it_also_from_a_checkpoint(tmp_path):
+    model = build()
+    model.fit(IMAGES, epochs=1, muon=True, **SETTINGS)
+    saved(model, tmp_path / "with_muon")
+    loaded = pixel_snail.load(tmp_path / "with_muon", optimizer=True)
+    for either in (model, loaded):
+        either.fit(IMAGES, epochs=1, **SETTINGS)
+    assert_equal(saved(loaded, tmp_path / "loaded"), saved(model, tmp_path / "model"))
+    with_adam = build()
+    with_adam.fit(IMAGES, epochs=2, **SETTINGS)
+    assert with_adam.history.steps[5:] != loaded.history.steps  # of the second epoch
+
+
 def test_a_mutation_rate_is_that_of_a_view_of_the_training_images_and_not_of_the_tests(tmp_path):
     expected = train(tmp_path / "runs", "-x2", "--mutation_rate=0.3")
     model = build()
