@@ -95,10 +95,10 @@ def test_images(
         data_set = data.load(name, Path(data_dir), only_test=True, **form, binarize=True)
     for note in data_set.notes:
         print(f"{name}: {note}", flush=True)
-    if levels == 2 and data_set.reduction and options.get("levels") is None:
+    if levels == 2 and data_set.reduction and not is_of_binarized and options.get("levels") is None:
         print(
-            f"{name}: no flags of the model's run were found, so values above 127 become 1; if the model was trained "
-            "with --binarize, its scores of these images mean nothing",
+            f"{name}: values above 127 become 1: the model's run records no --binarize for this data set; "
+            "if the model was trained with --binarize, its scores of these images mean nothing",
             flush=True,
         )
     if data_set.image_shape != image_shape:

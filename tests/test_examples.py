@@ -312,6 +312,20 @@ def test_test_images_take_the_size_the_colour_and_the_levels_of_the_model(data_d
     assert len(whole) == TEST
 
 
+def test_dark_arrays_are_binarized_with_the_levels_of_the_models_run(tmp_path):
+    path = tmp_path / "dark.npz"
+    np.savez(path, test=rng.integers(0, 200, [5, 8, 8, 1], np.uint8))
+    options = {"binarize": True, "levels": 256}
+    found = out_of_distribution.test_images("arrays", str(path), options, (8, 8, 1), 2)
+    np.testing.assert_array_equal(found, data.load("arrays", path, only_test=True, **options).test.images[:])
+
+
+def test_a_model_of_two_levels_whose_run_says_nothing_of_them_is_told_how_images_are_cut(data_dir, capsys):
+    for options, is_told in (({}, True), ({"levels": 2}, False), ({"binarize": True}, False)):
+        out_of_distribution.test_images("mnist", str(data_dir), options, (28, 28, 1), 2)
+        assert ("records no --binarize for this data set" in capsys.readouterr().out) == is_told
+
+
 def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(data_dir, tmp_path):
     binarized = out_of_distribution.test_images("mnist", str(data_dir), {"binarize": True}, (28, 28, 1), 2)
     expected = data.load("mnist", data_dir, binarize=True).test.images
