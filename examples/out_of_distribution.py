@@ -97,7 +97,7 @@ def test_images(
         print(f"{name}: {note}", flush=True)
     if levels == 2 and data_set.reduction and not is_of_binarized and options.get("levels") is None:
         print(
-            f"{name}: values above 127 become 1: the model's run records no --binarize for this data set; "
+            f"{name}: values above 127 become 1, because the model's run recorded no --binarize;  "
             "if the model was trained with --binarize, its scores of these images mean nothing",
             flush=True,
         )

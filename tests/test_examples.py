@@ -323,7 +323,7 @@ def test_dark_arrays_are_binarized_with_the_levels_of_the_models_run(tmp_path):
 def test_a_model_of_two_levels_whose_run_says_nothing_of_them_is_told_how_images_are_cut(data_dir, capsys):
     for options, is_told in (({}, True), ({"levels": 2}, False), ({"binarize": True}, False)):
         out_of_distribution.test_images("mnist", str(data_dir), options, (28, 28, 1), 2)
-        assert ("records no --binarize for this data set" in capsys.readouterr().out) == is_told
+        assert ("recorded no --binarize" in capsys.readouterr().out) == is_told
 
 
 def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(data_dir, tmp_path):
