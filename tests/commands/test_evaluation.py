@@ -440,7 +440,7 @@ def flags_of(data_set, **others):
             ((8, 8, 1), 16),
             ((8, 8, 1), 8, None),
             {"data_set": "arrays"},
-            "has 8: if its .* as many .*, give --levels=16$",
+            "has 8: give --levels=16 if its values are numbers from 0 to 15, as in the training$",
         ),
         (((8, 8, 4), 9), ((8, 8, 2), 9, None), {}, "is of images with 4 channels, but .* images with 2 channels: eval"),
     ],
