@@ -26,6 +26,7 @@ from pixel_snail.model import leak_warning
 from pixel_snail.network import Network, argument_h
 from pixel_snail.parallel import devices, memory
 from pixel_snail.parallel.side_by_side import results_in_order
+from pixel_snail.storage import values
 from pixel_snail.weights import WeightNormalised, Weights, normalised_weights
 
 _MANY = 64
@@ -33,6 +34,9 @@ _MANY = 64
 
 _SMALL = 1024
 """The most bytes of a small image, uncompressed."""
+
+_LARGEST = (container.MOST_IN_A_GROUP, container.MOST_IN_A_GROUP // 2)
+"""The largest batches of many small images; the second one if the first does not fit into memory."""
 
 _PORTABLE = "python -m pixel_snail.codec compress --portable"
 
@@ -111,7 +115,7 @@ class Archiver:
 
         def group_of(batch, go_on):
             each_row = lambda: progress.step_of(bar, go_on)
-            of_batch = np.asarray(images[batch.first : batch.last]).astype(dtype_of(description.levels))
+            of_batch = values.rows(images, np.arange(batch.first, batch.last)).astype(dtype_of(description.levels))
             given = _filled(of_batch, batch_size)
             stream = coder.encode(batch.weights, given, batch.sizes, batch.h, each_row)
             pixels = _coded_pixels(given, batch.sizes)
@@ -190,9 +194,12 @@ class Archiver:
             if theirs.get(name) != ours.get(name):
                 called = {"nr_labels": "number of classes", "levels": "number of levels"}.get(name)
                 there, here = (rounding.in_words(of.get(name)) for of in (theirs, ours))
+                do = "use the checkpoint that it was written with"
+                if name == "image_shape":  # a network of one checkpoint can be loaded for images of any size
+                    do += ", loaded with the same image_shape"
                 raise UserError(
                     f"the file is of another network: its {called or rounding.in_words(name)} is {there}, not {here}; "
-                    "use the checkpoint that it was written with"
+                    f"{do}"
                 )
         if header.weights != _checksum(variable.numpy() for variable in self._network.weights):
             raise UserError(
@@ -240,20 +247,26 @@ def default_batch_size(images: int, network: Network) -> int:
     """The number of images in a batch. For many images, the batch is larger, which takes less time per image.
 
     Each batch adds 16 bytes of sizes and checksums and about 4 bytes for the end of its stream. Images of at most a
-    kilobyte are coded in larger batches if memory suffices, because a batch of 32 of them may take only a few hundred
-    bytes. 8-bit RGB is coded as in earlier versions.
+    kilobyte are coded in larger batches, because a batch of 32 of them may take only a few hundred bytes. 8-bit RGB is
+    coded as in earlier versions. Batches that do not fit into memory are made smaller.
+
+    Raises:
+        Shortage: memory does not suffice for a single image.
     """
     description = network.description
     height, width, channels = description.image_shape
     size = height * width * channels * math.log2(description.levels) / 8
+    sizes = [8] if images <= 16 else [32, 8]
     if images > _MANY and size <= _SMALL and not is_8_bit_rgb(channels, description.levels):
-        for most in (container.MOST_IN_A_GROUP, container.MOST_IN_A_GROUP // 2):
-            # Batches of equal size: one that is not full takes as long as a full one.
-            batch_size = math.ceil(images / math.ceil(images / most))
-            with contextlib.suppress(memory.Shortage):
-                sampling.check_memory(network, batch_size)
-                return batch_size
-    return 8 if images <= 16 else 32
+        # Batches of equal size: one that is not full takes as long as a full one.
+        of_most = [math.ceil(images / math.ceil(images / most)) for most in _LARGEST]
+        sizes = [*of_most, *sizes]
+    for batch_size in sizes:
+        with contextlib.suppress(memory.Shortage):
+            sampling.check_memory(network, batch_size)
+            return batch_size
+    sampling.check_memory(network, 1)
+    return 1
 
 
 def _at_once(coder, header, workers):

@@ -15,7 +15,7 @@ that decodes them. tests/codec/test_rounding.py fails after a change that may al
 _UNRECORDED = {"pixel_snail": "2.0", "drawing": 1}
 """The version and the number of drawing of files that do not record them."""
 
-_PACKAGES = ["tensorflow", "keras", "numpy", "constriction"]
+_PACKAGES = ["keras", "numpy", "constriction"]
 _VARIABLES = ["XLA_FLAGS", "TF_XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES"]
 
 
@@ -29,6 +29,7 @@ def description() -> dict[str, object]:
         "instructions": [name for name in devices.INSTRUCTIONS if name in devices.instructions()],
         **({"gpus": gpus, "tf32": tf.config.experimental.tensor_float_32_execution_enabled()} if gpus else {}),
         "cores": devices.number_of_cores(),
+        "tensorflow": tf.__version__,  # its package may be called tensorflow-cpu
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }

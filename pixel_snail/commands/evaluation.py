@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pixel_snail import loading, sampling
-from pixel_snail.codec import container
+from pixel_snail.codec import archive, container
 from pixel_snail.commands import compatibility, drawing, progress, streams
 from pixel_snail.commands.command_line import height_and_width
 from pixel_snail.dataset import DataSet
@@ -24,10 +24,11 @@ from pixel_snail.parallel.cluster import cluster_from_environment
 from pixel_snail.reports import comparisons, plotting, table
 from pixel_snail.runs import average, earlier_runs, search
 from pixel_snail.settings import NETWORK_DEFAULTS
-from pixel_snail.storage import files
+from pixel_snail.storage import files, values
 
 _SHOWN = 8
 """How many of the easiest and of the hardest images a picture shows."""
+
 
 def evaluate(flags: argparse.Namespace, load_data: Callable[[argparse.Namespace], DataSet]) -> None:
     """Evaluates and draws as the flags say.
@@ -96,6 +97,8 @@ def _evaluate(flags, load_data, cluster):
         sampling.checked_noise(flags.temperature, flags.top_k, flags.top_p, model.network)
     cluster.check_agreement(data_set.sizes() if data_set else {})
     cluster.check_same_checkpoint(model.network.weights)
+    if flags.compress and cluster.is_chief:
+        archive.default_batch_size(len(data_set.test), model.network)  # raises a shortage of memory before the test
     age = None if flags.raw else average.read(opened)
     figures = _test(flags, opened.prefix, cluster, model, data_set, age) if data_set else {}
     if cluster.is_chief and not data_set and age and (young := age.why_young()):
@@ -137,16 +140,18 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         condition=None if model.condition is None else str(model.condition),
     )
     print(table.summary(figures), flush=True)
-    if flags.compress:
-        figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
     figures["files_bits_per_dim"] = comparisons.files_bits_per_dim(test.images, data_set.levels)
-    if flags.json:
-        # A name that is not UTF-8 is written as JSON's escapes.
-        text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-        files.write(flags.json, lambda path: Path(path).write_bytes(text.encode(errors="backslashreplace")))
+    try:
+        if flags.compress:
+            figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
+    finally:  # compressing may fail, or be interrupted: the figures of the test are not lost
+        print(table.table(figures), flush=True)
+        if flags.json:
+            # A name that is not UTF-8 is written as JSON's escapes.
+            text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+            files.write(flags.json, lambda path: Path(path).write_bytes(text.encode(errors="backslashreplace")))
     if flags.save_dir:
-        print(f"where the bits go: {_save_bit_maps(flags, data_set, figures, extremes)}")
-    print(table.table(figures), flush=True)
+        print(f"where the bits go: {_save_bit_maps(flags, data_set, figures, extremes)}", flush=True)
     return figures
 
 
@@ -167,7 +172,7 @@ def _compress(path, model, test, origin):
             read_back = False
         else:
             first = i * header.batch
-            read_back &= np.array_equal(images, test.images[first : first + len(images)])
+            read_back &= np.array_equal(images, values.rows(test.images, np.arange(first, first + len(images))))
     return {
         "bytes_on_disk": len(data),
         "bits_per_dim_on_disk": 8 * len(data) / math.prod(test.images.shape),
@@ -191,7 +196,7 @@ def _sums_and_extremes(batches, channels):
 
 def _save_bit_maps(flags, data_set, figures, extremes):
     path = os.path.join(flags.save_dir, f"{flags.data_set}_bits.png")
-    shown = np.stack([data_set.test.images[number] for number, _ in extremes])
+    shown = values.rows(data_set.test.images, np.array([number for number, _ in extremes]))
     maps = np.stack([nats.sum(-1) / np.log(2) for _, nats in extremes])
     bits = figures["bits_per_dim_per_image"]
     files.write(path, lambda path: plotting.save_bit_maps(shown, maps, bits, path, data_set.levels))

@@ -361,6 +361,10 @@ def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
         ((28, 28, 1), 2, 10_000, 256, 250),
         ((28, 28, 1), 2, 10_000, 200, 127),
         ((28, 28, 1), 2, 10_000, 99, 32),
+        ((28, 28, 1), 2, 10_000, 31, 8),
+        ((32, 32, 3), 256, 10_000, 31, 8),
+        ((32, 32, 3), 256, 10_000, 7, 1),
+        ((32, 32, 3), 256, 16, 7, 1),
         ((32, 32, 1), 256, 256, 256, 256),
         ((33, 32, 1), 256, 65, 256, 32),
         ((28, 28, 1), 2, 64, 256, 32),
@@ -370,7 +374,7 @@ def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
         ((28, 28, 1), 65536, 65, 256, 32),
     ],
 )
-def test_many_small_images_share_few_streams_if_they_fit_into_memory_unless_they_are_8_bit_rgb(
+def test_many_small_images_share_few_streams_unless_they_are_8_bit_rgb_and_batches_fit_into_memory(
     shape, levels, number, fit_in_memory, expected, monkeypatch
 ):
     def check_memory(network, batch):
@@ -379,7 +383,19 @@ def test_many_small_images_share_few_streams_if_they_fit_into_memory_unless_they
 
     monkeypatch.setattr(sampling, "check_memory", check_memory)
     described = Description("h0", shape, None, **SETTINGS, resnet_nonlinearity="elu", dropout_p=0.5, levels=levels)
-    assert archive.default_batch_size(number, types.SimpleNamespace(description=described)) == expected
+    network = types.SimpleNamespace(description=described)
+    assert archive.default_batch_size(number, network) == expected
+    fit_in_memory = 0
+    with pytest.raises(memory.Shortage):
+        archive.default_batch_size(number, network)
+
+
+def test_a_file_of_images_of_another_size_names_how_to_load_the_checkpoint(spec, monkeypatch):
+    monkeypatch.setattr(archive, "ImageCoder", functools.partial(ImageCoder, jit=False))
+    (small, _), (large, images) = (model_of(spec, shape, 256) for shape in ((2, 3, 1), (4, 3, 1)))
+    data = large.compress(images, verbose=0, verify=False)
+    with pytest.raises(UserError, match=r"image_shape is \[4, 3, 1\], not .*it was written with, loaded with the same"):
+        small.decompress(data)
 
 
 def test_the_dictionary_of_version_2_never_changes():

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import threading
-import types
 
 import numpy as np
 import PIL.Image
@@ -18,14 +17,16 @@ import eval as eval_command
 import golden_numbers
 import pixel_snail
 import train as train_command
-from pixel_snail import checkpoint
-from pixel_snail.commands import drawing, evaluation
+from pixel_snail import checkpoint, sampling
+from pixel_snail.codec import archive
+from pixel_snail.commands import drawing
 from pixel_snail.dataset import DataSet, Split
 from pixel_snail.errors import UserError
 from pixel_snail.inputs import masks
 from pixel_snail.likelihoods.levels import from_values, to_values
 from pixel_snail.model import specs
 from pixel_snail.optimizer import PolyakAdam
+from pixel_snail.parallel import memory
 from pixel_snail.reports import table
 from pixel_snail.storage.reductions import BINARIZED
 
@@ -388,6 +389,75 @@ def test_an_evaluation_goes_on_although_its_checkpoint_is_removed_and_its_json_m
     np.testing.assert_allclose(figures["bits_per_dim_per_image"], model.bits_per_dim(images, verbose=0), rtol=1e-6)
     assert "bits/dim on 4 of 4 test images of tiny" in err
     assert figures["load_params"] == str(tmp_path / "0" / "params_tiny.ckpt")
+
+
+class ByNumbers:
+    """Images that are indexed by arrays of numbers only, as docs/data_sets.md allows."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype = images, images.shape, images.dtype
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, numbers):
+        assert isinstance(numbers, np.ndarray) and (np.diff(numbers) > 0).all()
+        return self.images[numbers]
+
+
+@pytest.fixture
+def checkpoint_of_tiny(tmp_path, monkeypatch, uncompiled_drawing):
+    """The prefix of a checkpoint for the data set tiny, whose images are ByNumbers, and its network."""
+    add_spec(monkeypatch, "h0", OneStep)
+    model = pixel_snail.build("h0", image_shape=(4, 4, 3), nr_filters=4, nr_resnet=1, nr_logistic_mix=2)
+    images = np.random.default_rng(0).integers(0, 256, [20, 4, 4, 3], np.uint8)
+    model.initialise(images)
+    model.save(tmp_path / "params.ckpt")
+    monkeypatch.setitem(data.data_sets, "tiny", lambda _: DataSet(None, Split(ByNumbers(images))))
+    return tmp_path / "params.ckpt", model
+
+
+def evaluate(*argv):
+    with pytest.raises(SystemExit) as exit_:
+        eval_command.main(["--data_set=tiny", *map(str, argv)])
+    return exit_.value.code
+
+
+def test_images_that_only_arrays_of_numbers_index_are_evaluated_compressed_and_shown(checkpoint_of_tiny, tmp_path):
+    prefix, model = checkpoint_of_tiny
+    outputs = [f"--json={tmp_path}/a.json", f"--compress={tmp_path}/a.snail", f"--save_dir={tmp_path}"]
+    assert evaluate(f"-r{prefix}", *outputs) == 0
+    figures = json.loads((tmp_path / "a.json").read_text())
+    images = data.data_sets["tiny"](None).test.images.images
+    np.testing.assert_allclose(figures["bits_per_dim_per_image"], model.bits_per_dim(images, verbose=0), rtol=1e-6)
+    assert figures["read_back"]
+    np.testing.assert_array_equal(model.decompress((tmp_path / "a.snail").read_bytes(), verbose=0), images)
+    assert (tmp_path / "tiny_bits.png").exists()
+
+
+def test_the_figures_of_the_test_are_not_lost_if_compressing_fails(checkpoint_of_tiny, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise UserError("no space")
+
+    monkeypatch.setattr(archive.Archiver, "compress", fail)
+    outputs = [f"--json={tmp_path}/a.json", f"--compress={tmp_path}/a.snail"]
+    assert evaluate(f"-r{checkpoint_of_tiny[0]}", *outputs) == 2
+    out, err = capsys.readouterr()
+    assert err.endswith("error: no space\n") and "PNG" in out
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert len(figures["bits_per_dim_per_image"]) == 20 and "bytes_on_disk" not in figures
+
+
+def test_a_shortage_of_memory_for_compressing_is_told_before_the_test(
+    checkpoint_of_tiny, tmp_path, monkeypatch, capsys
+):
+    def no_memory(*_):
+        raise memory.Shortage("too little")
+
+    monkeypatch.setattr(sampling, "check_memory", no_memory)
+    assert evaluate(f"-r{checkpoint_of_tiny[0]}", f"--compress={tmp_path}/a.snail") == 2
+    out, err = capsys.readouterr()
+    assert "too little" in err and "bits/dim" not in out
 
 
 def test_a_run_on_binarized_images_reports_nats_beside_bits_per_dim(tmp_path, monkeypatch, capsys, uncompiled_drawing):
