@@ -18,6 +18,8 @@ from data import listing, untrusted
 from data.converted import MappedImages
 from pixel_snail.dataset import EVERY_TENTH, DataSet, Split, every_tenth
 from pixel_snail.errors import UserError, counted
+from pixel_snail.inputs.images import scaling
+from pixel_snail.inputs.labels import one_for_each
 from pixel_snail.likelihoods.levels import MOST_LEVELS, dtype_of
 from pixel_snail.storage import values
 from pixel_snail.storage.pictures import npy_header, readable
@@ -94,7 +96,7 @@ def load(data_dir: Path, levels: int | None = None) -> DataSet:
         for split, array in of_splits.items():
             if array is not None and images[split] is None:
                 raise UserError(f"{array.name} has {what}, but there are no {split} images: add an array {split}")
-    opened = {split: _opened_images(array) for split, array in images.items() if array is not None}
+    opened = {split: _opened_images(array, levels or 256) for split, array in images.items() if array is not None}
     numbers = {split: _opened_labels(labels[split], len(opened[split])) for split in opened}
     given = {split: _opened_condition(conditions[split], len(opened[split])) for split in opened}
     _check_both({split: images[split].name for split in opened}, opened, numbers, given)
@@ -177,10 +179,10 @@ def _chosen(data_dir, arrays, names):
     return arrays[there[0]]() if there else None
 
 
-def _opened_images(array):
+def _opened_images(array, levels):
     shape = array.shape
     if array.dtype.kind == "f":
-        raise UserError(f"{array.name} has {_floats(array)}: save integers, such as np.uint8(np.round(255 * images))")
+        raise UserError(f"{array.name} has {_floats(array, levels)}")
     if array.dtype.kind not in "iub":
         raise UserError(f"{array.name} is of the type {array.dtype}, not of integers")
     if len(shape) not in (3, 4) or not math.prod(shape):
@@ -188,24 +190,31 @@ def _opened_images(array):
     return array.open(shape if len(shape) == 4 else (*shape, 1))
 
 
-def _floats(array):
-    """What floating-point values an array has, in words."""
-    if array.dtype.itemsize and array.shape:
+def _floats(array, levels):
+    """What floating-point values an array has, and how they become values from 0 to levels - 1, in words."""
+    kind, low, high = f"{array.dtype} values", math.inf, -math.inf
+    if array.dtype.itemsize and array.shape and math.prod(array.shape):
         for start, chunk in values.chunks(array.open(array.shape)):
             if where := values.first_nan(chunk, start):
-                return f"{array.dtype} values ({where})"
-    return f"{array.dtype} values"
+                return f"{kind} ({where}): save integers from 0 to {levels - 1}"
+            low, high = min(low, chunk.min()), max(high, chunk.max())
+        kind += f" from {low:g} to {high:g}"
+    if found := scaling(low, high, levels):
+        given, formula = found
+        return f"{kind}: save integers; if {given}, as np.{dtype_of(levels).__name__}({formula})"
+    return f"{kind}: save integers from 0 to {levels - 1}"
 
 
 def _opened_labels(array, number):
     if array is None:
         return None
     if array.shape != (number,) or array.dtype.kind not in "iu":
-        mend = ", as labels.argmax(1) does" if array.shape[:1] == (number,) and len(array.shape) == 2 else ""
+        do = one_for_each(array.shape, number)
         if array.shape == (number,) and array.dtype.kind == "f":
-            mend = ", as labels.astype(int) does"
+            do = "labels.astype(int)"
         raise UserError(
-            f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'label')}, integers{mend}"
+            f"{array.name} is {array.dtype} {list(array.shape)}: give {counted(number, 'label')}, integers"
+            f"{f', as {do} does' if do else ''}; or, if no classes are wanted, remove the array"
         )
     return np.array(array.open(array.shape)[:])
 

@@ -37,7 +37,7 @@ CLASSES = {
 }
 
 
-def load(data_dir: Path, name: str) -> DataSet:
+def load(data_dir: Path, name: str, cache_dir: Path | str | None = None) -> DataSet:
     """Loads the four IDX files in data_dir or in its folder of the set's name; without them, TFDS downloads the set.
 
     The files may be compressed by gzip, and their names may have a dot: train-images.idx3-ubyte. Of a file and its
@@ -45,6 +45,7 @@ def load(data_dir: Path, name: str) -> DataSet:
 
     Args:
         name: `mnist` or `fashion_mnist`.
+        cache_dir: where the conversion of images from TFDS goes; see converted.cache_folder. The four files need none.
 
     Returns:
         The data set, uint8 [N, 28, 28, 1], with labels. It is unverified if it does not count as the published one.
@@ -58,7 +59,7 @@ def load(data_dir: Path, name: str) -> DataSet:
     found = {root: _files(root) for root in (data_dir / name, data_dir)}
     root, paths = max(found.items(), key=lambda item: len(item[1]))
     if not paths:
-        return _from_tfds(data_dir, name)
+        return _from_tfds(data_dir, name, cache_dir)
     if missing := [f"{_names(part)[0]} or {_names(part)[0]}.gz" for part in PARTS if part not in paths]:
         raise UserError(f"{root} lacks {' and '.join(missing)}: put all four files of {name} there")
     arrays, md5 = zip(*(idx.read(paths[part], 3 if "images" in part else 1) for part in PARTS), strict=True)
@@ -102,10 +103,9 @@ def _split(images, labels, images_path, labels_path):
     return Split(images[..., None], labels)
 
 
-def _from_tfds(data_dir, name):
-    data_set = tfds_sets.load(
-        data_dir, name, advice=f"put there {', '.join(f'{_names(part)[0]}.gz' for part in PARTS)}"
-    )
+def _from_tfds(data_dir, name, cache_dir):
+    put_there = f"put there {', '.join(f'{_names(part)[0]}.gz' for part in PARTS)}"
+    data_set = tfds_sets.load(data_dir, name, cache_dir=cache_dir, advice=put_there)
     return dataclasses.replace(
         data_set,
         class_names=CLASSES[name],

@@ -97,7 +97,7 @@ def test_images(
         print(f"{name}: {note}", flush=True)
     if levels == 2 and data_set.reduction and not is_of_binarized and options.get("levels") is None:
         print(
-            f"{name}: values above 127 become 1, because the model's run recorded no --binarize;  "
+            f"{name}: values above 127 become 1, because the model's run recorded no --binarize; "
             "if the model was trained with --binarize, its scores of these images mean nothing",
             flush=True,
         )
@@ -233,12 +233,15 @@ def work(flags: argparse.Namespace) -> None:
         raise UserError(
             f"both data sets are {flags.data_set} in {flags.data_dir}: give another --other_data_set or --other_dir"
         )
+    of_both = {name: getattr(flags, name) for name in ("skip_bad", "cache_dir") if getattr(flags, name)}
+    for name in of_both:
+        if not any(command_line.takes(data_set, name) for data_set, _ in places):
+            raise UserError(f"--{name} is neither for {flags.data_set} nor for {flags.other_data_set}: leave it out")
     with streams.text_elsewhere(flags.json):
         ratio, opened = opened_ratio(flags)
-        of_both = {name: getattr(flags, name) for name in ("skip_bad", "cache_dir") if getattr(flags, name)}
         of_run = options_of(opened["model"], flags.data_set) | of_both
-        # Other images are binarized if the model's are. The further flags of the run are for its own data set.
-        of_others = of_both | {"binarize": of_run["binarize"]}
+        # Other images are binarized or reduced as the model's are. The further flags of the run are for its own set.
+        of_others = of_both | {name: of_run[name] for name in ("binarize", "levels")}
         form = ratio.model.image_shape, ratio.model.levels, flags.number
         sets = [test_images(*place, more, *form) for place, more in zip(places, (of_run, of_others), strict=True)]
         scores = [scores_of(ratio, images, flags.batch_size) for images in sets]

@@ -9,6 +9,7 @@ import numpy as np
 from pixel_snail.errors import UserError, plain
 from pixel_snail.inputs.conditions import kind_of
 from pixel_snail.inputs.images import is_type_of, type_in_words, wrong_value
+from pixel_snail.inputs.labels import one_for_each
 from pixel_snail.likelihoods.levels import check_levels, dtype_of
 
 
@@ -145,7 +146,7 @@ class DataSet:
             if len(outside):
                 raise UserError(
                     f"{name} image {outside[0]} has the label {split.labels[outside[0]]}, but the classes of the "
-                    f"training images are 0 to {self.nr_labels - 1}"
+                    f"training images are 0 to {self.nr_labels - 1}: mend the labels, or leave all labels out"
                 )
 
     @property
@@ -252,10 +253,8 @@ def _check_labels(name, split):
         return
     if not isinstance(labels, np.ndarray):
         raise UserError(f"the labels of the {name} images are a {type(labels).__name__}: {must}, as np.asarray does")
-    if labels.ndim == 2 and len(labels) == len(split):
-        raise UserError(
-            f"the labels of the {name} images have the shape {labels.shape}: {must}, as labels.argmax(1) does"
-        )
+    if do := one_for_each(labels.shape, len(split)):
+        raise UserError(f"the labels of the {name} images have the shape {labels.shape}: {must}, as {do} does")
     if labels.shape != (len(split),):
         raise UserError(f"there are {len(split)} {name} images, but labels of the shape {labels.shape}: {must}")
     if labels.dtype.kind not in "iu":

@@ -283,7 +283,8 @@ def argument_h(labels: tf.Tensor | None, condition: tf.Tensor | None, descriptio
 
     Those that the network does not take are passed over.
     """
-    labels = None if description.nr_labels is None else tf.one_hot(labels, description.nr_labels)
+    # tf.one_hot does not take every type of integers.
+    labels = None if description.nr_labels is None else tf.one_hot(tf.cast(labels, tf.int32), description.nr_labels)
     if description.condition is None:
         return labels
     condition = tf.cast(condition, tf.float32)

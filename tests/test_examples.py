@@ -369,6 +369,7 @@ def test_images_are_binarized_and_downsampled_as_those_of_the_models_run_were(da
         ({"other_data_set": "mnits"}, "unknown data set 'mnits'; known: arrays, cifar, "),
         ({"number": 1}, "1 test image of fashion_mnist is too few: a standard error needs two"),
         ({"json": "model"}, "can't write --json=.*: it is a folder"),
+        ({"skip_bad": True}, "--skip_bad is neither for fashion_mnist nor for mnist: leave it out"),
     ],
 )
 def test_sets_and_networks_that_give_no_scores_are_refused_in_a_line(arguments, message, checkpoints, data_dir):
@@ -376,4 +377,4 @@ def test_sets_and_networks_that_give_no_scores_are_refused_in_a_line(arguments, 
     paths = {name: checkpoints / given[name] for name in ("model", "background", "json") if name in given}
     flags = {"data_dir": data_dir, "other_dir": data_dir} | given | paths
     with pytest.raises(UserError, match=message):
-        run(out_of_distribution, *(f"--{name}={value}" for name, value in flags.items()))
+        run(out_of_distribution, *(f"--{name}" + f"={value}" * (value is not True) for name, value in flags.items()))

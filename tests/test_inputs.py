@@ -96,10 +96,14 @@ def test_images_of_every_kind_give_what_an_array_gives(kind, model, tmp_path):
     np.testing.assert_array_equal(*completed)
 
 
-@pytest.mark.parametrize("kind", [tf.constant, tf.Variable, OfAnotherLibrary, list, tuple, np.uint8])
+@pytest.mark.parametrize(
+    "kind", [tf.constant, tf.Variable, OfAnotherLibrary, list, tuple, np.uint8, np.uint16, np.int8]
+)
 def test_labels_of_every_kind_give_what_an_array_gives(kind, model):
     expected = model.bits_per_dim(IMAGES, LABELS, verbose=0)
     np.testing.assert_array_equal(model.bits_per_dim(IMAGES, kind(LABELS), verbose=0), expected)
+    drawn = (model.sample(len(LABELS), labels, verbose=0) for labels in (LABELS, kind(LABELS)))
+    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.parametrize("number", [1, np.int32(1), np.float32(1), np.float64(1)], ids=repr)

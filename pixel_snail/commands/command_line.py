@@ -90,6 +90,8 @@ DATA_OPTIONS = {
     OF_TFDS: ("image_size", "grey", "cache_dir"),
     "imagenet": ("cache_dir",),
     "imagenet64": ("cache_dir",),
+    "mnist": ("cache_dir",),
+    "fashion_mnist": ("cache_dir",),
 }
 """The flags of DATA_DEFAULTS that only some data sets take, by the names of these sets."""
 

@@ -1,13 +1,13 @@
 """Whether the data set that eval.py is given fits the network of the checkpoint."""
 
 import argparse
-import unicodedata
 
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands.command_line import height_and_width, takes
 from pixel_snail.dataset import DataSet
 from pixel_snail.errors import UserError, counted
 from pixel_snail.inputs.conditions import checked_condition
+from pixel_snail.inputs.labels import renamed_class
 from pixel_snail.parallel.cluster import Cluster
 
 _IMAGE_SIZE = 32
@@ -48,13 +48,11 @@ def images_and_classes(
             f"the network of {prefix} is conditional on {theirs}, but the data set {flags.data_set} {ours}: evaluate "
             "it on the data set of its training"
         )
-    for theirs, ours in zip(names, data_set.class_names, strict=True) if names and data_set.class_names else ():
-        # Earlier versions recorded a name in the Unicode form in which the system stores it.
-        if unicodedata.normalize("NFC", theirs) != unicodedata.normalize("NFC", ours):
-            raise UserError(
-                f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, "
-                f"for example {theirs} instead of {ours}: evaluate it on the data set of its training"
-            )
+    if renamed := renamed_class(names, data_set.class_names):
+        raise UserError(
+            f"the network of {prefix} was trained on other classes than those of the data set {flags.data_set}, for "
+            f"example {renamed[0]} instead of {renamed[1]}: evaluate it on the data set of its training"
+        )
     return data_set.image_shape, levels, nr_labels, names or data_set.class_names
 
 
@@ -111,8 +109,10 @@ def _check_kind(flags, prefix, channels, levels, data_set):
         raise UserError(f"the network of {prefix} is of {theirs}, but the data set {name} has {ours}: {do}")
     if data_set.levels != levels:
         unreduced, do = 256 if data_set.reduction else data_set.levels, elsewhere
-        if data_set.reduction and levels == unreduced:
-            do = f"leave --{'binarize' if flags.binarize else 'levels'} out"
+        if flags.binarize:
+            do = f"give --levels={levels} in place of --binarize" if levels < 256 else "leave --binarize out"
+        elif data_set.reduction and levels == unreduced:
+            do = "leave --levels out"
         elif name == "arrays" and not data_set.reduction and data_set.levels < levels:
             do = f"give --levels={levels} if its values are numbers from 0 to {levels - 1}, as in the training"
         elif levels < unreduced == 256:

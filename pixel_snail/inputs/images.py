@@ -118,18 +118,30 @@ def _how_to_convert(images, image_shape, levels):
         return ""
     if images.dtype.kind == "f" and (where := values.first_nan(images)):
         return f"; {where}"
-    low, high, white = images.min(), images.max(), levels - 1
+    low, high = images.min(), images.max()
     if levels == 2:
         at = 0.5 if high <= 1 else 127
         return f"; for black and white, use (images > {at}).astype(np.uint8)" if 0 <= low <= high <= 255 else ""
-    if images.dtype.kind == "f" and 0 <= low <= high <= 1:
-        given, formula = "black is 0 and white is 1", f"np.round({white} * images)"
-    elif images.dtype.kind == "f" and -1 <= low < 0 <= high <= 1:
-        given, formula = "black is -1 and white is 1", f"np.round({white / 2} * images + {white / 2})"
-    elif low >= 0 and 1 < high <= white:
-        given, formula = f"black is 0 and white is {white}", "np.round(images)"
-    elif low >= 0 and levels < 256 and high <= 255:
+    # Integers from 0 to 1 may be of any number of levels.
+    if (images.dtype.kind == "f" or high > 1) and (found := scaling(low, high, levels)):
+        given, formula = found
+        return f"; if {given}, convert the images with np.{dtype_of(levels).__name__}({formula})"
+    if low >= 0 and levels < 256 and high <= 255:
         return f"; if these are 8-bit images, use {from_8_bits(levels)}"
-    else:
-        return ""
-    return f"; if {given}, convert the images with np.{dtype_of(levels).__name__}({formula})"
+    return ""
+
+
+def scaling(low: float, high: float, levels: int) -> tuple[str, str] | None:
+    """How images with values from low to high become values from 0 to levels - 1.
+
+    Returns:
+        What black and white probably are, in words, and the formula in Python; None if the values do not show it.
+    """
+    white = levels - 1
+    if 0 <= low <= high <= 1:
+        return "black is 0 and white is 1", f"np.round({white} * images)"
+    if -1 <= low < 0 <= high <= 1:
+        return "black is -1 and white is 1", f"np.round({white / 2} * images + {white / 2})"
+    if 0 <= low <= high <= white:
+        return f"black is 0 and white is {white}", "np.round(images)"
+    return None

@@ -34,7 +34,13 @@ def flags_of(data_set, **others):
         ),
         (((8, 8, 1), 2), ((8, 8, 1), 256, None), {}, "give --binarize or --levels=2$"),
         (((8, 8, 3), 2), ((8, 8, 3), 256, None), {}, "give --levels=2$"),
-        (((8, 8, 1), 32), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: give --levels=32$"),
+        (
+            ((8, 8, 1), 32),
+            ((8, 8, 1), 2, BINARIZED),
+            {"binarize": True},
+            "has 2: give --levels=32 in place of --binarize$",
+        ),
+        (((8, 8, 1), 65_536), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: leave --binarize out$"),
         (((8, 8, 1), 256), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: leave --binarize out$"),
         ((None, None), ((8, 8, 3), 32, "levels=32"), {}, "with 256 levels, but .* has 32: leave --levels out$"),
         (

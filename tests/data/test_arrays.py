@@ -211,7 +211,19 @@ OTHER = {
     "all black": ({"train": TRAIN * 0, "test": TEST * 0}, "is 0, which does not decide .* or --levels=2$"),
     "too many levels": ({"train": TRAIN + 70_000, "test": TEST}, "is 70015: there may be at most 65,536 levels"),
     "negative": ({"train": TRAIN - 1, "test": TEST}, "train.*: image 0 has the value -1: values must be 0 or more"),
-    "floats": ({"train": TRAIN / 15, "test": TEST}, r"train.* has float64 values: save integers, such as np.uint8\("),
+    "floats": (
+        {"train": TRAIN / 15, "test": TEST},
+        r"train.* has float64 values from 0 to 1: save .*black is 0 and white is 1, as np.uint8\(np.round\(255 \* imag",
+    ),
+    "floats of 8 bits": (
+        {"train": TRAIN * 17.0, "test": TEST},
+        r"from 0 to 255: save .* if black is 0 and white is 255, as np.uint8\(np.round\(images\)\)$",
+    ),
+    "floats from -1": (
+        {"train": TRAIN / 7.5 - 1, "test": TEST},
+        r"from -1 to 1: save .*white is 1, as np.uint8\(np.round\(127.5 \* images \+ 127.5\)\)$",
+    ),
+    "other floats": ({"train": TRAIN - 300.0, "test": TEST}, "from -300 to -285: save integers from 0 to 255$"),
     "nan": (
         {"train": np.where(TRAIN[0, 3, 2, 1] == TRAIN, np.nan, TRAIN), "test": TEST},
         r"has float64 values \(image 0 has the value nan at row",
@@ -236,6 +248,10 @@ OTHER = {
     "one-hot labels": (
         {"train": TRAIN, "test": TEST, "y_train": np.eye(25)},
         r"is float64 \[25, 25\]: give 25 labels, integers, as labels.argmax\(1\) does",
+    ),
+    "labels in a column": (
+        {"train": TRAIN, "test": TEST, "y_train": np.arange(25)[:, None]},
+        r"is int64 \[25, 1\]: give 25 labels, integers, as labels\[:, 0\] does; or, if no classes are wanted, remove",
     ),
     "labels of one split": (
         {"train": TRAIN, "test": TEST, "y_test": [1] * 7},
@@ -376,4 +392,7 @@ def test_the_command_line_takes_an_npz_file(tmp_path, capsys):
         train_command.main(["--data_set=arrays", f"-i{path}", f"-o{tmp_path / 'save'}", "--levels=16"])
     assert exit_.value.code == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"error: train in {path} has float64 values: save integers") and told.count("\n") == 1
+    assert told == (
+        f"error: train in {path} has float64 values from 0 to 1: save integers; if black is 0 and white is 1, as "
+        "np.uint8(np.round(15 * images))\n"
+    )

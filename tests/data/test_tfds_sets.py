@@ -174,6 +174,11 @@ def test_mnist_prepared_by_tfds_is_used_but_counts_as_unverified(tmp_path):
     assert_equal(data_set, images, images[:3])
     assert data_set.class_names == mnist.CLASSES["mnist"]
     assert "only the published files can be verified" in data_set.unverified
+    assert (tmp_path / ".pixel_snail" / "tfds_mnist").is_dir()
+    shutil.rmtree(tmp_path / ".pixel_snail")
+    elsewhere = data.load("mnist", tmp_path, cache_dir=tmp_path / "elsewhere")
+    assert_equal(elsewhere, images, images[:3])
+    assert not (tmp_path / ".pixel_snail").exists() and list((tmp_path / "elsewhere").rglob("tfds_mnist"))
 
 
 def test_the_fixed_binarized_mnist_has_two_levels(tmp_path):
