@@ -19,8 +19,8 @@ from pixel_snail.errors import UserError
 from pixel_snail.storage import paths
 
 WRITING, REPLACED, REMOVED = ".writing_", ".replaced_", ".removed_"
-"""How the names of unfinished files and folders begin: being written; the old version, kept until its replacement
-exists; being removed."""
+"""How the names of unfinished files and folders begin: being written, before the number of the process; the old
+version, kept until its replacement exists; being removed."""
 
 
 @contextlib.contextmanager
@@ -34,7 +34,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: no permission, no space: `path` is as it was.
     """
     path = Path(path)
-    aside, replaced = path.with_name(f"{WRITING}{path.name}"), path.with_name(f"{REPLACED}{path.name}")
+    # The number of the process: another one may write the same file at the same time.
+    aside, replaced = path.with_name(f"{WRITING}{os.getpid()}_{path.name}"), path.with_name(f"{REPLACED}{path.name}")
+    _remove_of_ended_processes(path)
     _remove(aside)
     try:
         yield aside
@@ -174,6 +176,35 @@ def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether another process holds the lock of a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # A shared lock, as several processes may ask at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # on a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _remove_of_ended_processes(path):
+    """Removes what processes left that were killed while they wrote `path`."""
+    names = [name for name in os.listdir(path.parent) if name.startswith(WRITING) and name.endswith(f"_{path.name}")]
+    for name in names:
+        number = name.removeprefix(WRITING).removesuffix(f"_{path.name}")
+        if number.isdecimal():
+            try:
+                os.kill(int(number), 0)  # sends no signal
+            except ProcessLookupError:
+                _remove(path.with_name(name))
+            except (PermissionError, OverflowError):
+                pass
 
 
 def _sync(path):

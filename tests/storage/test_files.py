@@ -40,6 +40,29 @@ def test_what_is_written_takes_the_place_of_what_was_there_and_leaves_nothing_be
         assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_processes_that_write_one_file_at_once_both_write_it_whole(write, tmp_path):
+    path = tmp_path / "result"
+    with files.replacing(path) as first:
+        write(first, "first")
+        done = subprocess.run([sys.executable, "-c", WRITES_A_FILE, path], cwd=ROOT, timeout=60)
+        assert done.returncode == 0 and path.read_text() == "of another process"
+        path.unlink()  # a file can't become a folder
+    assert read(path) == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_when_the_file_is_written_again(write, tmp_path):
+    path = tmp_path / "a[1].png"
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, timeout=60)
+    write(tmp_path / f".writing_{int(done.stdout)}_{path.name}", "half")
+    others = {tmp_path / name for name in (f".writing_{os.getppid()}_{path.name}", f".writing_{path.name}", path.name)}
+    for other in others - {path}:
+        write(other, "of others")
+    with files.replacing(path) as aside:
+        write(aside, "whole")
+    assert set(tmp_path.iterdir()) == others and read(path) == "whole"
+
+
 @pytest.mark.parametrize("step", ["writing", "replacing"])
 def test_a_failure_leaves_what_was_there(write, step, tmp_path, monkeypatch):
     path = tmp_path / "result"
@@ -164,6 +187,12 @@ def test_the_programs_own_output_is_written_on_and_never_replaced(name, tmp_path
 
 
 ROOT = Path(__file__).parents[2]
+WRITES_A_FILE = """
+import sys
+from pixel_snail.storage import files
+with files.replacing(sys.argv[1]) as aside:
+    aside.write_text("of another process")
+"""
 WRITES_TO_ITS_OUTPUT = """
 import sys
 from pathlib import Path
