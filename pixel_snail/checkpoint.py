@@ -29,6 +29,7 @@ import numpy as np
 from pixel_snail.backend import keras, tf
 from pixel_snail.errors import UserError, counted, first_line, option
 from pixel_snail.inputs import conditions
+from pixel_snail.inputs.labels import renamed_class
 from pixel_snail.likelihoods.levels import is_number_of_levels
 from pixel_snail.network import Description, Network
 from pixel_snail.optimizer import PolyakAdam, flatten
@@ -39,7 +40,7 @@ AVERAGE = "/ExponentialMovingAverage"
 OWN_PREFIX = "pixel_snail/"
 NETWORK = OWN_PREFIX + "network/"
 _STEPS = OWN_PREFIX + "steps_taken"  # Adam's t is a float: it can't count beyond 2^24
-_PARAMETER = re.compile(r"model/\w+_\d+/\w+")
+_PARAMETER = re.compile(r"model/[^/]+_\d+/[^/]+")
 _LATER_FIELDS = ("class_names", "levels", "likelihood", "condition_shape", "condition_levels", "condition_resnet")
 """The fields of a network's description that checkpoints of earlier versions lack."""
 
@@ -196,9 +197,7 @@ def load_parameters(opened: "Checkpoint", network: Network, averaged: bool) -> t
     """
     shapes = _shapes(network)
     recorded, ours = opened.description(), network.description
-    has_same_classes = (
-        recorded is None or None in (recorded.class_names, ours.class_names) or recorded.class_names == ours.class_names
-    )
+    has_same_classes = recorded is None or renamed_class(recorded.class_names, ours.class_names) is None
     labels = {name for name in shapes if name.endswith("/hw")}
     taken_labels = {name for name in labels if has_same_classes and opened.shapes.get(name) == shapes[name]}
     wanted = {name: shape for name, shape in shapes.items() if name not in labels - taken_labels}

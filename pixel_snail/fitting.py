@@ -28,6 +28,7 @@ from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History
 from pixel_snail.settings import TrainingSettings
 from pixel_snail.trainer import Trainer, Watcher
+from pixel_snail.weights import are_initial
 
 
 @dataclasses.dataclass
@@ -174,9 +175,9 @@ class Training:
             UserError: there is a folder of this name, or a checkpoint of this name beside other files; or it can't be
                 written, and the files are as before.
         """
+        self._begin_anew_if_changed()
         if self.is_new:
             raise UserError("the network is new and has random parameters only: fit or initialise it, then save it")
-        self._begin_anew_if_changed()
         trainer, parameters = self._trainer, self._parameters
         if trainer is None:  # no training: the averages equal the parameters
             trainer, parameters = Trainer(self.network, TrainingSettings(), self._strategy, self._cluster), None
@@ -195,10 +196,19 @@ class Training:
 
     def is_begun(self) -> bool:
         """Whether the parameters were trained or loaded."""
-        return self._trainer is not None or self._is_loaded
+        return self._trainer is not None or self._is_loaded or self._is_changed_since_build()
+
+    def _is_changed_since_build(self):
+        return self.is_new and not are_initial(self.network)
 
     def _begin_anew_if_changed(self):
-        """Drops the training if somebody else has changed the network's variables, such as network.load_weights."""
+        """Drops the training if somebody else has changed the network's variables, such as network.load_weights.
+
+        A new network then counts as loaded: the data-dependent initialisation would replace its g and b.
+        """
+        if self._is_changed_since_build():
+            warnings.warn("the network's parameters were changed since build: they count as loaded", stacklevel=4)
+            self.is_new, self.age = False, Age(of_initial=None, of_loaded=1.0)
         if self._trainer is None or self.thread is not None:
             return
         averages = self._trainer.optimizer.averages()
@@ -282,7 +292,9 @@ class Fit(Watcher):
             if self.is_interrupted or not self.history.steps:
                 raise KeyboardInterrupt
             self.is_interrupted = True
-            print("\ninterrupted: ending after this step or batch; once more ends at once", file=sys.stderr, flush=True)
+            then = "\ninterrupted: ending after this step or batch; once more ends at once"
+            with contextlib.suppress(RuntimeError):  # the signal may have come while something was being printed
+                print(then, file=sys.stderr, flush=True)
 
         signal.signal(signal.SIGINT, handle)
         try:

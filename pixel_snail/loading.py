@@ -81,7 +81,8 @@ def load(
             return Distribution(_read_keras_file(path, strategy), strategy, cluster, is_new=False)
         opened = search.find(path)
         if averaged and (young := average.read(opened).why_young()):
-            warnings.warn(f"{young}; averaged=False loads the parameters themselves", stacklevel=2)
+            instead = "" if optimizer else "; averaged=False loads the parameters themselves"
+            warnings.warn(f"{young}{instead}", stacklevel=2)
     recorded = opened.description()
     given = {
         "model": model,

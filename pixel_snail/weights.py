@@ -90,6 +90,16 @@ def given() -> Given | None:
     return _given.get()
 
 
+def are_initial(network: keras.layers.Layer) -> bool:
+    """Whether g and b of all weight-normalised layers are still 1 and 0, their initial values."""
+    layers = [layer for layer in _layers_with_parameters(network) if isinstance(layer, WeightNormalised)]
+    return all(
+        tf.reduce_all(tf.convert_to_tensor(variable) == initial)
+        for layer in layers
+        for variable, initial in ((layer.g, 1), (layer.b, 0))
+    )
+
+
 def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:
     """The weights of all layers, normalised once for many calls within `using`.
 

@@ -295,6 +295,24 @@ def test_parameters_that_keras_sets_begin_a_new_training_and_are_saved(tmp_path)
         np.testing.assert_array_equal(found, value)
 
 
+def test_parameters_that_keras_sets_in_a_new_network_count_as_loaded(tmp_path):
+    source = build()
+    source.fit(IMAGES, epochs=1, **SETTINGS)
+    given = parameters(source)
+    fitted, saving, initialised = (build(seed=7) for _ in range(3))
+    for model in (fitted, saving, initialised):
+        model.network.set_weights(given)
+    with pytest.warns(UserWarning, match="were changed since build: they count as loaded"):
+        fitted.fit(IMAGES, epochs=1, learning_rate=1e-30, **SETTINGS)  # so small a rate changes no parameter
+    with pytest.warns(UserWarning, match="were changed since build: they count as loaded"):
+        saved(saving, tmp_path)
+    with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
+        initialised.initialise(IMAGES[:4])
+    for model in (fitted, pixel_snail.load(tmp_path), initialised):
+        for found, expected in zip(parameters(model), given, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_only_a_new_network_is_initialised(tmp_path):
     model = build()
     model.initialise(IMAGES[:4])
@@ -531,6 +549,16 @@ def test_a_checkpoint_without_adam_s_state_is_evaluated_but_not_gone_on_from(tmp
         pixel_snail.load(tmp_path / "less", optimizer=True)
     with pytest.raises(UserError, match="predicts with the averages, as after fit: leave averaged=False out"):
         pixel_snail.load(tmp_path / "mine", averaged=False, optimizer=True)
+
+
+def test_a_young_average_is_told_and_advice_is_given_only_where_it_can_be_followed(tmp_path):
+    model = build()
+    model.fit(IMAGES, epochs=1, **SETTINGS | {"polyak_decay": 0.99})
+    model.save(tmp_path / "params.ckpt")
+    for optimizer in (False, True):
+        with pytest.warns(UserWarning, match="the initial parameters still have") as told:
+            pixel_snail.load(tmp_path, optimizer=optimizer)
+        assert ("averaged=False" in str(told[0].message)) != optimizer
 
 
 def test_a_training_of_the_original_goes_on_with_an_average_of_unknown_age(tmp_path, recwarn):

@@ -25,7 +25,7 @@ class Scaled(Layer):
         self.channels = channels
 
     def build(self, x_shape):
-        self.scale = self.add_weight([self.channels], "ones", name="scale")
+        self.scale = self.add_weight([self.channels], "ones", name="own-scale")
 
     @property
     def parameters(self):
@@ -65,7 +65,7 @@ def build(content):
 
 def test_a_layer_of_ones_own_is_trained_saved_loaded_and_given_other_weights(rng, tmp_path):
     network = build(Scaled)
-    (scale,) = (variable for variable in network.weights if variable.name == "scale")
+    (scale,) = (variable for variable in network.weights if variable.name == "own-scale")
     batch = {"images": tf.constant(rng.integers(0, 256, [4, 4, 4, 3], np.uint8))}
     steps.initialise(network, batch, seed=0)
     optimizer = PolyakAdam()
@@ -97,7 +97,7 @@ def test_a_layer_of_ones_own_is_trained_saved_loaded_and_given_other_weights(rng
         ),
         (
             ForgetsParameters,
-            r"^the layer ForgetsParameters \('\w+'\) has a variable, scale, .*: have its property `para",
+            r"^the layer ForgetsParameters \('\w+'\) has a variable, own-scale, .*: have its property `para",
         ),
         (
             ForgetsParametersAndReads,

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import math
 import re
 import sys
@@ -346,7 +347,8 @@ def run(
     work: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError; with 130 for Ctrl-C.
+    """Runs a command and exits: with 0; with 2, and one line on stderr, for a UserError and for a full disk; with 130
+    for Ctrl-C.
 
     Args:
         parse_flags: a function that parses argv. For a wrong flag, it exits with 2.
@@ -358,6 +360,7 @@ def run(
         flags = parse_flags(argv)
         with options_named_as_flags():
             work(flags)
+        sys.stdout.flush()  # here, so that a full disk is told in one line
     except UserError as error:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
@@ -366,6 +369,12 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        streams.discard(1)  # else Python would fail again when it ends, with the rest of the output
+        print(f"error: {error.strerror}: free some space, and repeat the command", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
 
 

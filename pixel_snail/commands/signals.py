@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pixel_snail.errors import Stopped
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that ask a run to stop. A second one kills the process."""
+"""Signals that ask a run to stop. A second one kills the process, except SIGHUP: when a terminal closes, the shell and
+the system may both send it."""
 
 WARNING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Schedulers (SLURM, LSF, SGE) send these some time before they kill the process. They may send them again and again,
@@ -44,7 +45,7 @@ class Signals:
         self.received = self.received or name
         then = "stopping"
         if number in ASKING:
-            for asking in self._before.keys() & ASKING:
+            for asking in self._before.keys() & {signal.SIGTERM, signal.SIGINT}:
                 signal.signal(asking, signal.SIG_DFL)
             then += "; a second signal ends the run at once, unsaved"
         # Not print: the signal may have come while something was being printed. And the terminal may be closed.

@@ -17,7 +17,10 @@ _NAMES = {
 
 
 class _Stream(io.FileIO):
-    """A stream whose reader may leave. Later output is then lost, but that is no error, and the work goes on."""
+    """A stream whose reader may leave. Later output is then lost, but that is no error, and the work goes on.
+
+    What can't be written to stderr is lost, too: a message about a full disk must not fail on that disk.
+    """
 
     def __init__(self, descriptor: int):
         super().__init__(descriptor, "w", closefd=False)
@@ -27,13 +30,18 @@ class _Stream(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            has_left = error.errno == errno.EPIPE or (error.errno == errno.EIO and self._was_terminal)
-            if not has_left:
+            if error.errno == errno.EPIPE or (error.errno == errno.EIO and self._was_terminal):
+                discard(self.fileno())
+            elif self.fileno() != 2:
                 raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
         return len(data)
+
+
+def discard(descriptor: int) -> None:
+    """Lets all further output of a stream go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def prepare() -> None:

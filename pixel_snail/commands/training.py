@@ -69,7 +69,7 @@ def _train(flags, load_data, cluster):
     if not begins.opened and not flags.init_from:
         check_batch_size(data_set.train, flags.init_batch_size, "init_batch_size")
     condition = _condition_of(flags, data_set)
-    begins.check_condition(condition)
+    begins.check_data_set(condition, data_set.class_names)
     so_far = begins.history
     if so_far.begin_on(len(data_set.train)):
         begins.notes.append(f"there are now {len(data_set.train):,} training images: a new epoch begins")

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from pixel_snail import checkpoint
@@ -9,6 +10,7 @@ from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.dataset import Split
 from pixel_snail.errors import UserError, counted
 from pixel_snail.inputs.conditions import NO_CONDITION, Condition
+from pixel_snail.inputs.labels import renamed_class
 from pixel_snail.runs import earlier_runs, history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.history import History
@@ -56,11 +58,17 @@ class Beginning:
             raise UserError(f"{over}: raise it")
         return f"{over}: nothing is left to do"
 
-    def check_condition(self, condition: Condition) -> None:
-        """Raises UserError if the run to go on with has another condition than the data set."""
+    def check_data_set(self, condition: Condition, class_names: Sequence[str] | None) -> None:
+        """Raises UserError if the run to go on with has another condition or other classes than the data set."""
         recorded = self.opened and self.opened.description()
         if recorded is None:
             return
+        if renamed := renamed_class(recorded.class_names, class_names):
+            raise UserError(
+                f"{self.prefix} was trained on other classes than those of the data set, for example {renamed[0]} "
+                f"instead of {renamed[1]}: give the data set of that run, or begin a new run with its parameters, by "
+                f"--init_from={self.prefix}"
+            )
         before, now = recorded.condition or NO_CONDITION, condition
         if (before.shape, before.levels) == (now.shape, now.levels):
             return

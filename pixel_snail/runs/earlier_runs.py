@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pixel_snail.checkpoint import Checkpoint
 from pixel_snail.commands import command_line
 from pixel_snail.errors import UserError
-from pixel_snail.runs import search
+from pixel_snail.runs import folder, search
 from pixel_snail.settings import CONDITION_RESNET
 from pixel_snail.storage import paths
 
@@ -43,9 +43,9 @@ def newest_run(flags: argparse.Namespace) -> Found:
     """Finds the newest run of the same flags below --save_dir that has a checkpoint.
 
     Raises:
-        UserError: a run that may be the right one can't be read; the run's checkpoints can't be read; or all runs of
-            the data set that have a checkpoint had other flags, and none of --new_run, --load_params and --init_from
-            says that a new run is to begin.
+        UserError: a run that may be the right one can't be read; the run's checkpoints can't be read; another process
+            trains in the run and has not saved yet; or all runs of the data set that have a checkpoint had other flags,
+            and none of --new_run, --load_params and --init_from says that a new run is to begin.
     """
     same, others = [], []
     for path, run in _runs(flags):
@@ -63,6 +63,8 @@ def newest_run(flags: argparse.Namespace) -> Found:
             same.append(path)
         elif has_checkpoint:
             others.append((path, differing))
+    for path in same:
+        folder.check_unused(path)
     if same:
         return Found(None, None, f"{same[0]} has these flags, but it ended before its first checkpoint was whole")
     if others and not (flags.new_run or flags.load_params or flags.init_from):
@@ -85,7 +87,7 @@ def _runs(flags):
     name = re.compile(rf"pixelsnail_{re.escape(flags.data_set)}_\d{{4}}(_\d\d){{5}}")
     for entry in reversed(paths.entries(flags.save_dir)):
         path = Path(flags.save_dir, entry.name)
-        if name.match(entry.name) and (run := _read_flags(path / "flags.json", then)) is not None:
+        if name.fullmatch(entry.name) and (run := _read_flags(path / "flags.json", then)) is not None:
             yield path, run
 
 

@@ -36,13 +36,8 @@ class RunFolder:
         if cluster.is_chief:
             path = path or _make(flags)
 
-            def refuse():
-                raise UserError(
-                    f"another process is training in {path}: wait until it ends, or choose another --save_dir"
-                )
-
             try:
-                self._lock.enter_context(files.locked(path, when_taken=refuse))
+                self._lock.enter_context(files.locked(path, when_taken=lambda: _refuse(path)))
                 files.remove_leftovers(path)
             except OSError as error:
                 raise UserError(f"can't use the run's folder {path}: {error.strerror or error}") from error
@@ -80,6 +75,16 @@ class RunFolder:
             self._reported[what] = time.monotonic()
             print(f"warning: {self.failure}; training goes on", file=sys.stderr, flush=True)
         return False
+
+
+def check_unused(path: Path) -> None:
+    """Raises UserError if another process trains in a run's folder."""
+    if files.is_locked(path):
+        _refuse(path)
+
+
+def _refuse(path):
+    raise UserError(f"another process is training in {path}: wait until it ends, or choose another --save_dir")
 
 
 def _make(flags):

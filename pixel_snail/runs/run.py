@@ -114,7 +114,7 @@ class Run(Watcher):
 
     def how_to_go_on(self):
         newest = self.checkpoints.newest
-        return f"go on from the last good checkpoint, --load_params={newest}" if newest else "start again"
+        return f"go on from the last good checkpoint, {self._loading(newest)}" if newest else "start again"
 
     def wants_to_stop(self):
         return bool(self.asked.received)
@@ -232,7 +232,7 @@ class Run(Watcher):
         except memory.OutOfMemory as error:
             if not self.checkpoints.newest:
                 raise
-            go_on = f"--load_params={self.checkpoints.newest}{self._where()} goes on from the last checkpoint"
+            go_on = f"{self._loading(self.checkpoints.newest)}{self._where()} goes on from the last checkpoint"
             raise error.with_advice(f"{error.advice}; {go_on}") from error
 
     def _to_draw_in_less(self):
@@ -245,7 +245,12 @@ class Run(Watcher):
             return f"start again{where} (nothing is saved yet)"
         if self.flags.resume:
             return f"repeat the same command{where} to go on from {newest}"
-        return f"to go on, repeat the command{where} with --load_params={newest}"
+        return f"to go on, repeat the command{where} with {self._loading(newest)}"
+
+    def _loading(self, prefix):
+        """The flag that goes on from a checkpoint, and the flags of the command that it replaces."""
+        replaced = [f"--{name}" for name in ("init_from", "raw") if getattr(self.flags, name)]
+        return f"--load_params={prefix}" + (f" in place of {' and '.join(replaced)}" if replaced else "")
 
     def _where(self):
         return " on every worker" if self.cluster.size > 1 else ""

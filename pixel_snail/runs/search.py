@@ -139,7 +139,7 @@ def is_of_a_run(folder: str | Path) -> bool:
 def _run_of(prefix):
     """The folder of the run that a checkpoint is in. A checkpoint that is in none, as saved from Python, has itself."""
     folder = Path(prefix).parent
-    for run in (folder, folder.parent):
+    for run in (folder, *folder.parents[:2]):  # a copy may lie in a folder within the run's
         if (run / "flags.json").exists():
             return run
     return folder.parent if is_of_a_run(folder) else Path(prefix)

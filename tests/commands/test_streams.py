@@ -59,6 +59,23 @@ def test_a_closed_stream_does_not_end_the_work_nor_get_into_files(closed, tmp_pa
     assert (tmp_path / "result").read_text() == "done"
 
 
+def test_messages_that_a_full_disk_does_not_take_do_not_end_the_work(tmp_path):
+    with open("/dev/full", "w") as full:
+        process = start(PRINTS_MUCH, tmp_path / "result", stdout=subprocess.DEVNULL, stderr=full)
+        assert process.wait(60) == 0
+    assert (tmp_path / "result").read_text() == "done"
+
+
+def test_a_command_whose_output_a_full_disk_does_not_take_ends_with_one_line():
+    command = [sys.executable, "-m", "pixel_snail.commands.inspection", golden_numbers.checkpoint("h6_shift")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: No space left on device: free some space, and repeat the command\n",
+    )
+
+
 def test_a_full_disk_is_still_an_error():
     with open("/dev/full", "w") as full:
         process = start(PRINTS_MUCH, "/dev/null", stdout=full, stderr=subprocess.DEVNULL)

@@ -94,6 +94,21 @@ def test_the_layers_of_labels_are_taken_only_if_the_classes_are_the_same(before,
     assert sorted([*taken, *fresh]) == sorted(checkpoint.variable_names(network))
 
 
+@pytest.mark.parametrize("how", ["--resume", "--load_params"])
+def test_a_run_does_not_go_on_with_classes_of_other_names(how, train, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, [10, 8, 8, 3], np.uint8)
+    split, names = Split(images, np.arange(10) % 2), ["caf\u00e9", "bar"]
+    monkeypatch.setitem(data.data_sets, "named", lambda _: DataSet(split, split, class_names=tuple(names)))
+    flag = how if how == "--resume" else f"{how}={tmp_path}/mine"
+    assert train("mine", "--data_set=named", "-c")[0] == 0
+    names[:] = ["cafe\u0301", "bar"]  # the same names in another Unicode form
+    assert train("mine", "--data_set=named", "-c", "-x2", flag)[0] == 0
+    names[:] = ["bar", "cafe\u0301"]
+    code, _, _, err = train("mine", "--data_set=named", "-c", "-x3", flag)
+    assert code == 2 and err.count("\n") == 1
+    assert "was trained on other classes than those of the data set, for example cafe\u0301 instead of bar" in err
+
+
 def test_all_parameters_of_a_run_are_taken_by_one_of_other_levels_but_none_by_one_of_other_channels(tmp_path):
     source, fewer_levels, grey = (
         build_network("h0", (8, 8, channels), levels=levels, nr_resnet=1, nr_filters=4, nr_logistic_mix=2)

@@ -33,6 +33,7 @@ from pixel_snail.runs import clock as clocks
 from pixel_snail.runs import history, search
 from pixel_snail.runs.average import Age
 from pixel_snail.runs.folder import RunFolder
+from pixel_snail.storage import files
 from pixel_snail.storage.reductions import Binarized
 
 FLAGS = ["--model=h0", "-q1", "-n4", "-m2", "--data_set=tiny", "-b2", "-a4", "-t1", "-e0.9"]
@@ -451,6 +452,40 @@ def test_a_run_killed_in_its_first_saving_is_begun_anew_and_that_is_said(train, 
     assert f"{run} has these flags, but it ended before its first checkpoint was whole: a new run begins" in out
 
 
+def test_a_run_that_has_not_saved_yet_is_not_begun_a_second_time(train, tmp_path):
+    assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    shutil.rmtree(run / "0")
+    with files.locked(run, when_taken=lambda: None):
+        code, _, err = train("-x1", "--resume", "--sample_interval=0")
+    assert code == 2 and f"error: another process is training in {run}: wait until it ends" in err
+    assert list((tmp_path / "runs").iterdir()) == [run]
+
+
+def test_copies_of_a_run_and_of_its_checkpoints_are_not_gone_on_from(train, tmp_path):
+    assert train("-x1", "--resume", "--sample_interval=0")[0] == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    shutil.copytree(run / "0", run / "kept" / "0")
+    shutil.copytree(run, run.with_name(f"{run.name}_backup"))
+    assert train("-x2", "--resume", "--sample_interval=0")[0] == 0
+    for copy in (run / "kept", run.with_name(f"{run.name}_backup")):  # as if copied later
+        for path in copy.rglob("*.index"):
+            os.utime(path)
+    _, out, _ = train("-x3", "--resume", "--sample_interval=0")
+    assert f"restored {run}/1/" in out and names(run) == ["0", "0", "1", "2"]
+
+
+def test_a_run_with_the_parameters_of_another_says_which_flags_go_on_with_it(train, monkeypatch, tmp_path):
+    assert train("-x1", "--sample_interval=0")[0] == 0
+    source = search.find(str(tmp_path / "runs")).prefix
+    before_call(monkeypatch, steps, "train_step", 3, ask_to_stop)
+    code, out, _ = train("-x2", "--sample_interval=0", f"--init_from={source}", "--raw")
+    assert code == 0
+    newest = search.find(str(tmp_path / "runs")).prefix
+    told = f"to go on, repeat the command with --load_params={newest} in place of --init_from and --raw"
+    assert newest != source and out.rstrip().endswith(told)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGXCPU])
 def test_an_asking_signal_stops_a_run_and_saves(number, plain_signals, train, monkeypatch, tmp_path):
     before_call(monkeypatch, steps, "train_step", 3, lambda: os.kill(os.getpid(), number))
@@ -498,7 +533,8 @@ def test_the_second_signal_ends_at_once_unless_one_of_them_only_warns_of_the_end
     with signals.Signals():
         os.kill(os.getpid(), first)
         ends = {number for number in ASKING if signal.getsignal(number) == signal.SIG_DFL}
-        assert ends == (set() if first in signals.WARNING else set(signals.ASKING))
+        assert ends == (set() if first in signals.WARNING else {signal.SIGTERM, signal.SIGINT})
+        os.kill(os.getpid(), signal.SIGHUP)  # the system sends it after the shell, when a terminal closes
         for number in signals.WARNING:
             os.kill(os.getpid(), number)
     with pytest.raises(signals.Stopped), signals.Signals() as asked, asked.at_once("ending"):
