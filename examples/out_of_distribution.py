@@ -240,8 +240,10 @@ def work(flags: argparse.Namespace) -> None:
     with streams.text_elsewhere(flags.json):
         ratio, opened = opened_ratio(flags)
         of_run = options_of(opened["model"], flags.data_set) | of_both
-        # Other images are binarized or reduced as the model's are. The further flags of the run are for its own set.
-        of_others = of_both | {name: of_run[name] for name in ("binarize", "levels")}
+        # Other images are binarized or reduced as the model's are. The further flags of the run are for its own set:
+        # with --binarize, also --levels, the number that its images have before values are drawn.
+        name = "binarize" if of_run["binarize"] else "levels"
+        of_others = of_both | {name: of_run[name]}
         form = ratio.model.image_shape, ratio.model.levels, flags.number
         sets = [test_images(*place, more, *form) for place, more in zip(places, (of_run, of_others), strict=True)]
         scores = [scores_of(ratio, images, flags.batch_size) for images in sets]

@@ -88,6 +88,7 @@ def save(
     tensors = _state(network, optimizer, parameters or network.weights) | _description(network)
     tensors |= {OWN_PREFIX + name: tf.convert_to_tensor(value) for name, value in progress.items()}
     os.makedirs(os.path.dirname(folder), exist_ok=True)
+    files.remove_unfinished(folder)
     with files.replacing(folder) as aside:
         os.mkdir(aside)
         try:

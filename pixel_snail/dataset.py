@@ -131,7 +131,7 @@ class DataSet:
             twice = [name for name, number in collections.Counter(names).items() if number > 1]
             if twice:
                 raise UserError(f"class_names has {twice[0]!r} twice: give each class a name of its own")
-            object.__setattr__(self, "class_names", names)  # a list would never equal a checkpoint's tuple
+            object.__setattr__(self, "class_names", names)  # a tuple also if a list is given
         if isinstance(self.notes, str):
             raise UserError("notes must be a tuple of sentences, not a string")
         if self.nr_labels is None:

@@ -371,7 +371,7 @@ class Distribution:
             labels: integers [N], of a conditional network. They are in the result.
             condition: [N, ...], of a network with a condition. Only its checksum is in the result.
             batch_size: images that are coded at once, and share a part of the result; by default 8, 32 for more than 16
-                images, 256 for more than 64 small ones; fewer in little memory (codec.archive.default_batch_size).
+                images, up to 256 for more than 64 small ones; fewer in little memory (archive.default_batch_size).
             verify: whether to decode everything once it is encoded, which doubles the time.
             workers: the most CPU cores that compute, each a batch at a time; by default all, if memory suffices.
             verbose: 0: no progress bar.

@@ -28,7 +28,7 @@ from pixel_snail.runs.clock import Clock
 from pixel_snail.runs.history import History
 from pixel_snail.settings import TrainingSettings
 from pixel_snail.trainer import Trainer, Watcher
-from pixel_snail.weights import are_initial
+from pixel_snail.weights import are_initial, restored_on_failure
 
 
 @dataclasses.dataclass
@@ -102,7 +102,8 @@ class Training:
         if before is not None:
             trainer.take_over(before)
         elif self.is_new:
-            trainer.initialise(images)
+            with restored_on_failure(self.network):
+                trainer.initialise(images)
         else:
             trainer.begin()
         if before is None:
@@ -208,7 +209,7 @@ class Training:
         """
         if self._is_changed_since_build():
             warnings.warn("the network's parameters were changed since build: they count as loaded", stacklevel=4)
-            self.is_new, self.age = False, Age(of_initial=None, of_loaded=1.0)
+            self.is_new, self._is_loaded, self.age = False, True, Age(of_initial=None, of_loaded=1.0)
         if self._trainer is None or self.thread is not None:
             return
         averages = self._trainer.optimizer.averages()
@@ -217,7 +218,7 @@ class Training:
             return
         warnings.warn("the network's parameters were changed since fit: a new training begins with them", stacklevel=4)
         self._trainer, self._parameters = None, []
-        self.age = Age(of_initial=None, of_loaded=1.0)
+        self._is_loaded, self.age = True, Age(of_initial=None, of_loaded=1.0)
 
     def _wait(self):
         """Copies the parameters from the network's variables to here, and the averages into the variables."""

@@ -21,7 +21,14 @@ from pixel_snail.optimizer import PolyakAdam
 from pixel_snail.parallel import devices, memory, micro_batches, replicas
 from pixel_snail.parallel.batches import test_batches
 from pixel_snail.parallel.cluster import Cluster
-from pixel_snail.weights import data_dependent_initialisation, for_maps, layers_in, normalised_weights, using
+from pixel_snail.weights import (
+    data_dependent_initialisation,
+    for_maps,
+    layers_in,
+    normalised_weights,
+    restored_on_failure,
+    using,
+)
 
 
 def network_inputs(batch: dict[str, tf.Tensor], description: Description) -> tuple[tf.Tensor, object]:
@@ -39,7 +46,8 @@ def network_inputs(batch: dict[str, tf.Tensor], description: Description) -> tup
 def initialise(network: Network, batch: dict[str, tf.Tensor], seed: int) -> None:
     """Does the data-dependent initialisation on a batch, with dropout active as in training."""
     x, h = network_inputs(batch, network.description)
-    with data_dependent_initialisation():
+    # Half initialised, the network would seem to have parameters of the user's own.
+    with restored_on_failure(network), data_dependent_initialisation():
         network(x, h=h, seed=tf.constant([seed, -1, 0]))
 
 

@@ -92,12 +92,29 @@ def given() -> Given | None:
 
 def are_initial(network: keras.layers.Layer) -> bool:
     """Whether g and b of all weight-normalised layers are still 1 and 0, their initial values."""
-    layers = [layer for layer in _layers_with_parameters(network) if isinstance(layer, WeightNormalised)]
     return all(
         tf.reduce_all(tf.convert_to_tensor(variable) == initial)
-        for layer in layers
-        for variable, initial in ((layer.g, 1), (layer.b, 0))
+        for pair in _g_and_b(network)
+        for variable, initial in zip(pair, (1, 0), strict=True)
     )
+
+
+@contextlib.contextmanager
+def restored_on_failure(network: keras.layers.Layer) -> Iterator[None]:
+    """Within it, an exception gives g and b of all weight-normalised layers the values that they had before."""
+    variables = [variable for pair in _g_and_b(network) for variable in pair]
+    before = [tf.identity(tf.convert_to_tensor(variable)) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        raise
+
+
+def _g_and_b(network):
+    layers = [layer for layer in _layers_with_parameters(network) if isinstance(layer, WeightNormalised)]
+    return [(layer.g, layer.b) for layer in layers]
 
 
 def normalised_weights(network: keras.layers.Layer, values: Sequence[tf.Tensor]) -> Weights:

@@ -23,6 +23,7 @@ from pixel_snail.fitting import Fit, FitHistory
 from pixel_snail.parallel.cluster import Cluster
 from pixel_snail.runs import history, search
 from pixel_snail.trainer import Trainer
+from pixel_snail.weights import WeightNormalised
 
 NETWORK = {"nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 2}
 SETTINGS = {"batch_size": 2, "init_batch_size": 4, "lr_decay": 0.9, "polyak_decay": 0.5, "verbose": 0}
@@ -306,11 +307,45 @@ def test_parameters_that_keras_sets_in_a_new_network_count_as_loaded(tmp_path):
         fitted.fit(IMAGES, epochs=1, learning_rate=1e-30, **SETTINGS)  # so small a rate changes no parameter
     with pytest.warns(UserWarning, match="were changed since build: they count as loaded"):
         saved(saving, tmp_path)
-    with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
-        initialised.initialise(IMAGES[:4])
+    for model in (initialised, saving, fitted):
+        with pytest.raises(UserError, match="has been trained or loaded: initialise one that build has just made"):
+            model.initialise(IMAGES[:4])
     for model in (fitted, pixel_snail.load(tmp_path), initialised):
         for found, expected in zip(parameters(model), given, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "owner, name, calls, call",
+    [
+        (WeightNormalised, "_initialise", 3, lambda model: model.initialise(IMAGES[:4])),
+        (WeightNormalised, "_initialise", 3, lambda model: model.fit(IMAGES, epochs=1, **SETTINGS)),
+        (Trainer, "begin", 1, lambda model: model.fit(IMAGES, epochs=1, **SETTINGS)),
+    ],
+)
+def test_an_initialisation_that_fails_leaves_a_new_network_that_can_be_initialised(
+    owner, name, calls, call, monkeypatch, recwarn
+):
+    counted, original = [], getattr(owner, name)
+
+    def failing(*arguments):
+        counted.append(None)
+        if len(counted) == calls:
+            raise MemoryError
+        return original(*arguments)
+
+    model, expected = build(), build()
+    with monkeypatch.context() as patch, pytest.raises((MemoryError, UserError)):
+        patch.setattr(owner, name, failing)
+        call(model)
+    assert len(counted) == calls
+    with pytest.raises(UserError, match="the network is new"):
+        model.save("nowhere/params.ckpt")
+    for each in (model, expected):
+        each.initialise(IMAGES[:4])
+    for found, value in zip(parameters(model), parameters(expected), strict=True):
+        np.testing.assert_array_equal(found, value)
+    assert not recwarn.list
 
 
 def test_only_a_new_network_is_initialised(tmp_path):

@@ -195,7 +195,7 @@ class Archiver:
                 called = {"nr_labels": "number of classes", "levels": "number of levels"}.get(name)
                 there, here = (rounding.in_words(of.get(name)) for of in (theirs, ours))
                 do = "use the checkpoint that it was written with"
-                if name == "image_shape":  # a network of one checkpoint can be loaded for images of any size
+                if name == "image_shape":  # a checkpoint can be loaded for images of any size
                     do += ", loaded with the same image_shape"
                 raise UserError(
                     f"the file is of another network: its {called or rounding.in_words(name)} is {there}, not {here}; "
@@ -251,7 +251,7 @@ def default_batch_size(images: int, network: Network) -> int:
     coded as in earlier versions. Batches that do not fit into memory are made smaller.
 
     Raises:
-        Shortage: memory does not suffice for a single image.
+        OutOfMemory: memory does not suffice for a single image.
     """
     description = network.description
     height, width, channels = description.image_shape
@@ -265,7 +265,8 @@ def default_batch_size(images: int, network: Network) -> int:
         with contextlib.suppress(memory.Shortage):
             sampling.check_memory(network, batch_size)
             return batch_size
-    sampling.check_memory(network, 1)
+    with memory.shortage_reported(memory.MORE_MEMORY):  # no smaller batch is left to advise
+        sampling.check_memory(network, 1)
     return 1
 
 

@@ -155,8 +155,8 @@ def add_data_flags(parser: Parser, data_sets: Iterable[str], defaults: bool = Tr
     add(
         "--cache_dir",
         type=path,
-        help=f"where converted pictures go, with --data_set=folder, {OF_TFDS} and ImageNet; without it, .pixel_snail "
-        "in --data_dir",
+        help=f"where converted pictures go, with --data_set=folder, {OF_TFDS}, ImageNet and sets that TensorFlow "
+        "Datasets gets; without it, .pixel_snail in --data_dir",
     )
     add(
         "--levels",
@@ -365,17 +365,26 @@ def run(
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        streams.discard(1)  # else Python would fail again when it ends, with the rest of the output
-        print(f"error: {error.strerror}: free some space, and repeat the command", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(0)
+        what = error.filename or "the output"
+        print(f"error: can't write {what}: {error.strerror}; free some space, and repeat the command", file=sys.stderr)
+        _exit(2)
+    _exit(0)
+
+
+def _exit(code):
+    """Exits with a code, although stdout may be on a full disk: Python itself would then exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        streams.discard(1)
+    sys.exit(code)
 
 
 def _known(kind, known):

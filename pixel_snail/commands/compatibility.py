@@ -110,7 +110,8 @@ def _check_kind(flags, prefix, channels, levels, data_set):
     if data_set.levels != levels:
         unreduced, do = 256 if data_set.reduction else data_set.levels, elsewhere
         if flags.binarize:
-            do = f"give --levels={levels} in place of --binarize" if levels < 256 else "leave --binarize out"
+            is_reduced = levels < 256 and name != "arrays"
+            do = f"give --levels={levels} in place of --binarize" if is_reduced else "leave --binarize out"
         elif data_set.reduction and levels == unreduced:
             do = "leave --levels out"
         elif name == "arrays" and not data_set.reduction and data_set.levels < levels:

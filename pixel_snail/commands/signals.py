@@ -18,7 +18,8 @@ as the system does with SIGXCPU. A SIGTERM after these counts as the first of AS
 
 
 class Signals:
-    """Within it, the first signal only sets `received`, which the run checks; a second one of ASKING kills the process.
+    """Within it, the first signal only sets `received`, which the run checks; a second SIGTERM or SIGINT, the signal of
+    Ctrl-C, kills the process.
 
     A signal that was ignored when the program started, as SIGHUP is under nohup, stays ignored. Python handles signals
     in its main thread only: in any other thread, no signal is handled.
@@ -47,7 +48,7 @@ class Signals:
         if number in ASKING:
             for asking in self._before.keys() & {signal.SIGTERM, signal.SIGINT}:
                 signal.signal(asking, signal.SIG_DFL)
-            then += "; a second signal ends the run at once, unsaved"
+            then += "; a second SIGTERM or Ctrl-C ends the run at once, unsaved"
         # Not print: the signal may have come while something was being printed. And the terminal may be closed.
         with contextlib.suppress(OSError):
             if not is_repeated or number in ASKING:

@@ -64,10 +64,11 @@ class Beginning:
         if recorded is None:
             return
         if renamed := renamed_class(recorded.class_names, class_names):
+            instead = "" if self.folder else " in place of --load_params"
             raise UserError(
                 f"{self.prefix} was trained on other classes than those of the data set, for example {renamed[0]} "
                 f"instead of {renamed[1]}: give the data set of that run, or begin a new run with its parameters, by "
-                f"--init_from={self.prefix}"
+                f"--init_from={self.prefix}{instead}"
             )
         before, now = recorded.condition or NO_CONDITION, condition
         if (before.shape, before.levels) == (now.shape, now.levels):

@@ -35,7 +35,6 @@ class RunFolder:
         self.failure: str | None = None
         if cluster.is_chief:
             path = path or _make(flags)
-
             try:
                 self._lock.enter_context(files.locked(path, when_taken=lambda: _refuse(path)))
                 files.remove_leftovers(path)

@@ -34,9 +34,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: no permission, no space: `path` is as it was.
     """
     path = Path(path)
-    # The number of the process: another one may write the same file at the same time.
+    # With the number of the process: another one on this machine may write the same file at the same time.
     aside, replaced = path.with_name(f"{WRITING}{os.getpid()}_{path.name}"), path.with_name(f"{REPLACED}{path.name}")
-    _remove_of_ended_processes(path)
     _remove(aside)
     try:
         yield aside
@@ -114,6 +113,16 @@ def remove_leftovers(folder: str | Path) -> None:
                 _remove(leftover)
 
 
+def remove_unfinished(path: str | Path) -> None:
+    """Removes what processes of this machine left that were killed while they wrote `path`."""
+    path = Path(path)
+    with contextlib.suppress(OSError):  # a folder that may not be read
+        for name in os.listdir(path.parent):
+            number = name.removeprefix(WRITING).removesuffix(f"_{path.name}")
+            if name == f"{WRITING}{number}_{path.name}" and number.isdecimal() and not _is_running(int(number)):
+                _remove(path.with_name(name))
+
+
 def is_leftover(path: Path) -> bool:
     """Whether a path, relative to some folder, is or lies in something half written or half removed."""
     return any(part.startswith((WRITING, REMOVED)) for part in path.parts)
@@ -179,32 +188,27 @@ def locked(path: str | Path, when_taken: Callable[[], object]) -> Iterator[None]
 
 
 def is_locked(path: str | Path) -> bool:
-    """Whether another process holds the lock of a file or folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # A shared lock, as several processes may ask at once.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # on a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
+    """Whether another process holds the lock of a file or folder. One that is not there is not locked."""
+    with contextlib.suppress(OSError):  # also on a file system without locks
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            # A shared lock, so that several processes may ask at once. It is held for a moment only.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
     return False
 
 
-def _remove_of_ended_processes(path):
-    """Removes what processes left that were killed while they wrote `path`."""
-    names = [name for name in os.listdir(path.parent) if name.startswith(WRITING) and name.endswith(f"_{path.name}")]
-    for name in names:
-        number = name.removeprefix(WRITING).removesuffix(f"_{path.name}")
-        if number.isdecimal():
-            try:
-                os.kill(int(number), 0)  # sends no signal
-            except ProcessLookupError:
-                _remove(path.with_name(name))
-            except (PermissionError, OverflowError):
-                pass
+def _is_running(number):
+    try:
+        os.kill(number, 0)  # sends no signal
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _sync(path):

@@ -374,7 +374,7 @@ def test_a_file_of_8_bit_rgb_is_of_version_1_and_records_no_levels(data):
         ((28, 28, 1), 65536, 65, 256, 32),
     ],
 )
-def test_many_small_images_share_few_streams_unless_they_are_8_bit_rgb_and_batches_fit_into_memory(
+def test_many_small_images_share_few_streams_except_8_bit_rgb_and_every_batch_fits_into_memory(
     shape, levels, number, fit_in_memory, expected, monkeypatch
 ):
     def check_memory(network, batch):
@@ -386,7 +386,7 @@ def test_many_small_images_share_few_streams_unless_they_are_8_bit_rgb_and_batch
     network = types.SimpleNamespace(description=described)
     assert archive.default_batch_size(number, network) == expected
     fit_in_memory = 0
-    with pytest.raises(memory.Shortage):
+    with pytest.raises(memory.OutOfMemory, match=memory.MORE_MEMORY):
         archive.default_batch_size(number, network)
 
 

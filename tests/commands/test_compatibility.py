@@ -40,7 +40,10 @@ def flags_of(data_set, **others):
             {"binarize": True},
             "has 2: give --levels=32 in place of --binarize$",
         ),
-        (((8, 8, 1), 65_536), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: leave --binarize out$"),
+        *(
+            (((8, 8, 1), levels), ((8, 8, 1), 2, BINARIZED), {"binarize": True, "data_set": name}, "leave --bin.* out$")
+            for name, levels in (("arrays", 16), ("tfds:a", 65_536))
+        ),
         (((8, 8, 1), 256), ((8, 8, 1), 2, BINARIZED), {"binarize": True}, "has 2: leave --binarize out$"),
         ((None, None), ((8, 8, 3), 32, "levels=32"), {}, "with 256 levels, but .* has 32: leave --levels out$"),
         (

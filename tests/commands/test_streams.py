@@ -27,6 +27,16 @@ Path(sys.argv[1]).write_text("done")
 """
 
 
+FAILS_AFTER_OUTPUT = """
+from pixel_snail.commands import command_line
+from pixel_snail.errors import UserError
+def work(flags):
+    print("output")
+    raise UserError("a mistake")
+command_line.run(lambda argv: None, work)
+"""
+
+
 def start(program, *arguments, **settings):
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, **settings)
 
@@ -68,12 +78,11 @@ def test_messages_that_a_full_disk_does_not_take_do_not_end_the_work(tmp_path):
 
 def test_a_command_whose_output_a_full_disk_does_not_take_ends_with_one_line():
     command = [sys.executable, "-m", "pixel_snail.commands.inspection", golden_numbers.checkpoint("h6_shift")]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: No space left on device: free some space, and repeat the command\n",
-    )
+    full_disk = "error: can't write the output: No space left on device; free some space, and repeat the command\n"
+    for program, told in ((command, full_disk), ([sys.executable, "-c", FAILS_AFTER_OUTPUT], "error: a mistake\n")):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(program, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_a_full_disk_is_still_an_error():

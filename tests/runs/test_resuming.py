@@ -492,7 +492,7 @@ def test_an_asking_signal_stops_a_run_and_saves(number, plain_signals, train, mo
     code, out, err = train("-x1", "--sample_interval=0")
     assert code == 0
     assert f"{number.name}: stopping" in err
-    assert ("a second signal ends the run at once, unsaved" in err) == (number == signal.SIGINT)
+    assert ("a second SIGTERM or Ctrl-C ends the run at once, unsaved" in err) == (number == signal.SIGINT)
     assert f"stopped by {number.name} after 3 steps" in out
     assert names(tmp_path) == ["0_6"]
 

@@ -40,27 +40,33 @@ def test_what_is_written_takes_the_place_of_what_was_there_and_leaves_nothing_be
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_processes_that_write_one_file_at_once_both_write_it_whole(write, tmp_path):
+def test_two_processes_that_write_one_file_at_once_both_write_it_whole(tmp_path):
     path = tmp_path / "result"
-    with files.replacing(path) as first:
-        write(first, "first")
+    with files.replacing(path) as aside:
+        aside.write_text("first")
         done = subprocess.run([sys.executable, "-c", WRITES_A_FILE, path], cwd=ROOT, timeout=60)
         assert done.returncode == 0 and path.read_text() == "of another process"
-        path.unlink()  # a file can't become a folder
-    assert read(path) == "first"
+    assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_is_removed_when_the_file_is_written_again(write, tmp_path):
+def test_what_a_killed_process_left_is_removed_and_nothing_else(write, tmp_path):
     path = tmp_path / "a[1].png"
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, timeout=60)
     write(tmp_path / f".writing_{int(done.stdout)}_{path.name}", "half")
-    others = {tmp_path / name for name in (f".writing_{os.getppid()}_{path.name}", f".writing_{path.name}", path.name)}
-    for other in others - {path}:
+    of_running = f".writing_{os.getppid()}_{path.name}"
+    others = {tmp_path / name for name in (of_running, f".writing_{path.name}", f".writing_x_{path.name}", path.name)}
+    for other in others:
         write(other, "of others")
-    with files.replacing(path) as aside:
-        write(aside, "whole")
-    assert set(tmp_path.iterdir()) == others and read(path) == "whole"
+    files.remove_unfinished(path)
+    assert set(tmp_path.iterdir()) == others
+    files.remove_unfinished(tmp_path / "nowhere" / "a.png")
+
+
+def test_a_lock_that_another_holds_is_seen_by_all_who_ask(tmp_path):
+    with files.locked(tmp_path, when_taken=lambda: None):
+        assert files.is_locked(tmp_path) and files.is_locked(tmp_path)
+    assert not files.is_locked(tmp_path) and not files.is_locked(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("step", ["writing", "replacing"])
