@@ -192,17 +192,18 @@ def _opened_images(array, levels):
 
 def _floats(array, levels):
     """What floating-point values an array has, and how they become values from 0 to levels - 1, in words."""
-    kind, low, high = f"{array.dtype} values", math.inf, -math.inf
+    kind, do = f"{array.dtype} values", f"save integers from 0 to {levels - 1}"
+    low, high = math.inf, -math.inf
     if array.dtype.itemsize and array.shape and math.prod(array.shape):
         for start, chunk in values.chunks(array.open(array.shape)):
             if where := values.first_nan(chunk, start):
-                return f"{kind} ({where}): save integers from 0 to {levels - 1}"
+                return f"{kind} ({where}): {do}"
             low, high = min(low, chunk.min()), max(high, chunk.max())
         kind += f" from {low:g} to {high:g}"
     if found := scaling(low, high, levels):
         given, formula = found
-        return f"{kind}: save integers; if {given}, as np.{dtype_of(levels).__name__}({formula})"
-    return f"{kind}: save integers from 0 to {levels - 1}"
+        do += f"; if {given}, save np.{dtype_of(levels).__name__}({formula})"
+    return f"{kind}: {do}"
 
 
 def _opened_labels(array, number):

@@ -63,7 +63,7 @@ def with_the_networks_condition(
 
     Args:
         flags, opened, data_set: as for `images_and_classes`.
-        cluster: the workers, of which the chief tells that conditions are not used.
+        cluster: the workers. Only the chief prints the note that conditions are not used.
 
     Raises:
         UserError: the network takes conditions that the data set does not have, or that are to be drawn from without

@@ -145,11 +145,11 @@ def _test(flags, prefix, cluster, model: Distribution, data_set: DataSet, age):
         if flags.compress:
             figures |= _compress(flags.compress, model, test, (os.path.abspath(prefix), not flags.raw))
     finally:  # compressing may fail, or be interrupted: the figures of the test are not lost
-        print(table.table(figures), flush=True)
         if flags.json:
             # A name that is not UTF-8 is written as JSON's escapes.
             text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
             files.write(flags.json, lambda path: Path(path).write_bytes(text.encode(errors="backslashreplace")))
+        print(table.table(figures), flush=True)
     if flags.save_dir:
         print(f"where the bits go: {_save_bit_maps(flags, data_set, figures, extremes)}", flush=True)
     return figures

@@ -213,15 +213,15 @@ OTHER = {
     "negative": ({"train": TRAIN - 1, "test": TEST}, "train.*: image 0 has the value -1: values must be 0 or more"),
     "floats": (
         {"train": TRAIN / 15, "test": TEST},
-        r"train.* has float64 values from 0 to 1: save .*black is 0 and white is 1, as np.uint8\(np.round\(255 \* imag",
+        r"train.* has float64 values from 0 to 1: save .*black is 0 and white is 1, save np.uint8\(np.round\(255 \*",
     ),
     "floats of 8 bits": (
         {"train": TRAIN * 17.0, "test": TEST},
-        r"from 0 to 255: save .* if black is 0 and white is 255, as np.uint8\(np.round\(images\)\)$",
+        r"from 0 to 255: save .* if black is 0 and white is 255, save np.uint8\(np.round\(images\)\)$",
     ),
     "floats from -1": (
         {"train": TRAIN / 7.5 - 1, "test": TEST},
-        r"from -1 to 1: save .*white is 1, as np.uint8\(np.round\(127.5 \* images \+ 127.5\)\)$",
+        r"from -1 to 1: save .*white is 1, save np.uint8\(np.round\(127.5 \* images \+ 127.5\)\)$",
     ),
     "other floats": ({"train": TRAIN - 300.0, "test": TEST}, "from -300 to -285: save integers from 0 to 255$"),
     "nan": (
@@ -393,6 +393,6 @@ def test_the_command_line_takes_an_npz_file(tmp_path, capsys):
     assert exit_.value.code == 2
     told = capsys.readouterr().err
     assert told == (
-        f"error: train in {path} has float64 values from 0 to 1: save integers; if black is 0 and white is 1, as "
-        "np.uint8(np.round(15 * images))\n"
+        f"error: train in {path} has float64 values from 0 to 1: save integers from 0 to 15; if black is 0 and white "
+        "is 1, save np.uint8(np.round(15 * images))\n"
     )
